@@ -1,0 +1,82 @@
+"""What does one snapshot of a collection show?
+
+A `View` is everything that a search at one commit needs besides the transaction itself: the live
+rows, the mask of live slots, the tail of unfolded attribute changes, the graph. It is derived from
+that commit's images and log alone, and it never changes, with one exception that its users must
+know: the tail is shared and moves on with the collection (index/follow.py guards it).
+
+Invariants:
+  W1  a view of commit t names exactly the rows that a reader's own transaction at t names;
+  W2  `graph` may be ahead of the view, never behind: newer slots are outside `slots` or masked,
+      and rows that died since are still routable and still found.
+
+Rejected: birth and death commits per slot instead of a bitmap per commit. Sixteen bytes a row in
+every process, and every visited node would compare two numbers instead of one bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from pyroaring import BitMap
+
+from vecdb import _core
+from vecdb.storage.rows import PLAIN
+from vecdb.storage.state import State
+
+if TYPE_CHECKING:
+    from vecdb.index.effort import Effort
+    from vecdb.index.tail import Tail
+
+NO_SLOTS: Final = np.empty(0, np.uint32)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One commit of one collection."""
+
+    commit: int
+    state: State
+    graph: Any  # _core.Graph, or the _core.Writer of a transaction
+    live: BitMap
+    mask: bytes | None  # live slots; None while every slot is live
+    tail: Tail
+    tail_commit: int  # what `tail` must still stand at to be of use
+    names: dict[str, int]  # metadata field -> field id
+    effort: Effort | None
+
+    @property
+    def slots(self) -> int:
+        """Slots handed out so far: what a search may see."""
+        return self.state.slots
+
+
+def slots_of(rids: BitMap, slots: int) -> Any:
+    """The rids that are slots of the graph, ascending, as uint32."""
+    found = np.frombuffer(rids.to_array(), np.uint32)
+    return found[: np.searchsorted(found, min(slots, PLAIN))]
+
+
+def mask_of(rids: BitMap, slots: int) -> bytes:
+    """The bit set of those rids that are slots."""
+    return _core.mask_of(np.ascontiguousarray(slots_of(rids, slots)), slots)
+
+
+def next_mask(mask: bytes | None, before: int, state: State, born: Any, died: Any) -> bytes | None:
+    """The mask after a commit: `born` and `died` are rids; `before` is the old slot count."""
+    died_slots = as_slots(died)
+    if mask is None:
+        if not len(died_slots):
+            return None
+        mask = _core.mask_of(np.arange(before, dtype=np.uint32), before)
+    return _core.mask_update(mask, state.slots, as_slots(born), died_slots)
+
+
+def as_slots(rids: Any) -> Any:
+    """The slots among a list of rids, as a uint32 array."""
+    if not len(rids):
+        return NO_SLOTS
+    found = np.asarray(rids, np.uint32)
+    return np.ascontiguousarray(found[found < PLAIN])

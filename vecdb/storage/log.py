@@ -1,0 +1,114 @@
+"""The redo log: what did each commit change, so that every index can follow?
+
+A commit that touches a collection writes at most two adjacent records, in the rows' transaction:
+
+    part LINKS   the link entries that the commit changed (opaque to this module; `Graph.apply`)
+    part ROWS    rids that came alive and that died, and the touched rows' indexed states
+
+Live bitmap, attributes and graph on disk are images, folded from the log in batches. Each image
+has a watermark; readers ignore records at or below it, and upkeep takes them away a few per commit,
+so that no commit pays for a whole round.
+
+Invariants (checked by storage/check.py):
+  L1  replay is last-event-wins: applying records that an image already contains changes nothing;
+  L2  a part that is absent above its watermark means that the commit did not touch that part.
+
+Rejected: one log for all collections. Its records lie closer, but a collection's follower would
+read through everybody's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from vecdb import _core
+from vecdb.storage import codec, keys, rows
+from vecdb.storage.state import State
+
+LINKS: Final = keys.LOG_LINKS
+ROWS: Final = keys.LOG_ROWS
+CUT_PER_COMMIT: Final = 256  # obsolete records looked at per commit and part
+
+
+@dataclass(slots=True)
+class RowsPart:
+    """The rows part of one commit's log."""
+
+    born: list[int] = field(default_factory=list)  # rids that came alive
+    died: list[int] = field(default_factory=list)  # rids that died
+    names: list[str] = field(default_factory=list)  # metadata fields first seen here
+    attributes: Any = None  # index/attributes.py: encode_changes
+
+    def pack(self) -> bytes:
+        """The record's payload."""
+        born = np.array(self.born, "<u4").tobytes()
+        died = np.array(self.died, "<u4").tobytes()
+        return codec.pack([born, died, self.names, self.attributes])
+
+    @staticmethod
+    def unpack(payload: bytes | memoryview) -> RowsPart:
+        """The part in a verified payload."""
+        born, died, names, attributes = codec.unpack(payload)
+        return RowsPart(
+            np.frombuffer(born, "<u4").tolist(),
+            np.frombuffer(died, "<u4").tolist(),
+            names,
+            attributes,
+        )
+
+
+def put(txn: Any, cid: int, commit: int, part: int, payload: bytes) -> None:
+    """Write one part of a commit's log."""
+    key = keys.log(cid, commit, part)
+    txn.put(key, _core.seal(keys.LOG, key, payload))
+
+
+def read(txn: Any, cid: int, after: int, to: int) -> Iterator[tuple[int, int, memoryview]]:
+    """The log of commits in (after, to], in order: (commit, part, payload)."""
+    if after >= to:
+        return
+    end = keys.state(cid)
+    cursor = txn.cursor()
+    found = cursor.set_range(keys.log(cid, after + 1, 0))
+    while found:
+        key = bytes(cursor.key())
+        if key >= end:
+            return
+        commit, part = keys.log_position(key)
+        if commit > to:
+            return
+        yield commit, part, rows.open_record(keys.LOG, key, cursor.value(), code="L2")
+        found = cursor.next()
+
+
+def cut(txn: Any, cid: int, state: State) -> None:
+    """Take away some records that every image has passed, and note in `state` how far it got."""
+    state.links_cut = _cut_part(txn, cid, LINKS, state.links_cut, state.links_to)
+    state.rows_cut = _cut_part(txn, cid, ROWS, state.rows_cut, state.rows_to)
+
+
+def _cut_part(txn: Any, cid: int, part: int, done: int, limit: int) -> int:
+    if done >= limit:
+        return done
+    end = keys.state(cid)
+    cursor = txn.cursor()
+    found = cursor.set_range(keys.log(cid, done + 1, 0))
+    for _ in range(CUT_PER_COMMIT):
+        if not found:
+            return limit
+        key = bytes(cursor.key())
+        if key >= end:
+            return limit
+        commit, found_part = keys.log_position(key)
+        if commit > limit:
+            return limit
+        if found_part == part:
+            found = cursor.delete()  # the cursor then stands on the next record
+        else:
+            found = cursor.next()
+        done = commit if found_part == part or part == LINKS else max(done, commit - 1)
+    return done

@@ -1,0 +1,157 @@
+"""Rows: here is my id or my rid, give me the row.
+
+A user's id leads to a `rid`, which names one immutable version of the row's vector: changing the
+vector gives a new rid, changing metadata keeps it. A rid below `PLAIN` is also the row's slot in
+the graph; rows without a vector are numbered from `PLAIN` upwards, so that the graph has no holes.
+
+A row record (the framing and its checksum are `_core.seal`'s) holds
+
+    changed   u64   number of the commit that last changed the row
+    flags     u8    TEXT, VECTOR (the row has one), INLINE (it travels in this record), DEAD
+    (zero)    u8
+    id_size   u16   text_size u32   metadata_size u32
+    id key, text, metadata (msgpack), vector (stored dtype, only when INLINE)
+
+Invariants (checked by storage/check.py):
+  R1  every id leads to one live row that carries that id, and every live row is led to;
+  R2  a checksum covers the key too: a record moved to another key is caught;
+  R3  `changed` is at most the file's commit number;
+  R4  a vector is in its block or in its row's record: INLINE is set exactly while the row's block
+      is not written. A dead row keeps an INLINE vector, because its slot stays routable.
+
+Rejected: the vector always in its own record. A durable insert would dirty one page more.
+Rejected: the user's id as the row's key. Every posting would carry up to 480 bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final, NamedTuple
+
+from vecdb import _core
+from vecdb.errors import Corrupt
+from vecdb.storage import keys
+from vecdb.types import Id
+
+PLAIN: Final = 1 << 31  # rids from here on have no slot in the graph
+
+_HEADER: Final = struct.Struct("<QBBHII")
+_RID: Final = struct.Struct("<I")
+_TEXT, _VECTOR, _INLINE, _DEAD = 1, 2, 4, 8
+
+
+class Row(NamedTuple):
+    """A decoded row record; `metadata` is still packed."""
+
+    changed: int
+    idkey: bytes
+    text: bytes | None
+    metadata: bytes
+    has_vector: bool
+    inline: bytes | None
+    dead: bool
+
+
+def encode(row: Row) -> bytes:
+    """The payload of a row record."""
+    flags = (
+        (_TEXT if row.text is not None else 0)
+        | (_VECTOR if row.has_vector else 0)
+        | (_INLINE if row.inline is not None else 0)
+        | (_DEAD if row.dead else 0)
+    )
+    text = row.text or b""
+    head = _HEADER.pack(row.changed, flags, 0, len(row.idkey), len(text), len(row.metadata))
+    return b"".join((head, row.idkey, text, row.metadata, row.inline or b""))
+
+
+def decode(payload: bytes | memoryview) -> Row:
+    """The row in a payload whose checksum has been verified."""
+    changed, flags, _, id_size, text_size, metadata_size = _HEADER.unpack_from(payload)
+    at = _HEADER.size
+    idkey = bytes(payload[at : at + id_size])
+    at += id_size
+    text = bytes(payload[at : at + text_size]) if flags & _TEXT else None
+    at += text_size
+    metadata = bytes(payload[at : at + metadata_size])
+    at += metadata_size
+    inline = bytes(payload[at:]) if flags & _INLINE else None
+    return Row(changed, idkey, text, metadata, bool(flags & _VECTOR), inline, bool(flags & _DEAD))
+
+
+def open_record(kind: int, key: bytes, record: Any, *, code: str = "R2") -> memoryview:
+    """The payload of a framed record, or `Corrupt` naming its key."""
+    try:
+        return _core.unseal(kind, key, record)
+    except ValueError as error:
+        raise damaged(code, key, str(error)) from None
+
+
+def damaged(code: str, key: bytes, detail: str) -> Corrupt:
+    """The error for a record that cannot be trusted."""
+    where = keys.describe(key)
+    return Corrupt(
+        f"{where} is damaged ({code}: {detail}); restore a backup, or save what is sound with "
+        "vecdb.repair once it is available",
+        code=code,
+        where=where,
+        detail=detail,
+    )
+
+
+def rid_of(txn: Any, key: bytes) -> int | None:
+    """The rid that an id's key (keys.row_id) leads to, None where there is no such row."""
+    record = txn.get(key)
+    if record is None:
+        return None
+    payload = open_record(keys.IDS, key, record)
+    if len(payload) != 4:
+        raise damaged("R2", key, "an id entry must hold four bytes")
+    return int(_RID.unpack(payload)[0])
+
+
+def put_rid(txn: Any, key: bytes, rid: int) -> None:
+    """Lead an id's key to a rid."""
+    txn.put(key, _core.seal(keys.IDS, key, _RID.pack(rid)))
+
+
+def get(txn: Any, cid: int, rid: int) -> Row:
+    """The row record of a rid that is known to exist."""
+    key = keys.row(cid, rid)
+    record = txn.get(key)
+    if record is None:
+        raise damaged("R1", key, "the row's record is missing")
+    return decode(open_record(keys.ROWS, key, record))
+
+
+def payload(txn: Any, cid: int, rid: int) -> bytes:
+    """The verified bytes of a row record, a copy that outlives the transaction."""
+    key = keys.row(cid, rid)
+    record = txn.get(key)
+    if record is None:
+        raise damaged("R1", key, "the row's record is missing")
+    return bytes(open_record(keys.ROWS, key, record))
+
+
+def id_of(payload: bytes) -> Id:
+    """The id in a row's payload, without decoding the rest."""
+    size = _HEADER.unpack_from(payload)[3]
+    return id_from(payload[_HEADER.size : _HEADER.size + size])
+
+
+def id_from(idkey: bytes) -> Id:
+    """The id that an id key (without its prefix) spells."""
+    if idkey[0] == keys.STR_ID:
+        return idkey[1:].decode()
+    return int.from_bytes(idkey[1:], "big") - (1 << 63)
+
+
+def put(txn: Any, cid: int, rid: int, row: Row) -> None:
+    """Write a row record."""
+    key = keys.row(cid, rid)
+    txn.put(key, _core.seal(keys.ROWS, key, encode(row)))
+
+
+def delete(txn: Any, cid: int, rid: int) -> None:
+    """Take a row record away."""
+    txn.delete(keys.row(cid, rid))

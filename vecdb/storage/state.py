@@ -1,0 +1,83 @@
+"""The state of a collection: how far its rows, its log and its images have come.
+
+One small record per collection, written by every commit that touches it, in the same leaf of the
+tree as the newest log records. It is what a reader needs in order to follow or to open:
+
+    slots, plain     the next slot and the next rid of a row without a vector
+    live, ranked     live rows, and live rows with a vector
+    links_to         every chunk of the graph's image contains every change up to this commit
+    round_from, round_chunk, round_credit   the checkpoint round that is under way
+    live_to, fields_to   the same watermark for the live bitmap and for each metadata field
+    links_cut, rows_cut  log records up to here have been taken away
+    scale            lo and step of the vectors' codes, None before the first vector
+    effort           what `recall=` rests on (index/effort.py)
+    graph            number of the graph; a rebuilt graph has another one
+
+Invariants (checked by storage/check.py):
+  S1  a log record of commit c is present, for each of its parts, while c is above that part's
+      watermark, unless that commit did not touch the collection;
+  S2  `live` and `ranked` are the counts of the rows that the live bitmap names.
+
+Rejected: the state inside the meta record. Collections would rewrite each other's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from vecdb import _core
+from vecdb.storage import codec, keys, rows
+
+
+@dataclass(slots=True)
+class State:
+    """Mutable while a transaction builds the next one; a reader's copy is never changed."""
+
+    slots: int = 0
+    plain: int = 0
+    live: int = 0
+    ranked: int = 0
+    links_to: int = 0
+    round_from: int = 0
+    round_chunk: int = 0
+    round_credit: int = 0
+    live_to: int = 0
+    fields_to: list[int] = field(default_factory=list)
+    fold_next: int = 0
+    fold_credit: int = 0
+    links_cut: int = 0
+    rows_cut: int = 0
+    scale: list[float] | None = None
+    effort: list[Any] | None = None
+    graph: int = 1
+
+    def copy(self) -> State:
+        """An independent copy."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["fields_to"] = list(self.fields_to)
+        return State(**values)
+
+    @property
+    def rows_to(self) -> int:
+        """The lowest watermark of the images that read the log's rows part."""
+        return min([self.live_to, *self.fields_to])
+
+
+def read(txn: Any, cid: int) -> State:
+    """The state of a collection as of a transaction."""
+    key = keys.state(cid)
+    record = txn.get(key)
+    if record is None:
+        raise rows.damaged("S1", key, "the collection's state is missing")
+    payload = rows.open_record(keys.LOG, key, record, code="S1")
+    try:
+        return State(**codec.unpack(payload))
+    except (TypeError, ValueError) as error:
+        raise rows.damaged("S1", key, str(error)) from None
+
+
+def write(txn: Any, cid: int, state: State) -> None:
+    """Store the state of a collection."""
+    key = keys.state(cid)
+    txn.put(key, _core.seal(keys.LOG, key, codec.pack(asdict(state))))

@@ -1,0 +1,285 @@
+"""Values that cross the public API: what a row, a hit, a plan and a problem look like.
+
+Everything here is plain data: no storage, no index, no I/O. Two rules keep results honest:
+
+  T1  payload bytes are those of the snapshot that answered; they are decoded when touched,
+      so a search that only reads ids never pays for metadata;
+  T2  `distance` is smaller-is-closer and `score` larger-is-closer, never mixed.
+
+Rejected: decoding every hit at once. For ten hits it costs as much as the walk through the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, overload
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+Id = str | int
+Metadata = dict[str, Any]
+
+
+class _Remove:
+    """The one value that takes a metadata key away in `update`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "vecdb.REMOVE"
+
+    def __reduce__(self) -> str:
+        return "REMOVE"
+
+
+REMOVE: Final = _Remove()
+
+
+class Record:
+    """One stored row: `.id`, `.metadata`, `.text`, `.vector`.
+
+    Metadata is decoded when first touched.
+
+    >>> import vecdb
+    >>> with vecdb.open() as db:
+    ...     c = db.create_collection("c", dim=2)
+    ...     _ = c.add(["a"], [[1, 0]], metadata=[{"year": 1999}])
+    ...     c.get("a").metadata
+    {'year': 1999}
+    """
+
+    __slots__ = ("_decode", "_metadata", "_packed", "id", "text", "vector")
+
+    def __init__(
+        self,
+        id: Id,
+        packed: bytes,
+        text: str | None,
+        vector: npt.NDArray[Any] | None,
+        decode: Callable[[bytes], Metadata],
+    ) -> None:
+        self.id = id
+        self.text = text
+        self.vector = vector
+        self._packed = packed
+        self._decode = decode
+        self._metadata: Metadata | None = None
+
+    @property
+    def metadata(self) -> Metadata:
+        """The row's metadata, a dict of its own that may be changed freely."""
+        if self._metadata is None:
+            self._metadata = self._decode(self._packed) if self._packed else {}
+        return self._metadata
+
+    def __repr__(self) -> str:
+        parts = [f"id={self.id!r}", f"metadata={self.metadata!r}"]
+        if self.text is not None:
+            parts.append(f"text={shorten(self.text, 60)!r}")
+        return f"Record({', '.join(parts)})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Record):
+            return NotImplemented
+        return (self.id, self.text, self.metadata) == (other.id, other.text, other.metadata) and (
+            _same_vector(self.vector, other.vector)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _same_vector(a: npt.NDArray[Any] | None, b: npt.NDArray[Any] | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return a.shape == b.shape and bool((a == b).all())
+
+
+class Hit:
+    """One result: `.id`, `.score`, `.distance`, `.metadata`, `.text`, `.vector`."""
+
+    __slots__ = ("_record", "distance", "score")
+
+    def __init__(self, record: Record, distance: float, score: float) -> None:
+        self._record = record
+        self.distance = distance
+        self.score = score
+
+    @property
+    def id(self) -> Id:
+        """The row's id."""
+        return self._record.id
+
+    @property
+    def metadata(self) -> Metadata:
+        """The row's metadata as of the search's snapshot."""
+        return self._record.metadata
+
+    @property
+    def text(self) -> str | None:
+        """The row's text, None where it has none."""
+        return self._record.text
+
+    @property
+    def vector(self) -> npt.NDArray[Any] | None:
+        """The stored vector with `with_vectors=True`, else None."""
+        return self._record.vector
+
+    def __repr__(self) -> str:
+        return f"Hit(id={self.id!r}, score={self.score:.4f}, distance={self.distance:.4f})"
+
+
+class Hits(Sequence[Hit]):
+    """The results of one search, best first: a sequence of `Hit`.
+
+    `.ids` (list), `.distances` and `.scores` (float32 arrays of shape (k,)), `.plan` (what ran).
+    Rows are decoded when touched; ids, distances and scores need no decoding of metadata.
+    """
+
+    __slots__ = ("_distances", "_ids", "_metric", "_parse", "_plan", "_raw", "_records")
+
+    def __init__(
+        self,
+        ids: list[Id],
+        distances: bytes,
+        metric: str,
+        raw: list[bytes],
+        parse: Callable[[bytes], Record],
+        plan: Callable[[], Plan] | Plan,
+    ) -> None:
+        self._ids = ids
+        self._distances: bytes | npt.NDArray[np.float32] = distances
+        self._metric = metric
+        self._raw = raw
+        self._parse = parse
+        self._plan = plan
+        self._records: dict[int, Hit] = {}
+
+    @property
+    def ids(self) -> list[Id]:
+        """Ids, best first."""
+        return self._ids
+
+    @property
+    def distances(self) -> npt.NDArray[np.float32]:
+        """Distances, ascending: float32 of shape (k,)."""
+        found = self._distances
+        if isinstance(found, bytes):
+            import numpy as np
+
+            found = self._distances = np.frombuffer(found, np.float32)
+        return found
+
+    @property
+    def scores(self) -> npt.NDArray[np.float32]:
+        """Scores, descending: float32 of shape (k,)."""
+        return score_of(self._metric, self.distances)
+
+    @property
+    def plan(self) -> Plan:
+        """What ran: strategy, counts, times, estimated recall."""
+        if not isinstance(self._plan, Plan):
+            self._plan = self._plan()
+        return self._plan
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Hit]: ...
+    def __getitem__(self, index: int | slice) -> Hit | list[Hit]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        at = index + len(self) if index < 0 else index
+        if not 0 <= at < len(self):
+            raise IndexError(f"hit {index} of {len(self)}")
+        hit = self._records.get(at)
+        if hit is None:
+            distance = float(self.distances[at])
+            hit = Hit(self._parse(self._raw[at]), distance, float(self.scores[at]))
+            self._records[at] = hit
+        return hit
+
+    def __iter__(self) -> Iterator[Hit]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        lines = [f"Hits({len(self)}, {self.plan.strategy})"]
+        for rank, hit in enumerate(self[:10], 1):
+            about = hit.text if hit.text is not None else str(hit.metadata or "")
+            lines.append(f"{rank:3d}. {hit.score:7.4f}  {hit.id!r}  {shorten(about, 60)}")
+        if len(self) > 10:
+            lines.append(f"     ... {len(self) - 10} more")
+        return "\n".join(lines)
+
+
+def score_of(metric: str, distances: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Scores (larger is closer) of distances (smaller is closer) under a metric."""
+    if metric == "cosine":
+        return 1 - distances
+    if metric == "dot":
+        return -distances
+    return 1 / (1 + distances)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a search did, or would do: printed by `explain`, kept in `hits.plan`."""
+
+    collection: str
+    strategy: str  # "graph", "filtered graph", "exact scan", "code scan", "nothing"
+    k: int
+    matches: int
+    rows: int
+    ef: int = 0
+    recall: float = 1.0  # estimated
+    filter: str | None = None
+    distances: int = 0  # distance computations done
+    fallback: bool = False  # the walk came up short and a scan finished it
+    filter_us: float = 0.0
+    search_us: float = 0.0
+    total_us: float = 0.0
+    rejected: tuple[tuple[str, float], ...] = field(default=())  # (strategy, estimated cost in us)
+    estimated_us: float = 0.0
+
+    def __str__(self) -> str:
+        where = f" where {self.filter}" if self.filter else ""
+        lines = [
+            f"search {self.collection!r} for the best {self.k}{where}",
+            f"  {self.strategy}: {self.matches:,} of {self.rows:,} rows match",
+        ]
+        if self.ef:
+            lines.append(f"  ef {self.ef}, estimated recall {self.recall:.3f}")
+        if self.fallback:
+            lines.append("  the walk came up short; a scan of all matches answered")
+        if self.estimated_us:
+            lines.append(f"  estimated cost {self.estimated_us:,.0f} us")
+        lines += [f"  rejected {name}: {cost:,.0f} us" for name, cost in self.rejected]
+        if self.total_us:
+            lines.append(
+                f"  took {self.total_us:,.0f} us (filter {self.filter_us:,.0f}, "
+                f"search {self.search_us:,.0f}), {self.distances:,} distances"
+            )
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One violated invariant that `check()` found: a code, where, and what is wrong there."""
+
+    code: str
+    where: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.code} at {self.where}: {self.detail}"
+
+
+def shorten(text: str, limit: int) -> str:
+    """The text on one line, cut to at most `limit` characters."""
+    line = " ".join(text[: 4 * limit].split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
