@@ -1,0 +1,208 @@
+"""How is a key of the tree spelled?
+
+The data file holds ONE unnamed LMDB tree; the first byte of a key says what the record is.
+All integers in keys are big-endian, so that byte order is numeric order.
+
+    0x10 cid                        catalog: the schema of one collection
+    0x20 cid idkey                  id -> rid
+    0x30 cid rid                    row record
+    0x40 cid field block            block of vectors
+    0x50 cid fieldid valuekey       attribute leaf
+    0x51 cid fieldid valuekey 0x00 chunk    large posting outside its leaf (index/attributes.py)
+    0x52 cid chunk                  bitmap of live rows, 65,536 a chunk
+    0x53 cid                        names of the metadata fields
+    0x60 cid field layer chunk      image chunk of graph links
+    0x61 cid field                  measured effort table
+    0xE0 cid commit part            redo log: part 0 links, part 1 rows
+    0xE0 cid 0xFF*9                 state of a collection: in the leaf of its newest log
+    0xF0                            meta record: the last key, in the leaf of the newest log
+
+Invariants:
+  K1  the prefix is the record's kind, and stands in its frame as well;
+  K2  every key is at most MAX_KEY bytes: an id is at most MAX_ID_BYTES of UTF-8;
+  K3  ids order as the API promises: ints by value, then strings by their UTF-8 bytes.
+
+Rejected: named LMDB databases. Each tree that a commit touches dirties pages of its own, and a
+small commit is as dear as the number of pages that it dirties.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from vecdb.errors import InvalidArgument
+
+CATALOG = 0x10
+IDS = 0x20
+ROWS = 0x30
+VECTORS = 0x40
+ATTRIBUTES = 0x50
+POSTINGS = 0x51
+LIVE = 0x52
+FIELDS = 0x53
+LINKS = 0x60
+EFFORT = 0x61
+LOG = 0xE0
+META = 0xF0
+
+KIND_NAMES = {
+    CATALOG: "catalog",
+    IDS: "ids",
+    ROWS: "rows",
+    VECTORS: "vectors",
+    ATTRIBUTES: "attributes",
+    POSTINGS: "postings",
+    LIVE: "live",
+    FIELDS: "fields",
+    LINKS: "links",
+    EFFORT: "effort",
+    LOG: "log",
+    META: "meta",
+}
+
+MAX_KEY = 511  # LMDB's limit as it is compiled everywhere
+MAX_ID_BYTES = 480  # leaves room for prefix, collection and tag
+META_KEY = b"\xf0"
+LOG_LINKS = 0
+LOG_ROWS = 1
+
+INT_ID = 0x01
+STR_ID = 0x02
+_SIGN = 1 << 63
+INT_MIN, INT_MAX = -_SIGN, _SIGN - 1
+
+_CID = Struct(">BI")
+_CID_U32 = Struct(">BII")
+_CID_INT_ID = Struct(">BIBQ")
+_CID_U8 = Struct(">BIB")
+_CID_U8_U32 = Struct(">BIBI")
+_CID_U8_U8_U32 = Struct(">BIBBI")
+_CID_U16 = Struct(">BIH")
+_CID_U64_U8 = Struct(">BIQB")
+_U16 = Struct(">H")
+_U64 = Struct(">Q")
+
+
+def catalog(cid: int) -> bytes:
+    """Return the key of a collection's schema."""
+    return _CID.pack(CATALOG, cid)
+
+
+def row_id(cid: int, id: str | int) -> bytes:
+    """Return the key of the id map's entry for `id`; InvalidArgument when it cannot be one."""
+    if type(id) is str:
+        return _CID_U8.pack(IDS, cid, STR_ID) + _utf8(id)
+    if type(id) is int:
+        if INT_MIN <= id <= INT_MAX:
+            return _CID_INT_ID.pack(IDS, cid, INT_ID, id + _SIGN)
+        raise InvalidArgument(f"id {id} does not fit 64 bits; use a string id instead")
+    raise InvalidArgument(f"an id is a str or an int, not {type(id).__name__}: {id!r:.80}")
+
+
+def decode_id(key: bytes | memoryview) -> str | int:
+    """Return the id inside a key made by `row_id`; ValueError when there is none."""
+    tag, tail = key[5], bytes(key[6:])
+    if tag == INT_ID and len(tail) == 8:
+        return int(_U64.unpack(tail)[0]) - _SIGN
+    if tag == STR_ID:
+        return tail.decode("utf-8")
+    raise ValueError(f"no id in key {bytes(key).hex()}")
+
+
+def row(cid: int, rid: int) -> bytes:
+    """Return the key of a row record."""
+    return _CID_U32.pack(ROWS, cid, rid)
+
+
+def vector_block(cid: int, field: int, block: int) -> bytes:
+    """Return the key of a block of stored vectors."""
+    return _CID_U8_U32.pack(VECTORS, cid, field, block)
+
+
+def attribute(cid: int, fieldid: int, valuekey: bytes = b"") -> bytes:
+    """Return the key of an attribute leaf; without `valuekey`, the start of its field."""
+    return _CID_U16.pack(ATTRIBUTES, cid, fieldid) + valuekey
+
+
+def posting(cid: int, fieldid: int, valuekey: bytes, chunk: int) -> bytes:
+    """Return the key of one chunk of a posting that lives outside its leaf."""
+    return b"%b%b\x00%b" % (
+        _CID_U16.pack(POSTINGS, cid, fieldid),
+        valuekey,
+        _U16.pack(chunk),
+    )
+
+
+def live(cid: int, chunk: int) -> bytes:
+    """Return the key of one chunk of the bitmap of live rows."""
+    return _CID_U16.pack(LIVE, cid, chunk)
+
+
+def fields(cid: int) -> bytes:
+    """Return the key of the list of metadata field names."""
+    return _CID.pack(FIELDS, cid)
+
+
+def links(cid: int, field: int, layer: int, chunk: int) -> bytes:
+    """Return the key of an image chunk of graph links."""
+    return _CID_U8_U8_U32.pack(LINKS, cid, field, layer, chunk)
+
+
+def effort(cid: int, field: int) -> bytes:
+    """Return the key of a vector field's measured effort table."""
+    return _CID_U8.pack(EFFORT, cid, field)
+
+
+def log(cid: int, commit: int, part: int) -> bytes:
+    """Return the key of one part of the redo log of commit number `commit`."""
+    return _CID_U64_U8.pack(LOG, cid, commit, part)
+
+
+def log_position(key: bytes | memoryview) -> tuple[int, int]:
+    """Return (commit, part) of a log key."""
+    _, _, commit, part = _CID_U64_U8.unpack(key)
+    return int(commit), int(part)
+
+
+def state(cid: int) -> bytes:
+    """Return the key of a collection's state: the last of its log keys."""
+    return _CID.pack(LOG, cid) + b"\xff" * 9
+
+
+def prefix(kind: int, cid: int) -> bytes:
+    """Return what the keys of one kind and collection begin with."""
+    return _CID.pack(kind, cid)
+
+
+def after(prefix: bytes) -> bytes:
+    """Return the least key above all that begin with `prefix`; b"" when there is none."""
+    bare = prefix.rstrip(b"\xff")
+    return bare[:-1] + bytes((bare[-1] + 1,)) if bare else b""
+
+
+def describe(key: bytes | memoryview) -> str:
+    """Return a key as people read it in messages: kind, collection and the rest in hex."""
+    raw = bytes(key)
+    name = KIND_NAMES.get(raw[0], "unknown") if raw else "empty"
+    if len(raw) < 5:
+        return name if raw[1:] == b"" else f"{name}/{raw[1:].hex()}"
+    tail = raw[5:].hex()
+    return f"{name}/{int.from_bytes(raw[1:5], 'big')}" + (f"/0x{tail}" if tail else "")
+
+
+def _utf8(id: str) -> bytes:
+    try:
+        raw = id.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(
+            f"id {id!r:.80} has a lone surrogate at position {error.start}; "
+            "ids are Unicode text"
+        ) from None
+    if 1 <= len(raw) <= MAX_ID_BYTES:
+        return raw
+    if not raw:
+        raise InvalidArgument("an id is not empty: give 1 to 480 UTF-8 bytes")
+    raise InvalidArgument(
+        f"id {id[:40]!r}... has {len(raw)} UTF-8 bytes; the limit is {MAX_ID_BYTES}: "
+        "use a digest of it and keep the whole in the metadata"
+    )
