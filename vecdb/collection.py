@@ -76,6 +76,14 @@ class Collection:
             f"{len(self):,} rows)"
         )
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Collection):
+            return NotImplemented
+        return self._db is other._db and self._cid == other._cid
+
+    def __hash__(self) -> int:
+        return hash((id(self._db), self._cid))
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _from_pickle, (self._db, self.name)
 

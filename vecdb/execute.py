@@ -24,6 +24,7 @@ from vecdb.index.effort import WIDEST, rerank
 from vecdb.index.view import View, slots_of
 from vecdb.query.filter import Filter
 from vecdb.query.plan import Choice, Question, choose
+from vecdb.storage import rows
 from vecdb.storage.schema import Schema
 from vecdb.storage.vectors import stride
 from vecdb.types import Hits, Plan, Record
@@ -210,7 +211,7 @@ def _hits(
     times: tuple[int, int, int],
 ) -> Hits:
     slots, distances = found
-    ids, payloads = _core.read_rows(context.txn.get, context.cid, slots)
+    ids, payloads = rows.read_many(context.txn.get, context.cid, slots)
     started, searching, ended = times
     finished = perf_counter_ns()
 

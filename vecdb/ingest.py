@@ -81,7 +81,9 @@ def given_metadata(metadata: Any, n: int) -> list[Metadata]:
     if metadata is None:
         return [{}] * n
     if isinstance(metadata, Mapping):
-        return [codec.clean_metadata(metadata, "metadata")] * n
+        if n != 1:
+            _refuse(f"metadata is one dict for {n} rows; give a list of one dict a row")
+        return [codec.clean_metadata(metadata, "metadata")]
     if isinstance(metadata, str) or not hasattr(metadata, "__len__"):
         _refuse(f"metadata is a {type(metadata).__name__}; give a dict, or a list of one a row")
     if len(metadata) != n:
@@ -156,7 +158,7 @@ def _array(name: str, values: Any) -> npt.NDArray[Any]:
         array = np.asarray(values)
     except (ValueError, TypeError) as error:
         _refuse(f"{name} is not an array of real numbers: {error}{_first_ragged(values)}")
-    if array.dtype.kind not in "fiu" and not (array.dtype.kind == "b" or array.size == 0):
+    if array.dtype.kind not in "fiu" and array.size:
         _refuse(
             f"{name} has dtype {array.dtype}; give real numbers (float, int){_first_ragged(values)}"
         )

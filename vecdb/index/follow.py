@@ -47,7 +47,8 @@ class Follower:
         self.threads = threads
         self.block_rows = vectors.block_rows(schema.dim, schema.dtype)
         self.attributes = attributes.AttributeImage(cid)
-        self.lock = threading.RLock()
+        self.lock = threading.RLock()  # held while following, and from a commit to its publishing
+        self._tail_lock = threading.RLock()  # held while the shared tail is read or moved on
         self._epoch_now = epoch
         self._epoch = -1
         self._view: View | None = None
@@ -83,11 +84,11 @@ class Follower:
     def matches(self, txn: Any, view: View, where: Filter) -> BitMap:
         """The live rows of a view that satisfy a filter."""
         key = (view.commit, where)
-        with self.lock:
+        with self._tail_lock:
             found = self._filters.get(key)
             if found is not None:
                 return found
-            if view.tail_commit != self._tail_commit(view):
+            if view.tail_commit != view.tail.commit:
                 view = self._past(txn, view.commit, view)
             found = self.evaluate(txn, view, where)
             if len(self._filters) >= CACHED_FILTERS:
@@ -130,6 +131,10 @@ class Follower:
                 view.graph.apply(links)
             self._view = self._after(view, commit, new, part, effort, view.names)
             self._unattached = True
+
+    def newest(self) -> View | None:
+        """The newest view in memory, if any."""
+        return self._view
 
     def forget(self) -> None:
         """Drop what is in memory: the next search loads it from the file."""
@@ -183,17 +188,15 @@ class Follower:
             mask = next_mask(mask, view.state.slots, new, part.born, part.died)
         if part.names:
             names = {**names, **{n: len(names) + i for i, n in enumerate(part.names)}}
-        if part.attributes is not None:
-            view.tail.advance(commit, attributes.decode_changes(part.attributes))
-            self._filters.clear()
-        if new.rows_to > view.state.rows_to:
-            view.tail.trim(new.rows_to)
+        with self._tail_lock:
+            if part.attributes is not None:
+                view.tail.advance(commit, attributes.decode_changes(part.attributes))
+                self._filters.clear()
+            if new.rows_to > view.state.rows_to:
+                view.tail.trim(new.rows_to)
         return View(
             commit, new, view.graph, live, mask, view.tail, view.tail.commit, names, effort
         )
-
-    def _tail_commit(self, view: View) -> int:
-        return int(view.tail.commit)
 
     # --- loading -------------------------------------------------------------------------
 

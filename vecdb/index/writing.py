@@ -69,13 +69,14 @@ class Writing:
         self.touched: dict[int, list[Any]] = {}  # rid -> [first old state, last new state]
         self._graph: Any = None  # _core.Writer, once a vector is inserted
         self._view: View | None = None
+        self.changes_made = 0  # grows with every change: tells a failed call that did something
         self._published: tuple[bytes | None, RowsPart, effort.Effort | None, bool] | None = None
 
     # --- changes -------------------------------------------------------------------------
 
     def insert(self, new: list[NewRow], given: npt.NDArray[Any] | None) -> None:
         """Insert rows whose ids are free; `given` (n, dim) of the stored dtype, or no vectors."""
-        self._view = None
+        self._change()
         if given is None:
             first = self.state.plain
             self.state.plain += len(new)
@@ -93,7 +94,7 @@ class Writing:
 
     def remove(self, key: bytes, rid: int, row: Row, *, keep_id: bool = False) -> None:
         """Take a live row away. Its vector stays: a dead slot is routable until it is unlinked."""
-        self._view = None
+        self._change()
         if row.has_vector:
             self.state.ranked -= 1
         if row.inline is None:
@@ -113,7 +114,7 @@ class Writing:
 
     def rewrite(self, rid: int, old: Row, text: bytes | None, metadata: bytes, new: Any) -> None:
         """Give a row other metadata or text; `new` is its indexed state. No graph is touched."""
-        self._view = None
+        self._change()
         before = self.state_of_row(old)
         row = old._replace(changed=self.commit, text=text, metadata=metadata)
         rows.put(self.txn, self.cid, rid, row)
@@ -126,6 +127,15 @@ class Writing:
     def state_of_row(self, row: Row) -> Any:
         """The indexed state of a stored row."""
         return self.state_of(codec.unpack_metadata(row.metadata) if row.metadata else {})
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to commit."""
+        return self.changes_made > 0
+
+    def _change(self) -> None:
+        self.changes_made += 1
+        self._view = None
 
     def _put_rows(
         self, new: list[NewRow], first: int, given: npt.NDArray[Any] | None, full: int
@@ -368,6 +378,7 @@ class Writing:
 
     def fold_now(self) -> None:
         """Fold every image up to the previous commit (`optimize`)."""
+        self._change()
         known = len(self.base.names)
         for image in range(known + 1):
             self._fold_image(image, known, self.base.commit)

@@ -45,6 +45,9 @@ EFFORT = 0x61
 LOG = 0xE0
 META = 0xF0
 
+# what a dropped collection leaves, its catalog record apart
+COLLECTION_KINDS = (IDS, ROWS, VECTORS, ATTRIBUTES, POSTINGS, LIVE, FIELDS, LINKS, EFFORT, LOG)
+
 KIND_NAMES = {
     CATALOG: "catalog",
     IDS: "ids",

@@ -1,0 +1,43 @@
+"""Real data for tests, where it lies beside the project; without it a test skips, saying so."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+
+
+def needs_data() -> pytest.MarkDecorator:
+    """Skips where ../shared/data is not beside the project."""
+    return pytest.mark.skipif(not ROOT.is_dir(), reason=f"no data folder at {ROOT.name}/ beside")
+
+
+@cache
+def debian() -> tuple[Any, list[dict[str, Any]], Any]:
+    """(vectors float32 (62666, 384), metadata, queries (1000, 384)), rows shuffled by seed 0."""
+    folder = ROOT / "debian"
+    vectors = np.load(folder / "vectors.f16.npy").astype(np.float32)
+    with gzip.open(folder / "metadata.jsonl.gz", "rt") as lines:
+        rows = [json.loads(line) for line in lines]
+    order = np.random.default_rng(0).permutation(len(rows))
+    queries = np.load(folder / "queries.npy").astype(np.float32)
+    return vectors[order], [rows[i] for i in order], queries
+
+
+def split(row: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    """(id, text, metadata) of a Debian row."""
+    rest = {key: value for key, value in row.items() if key not in ("id", "text")}
+    return row["id"], row["text"], rest
+
+
+def recall(found: list[list[Any]], truth: list[list[Any]]) -> float:
+    """The share of the true answers that were found, over all queries."""
+    hits = sum(len(set(f) & set(t)) for f, t in zip(found, truth, strict=True))
+    return hits / max(1, sum(len(t) for t in truth))

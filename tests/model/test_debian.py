@@ -1,0 +1,210 @@
+"""62,666 real rows: recall, filters, deletes, reopening, and ways of ingesting that agree.
+
+Skipped where ../shared/data is not there. Figures are printed with `-s`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vecdb
+from tests.data import debian, needs_data, recall, split
+from vecdb import F
+
+pytestmark = [needs_data(), pytest.mark.timeout(600)]
+COMMIT = 1000
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """A database of all rows, added in durable commits of 1,000, and the seconds that it took."""
+    path = tmp_path_factory.mktemp("debian") / "debian.vecdb"
+    vectors, rows, _ = debian()
+    parts = [split(row) for row in rows]
+    started = time.perf_counter()
+    with vecdb.open(path) as db:
+        c = db.create_collection("packages", dim=384)
+        for at in range(0, len(parts), COMMIT):
+            some = parts[at : at + COMMIT]
+            c.add(
+                [i for i, _, _ in some],
+                vectors[at : at + COMMIT],
+                metadata=[m for _, _, m in some],
+                texts=[t for _, t, _ in some],
+            )
+        took = time.perf_counter() - started
+    print(f"\ningest: {len(parts)} rows in commits of {COMMIT}: {took:.1f} s")
+    return path, took
+
+
+def test_default_search_reaches_its_recall_and_survives_reopening(built: tuple[Path, float]) -> None:
+    path, took = built
+    _, _, queries = debian()
+    script = (
+        "import sys, time, json, numpy as np, vecdb\n"
+        "q = np.load(sys.argv[2])\n"
+        "t = time.perf_counter(); db = vecdb.open(sys.argv[1], mode=sys.argv[3]); c = db['packages']\n"
+        "first = c.search(q[0]).ids; t = time.perf_counter() - t\n"
+        "print(json.dumps([t, [c.search(x).ids for x in q]]))\n"
+    )
+    name = path.parent / "q.npy"
+    np.save(name, queries)
+
+    def in_new_process(mode: str) -> Any:
+        out = subprocess.run(
+            [sys.executable, "-c", script, str(path), str(name), mode],
+            capture_output=True, check=True,
+        )  # fmt: skip
+        return json.loads(out.stdout)
+
+    opened, found = in_new_process("rw")
+    _, again = in_new_process("r")
+    assert found == again
+    with vecdb.open(path) as db:
+        c = db["packages"]
+        truth = [h.ids for h in c.search(queries, exact=True)]
+        here = [c.search(q).ids for q in queries]
+        assert here == found
+    got = recall(found, truth)
+    print(f"\ndefault recall@10 {got:.4f}; open + first search {opened * 1000:.0f} ms "
+          f"= {100 * opened / took:.2f} % of the ingest")
+    assert got >= 0.95
+
+
+def test_exact_equals_brute_force(built: tuple[Path, float]) -> None:
+    path, _ = built
+    vectors, rows, queries = debian()
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids = [row["id"] for row in rows]
+    with vecdb.open(path) as db:
+        for q in queries[:50]:
+            truth = np.sort(1 - unit @ (q / np.linalg.norm(q)))[:10]
+            hits = db["packages"].search(q, exact=True)
+            assert np.allclose(hits.distances, truth, atol=2e-6)
+            assert set(hits.ids) <= set(ids)
+
+
+def random_filter(rng: np.random.Generator, rows: list[dict[str, Any]]) -> Any:
+    """Clauses on every field, whose operands come from rows: from everything to one row."""
+
+    def clause() -> Any:
+        row = rows[int(rng.integers(len(rows)))]
+        field = str(rng.choice([
+            "section", "priority", "installed_size_kb", "depends_count", "homepage_host",
+            "version", "architecture", "source", "tags", "missing",
+        ]))  # fmt: skip
+        value = row.get(field)
+        name = F[field]
+        kind = int(rng.integers(8))
+        if field in ("tags", "missing") or value is None or isinstance(value, list):
+            return name.exists() if kind % 2 else name.is_null()
+        if kind == 0:
+            return name == value
+        if kind == 1:
+            return name != value
+        if kind in (2, 3, 4, 5):
+            return [name < value, name <= value, name > value, name >= value][kind - 2]
+        some = [rows[int(i)].get(field) for i in rng.integers(len(rows), size=4)]
+        some = [v for v in some if v is not None] or [value]
+        return name.isin(some) if kind == 6 else ~name.isin(some)
+
+    found = clause()
+    for _ in range(int(rng.integers(3))):
+        other = clause()
+        found = [found & other, found | other, found & ~other][int(rng.integers(3))]
+    return found
+
+
+def test_a_thousand_random_filters(built: tuple[Path, float]) -> None:
+    path, _ = built
+    vectors, rows, queries = debian()
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    rng = np.random.default_rng(7)
+    bands: dict[str, list[float]] = {}
+    short = wrong = 0
+    with vecdb.open(path) as db:
+        c = db["packages"]
+        for n in range(1000):
+            where = F.source.exists() | F.source.is_null() if n == 0 else random_filter(rng, rows)
+            if n % 10 == 1:
+                where = where & (F.source == rows[int(rng.integers(len(rows)))]["source"])
+            holds = np.fromiter((where.matches(r) for r in rows), bool, len(rows))
+            matching = int(holds.sum())
+            assert c.count(where) == matching, where
+            q = queries[n]
+            exact = c.search(q, where=where, exact=True)
+            distances = 1 - unit[holds] @ (q / np.linalg.norm(q))
+            best = np.sort(distances)[:10]
+            assert np.allclose(exact.distances, best, atol=2e-6), where
+            hits = c.search(q, where=where)
+            by_id = set(hits.ids)
+            short += len(hits) < min(10, matching)
+            wrong += any(not where.matches(h.metadata) for h in hits)
+            if matching:
+                share = matching / len(rows)
+                band = next(b for b in ("50-100 %", "10-50 %", "1-10 %", "0.1-1 %", "< 0.1 %")
+                            if share >= {"50-100 %": .5, "10-50 %": .1, "1-10 %": .01, "0.1-1 %": .001, "< 0.1 %": 0}[b])
+                cut = best[-1] + 2e-6
+                near = sum(float(d) <= cut for d in hits.distances)
+                bands.setdefault(band, []).append(min(near, len(by_id)) / len(best))
+    print("\nfilters: 1000, seed 7, short", short, "wrong", wrong)
+    for band, found in sorted(bands.items()):
+        print(f"  {band:10s} {len(found):4d} filters, recall@10 {np.mean(found):.4f}")
+        assert np.mean(found) >= 0.95, band
+    assert short == wrong == 0
+
+
+@pytest.mark.parametrize("what", ["random", "section"])
+def test_recall_after_deletes(built: tuple[Path, float], tmp_path: Path, what: str) -> None:
+    import shutil
+
+    path = tmp_path / "copy.vecdb"
+    shutil.copy(built[0], path)
+    _, rows, queries = debian()
+    rng = np.random.default_rng(3)
+    if what == "random":
+        gone = {rows[int(i)]["id"] for i in rng.permutation(len(rows))[: len(rows) * 3 // 10]}
+    else:
+        gone = {row["id"] for row in rows if row["section"] == "libs"}
+    with vecdb.open(path) as db:
+        c = db["packages"]
+        if what == "random":
+            assert c.delete(sorted(gone)) == len(gone)
+        else:
+            assert c.delete(where=F.section == "libs") == len(gone)
+        assert len(c) == c.count({}) == len(rows) - len(gone)
+        truth = [h.ids for h in c.search(queries[:500], exact=True)]
+        found = [c.search(q).ids for q in queries[:500]]
+        assert not any(gone & set(ids) for ids in found)
+        got = recall(found, truth)
+        print(f"\nafter deleting {what} ({len(gone)} rows): recall@10 {got:.4f}")
+        assert got >= 0.95
+
+
+def test_commits_of_any_size_give_the_same_recall(tmp_path: Path) -> None:
+    """12,000 rows here; the whole set is benchmarks/workloads' business (minutes)."""
+    vectors, rows, queries = debian()
+    n = 12_000
+    found: dict[int, dict[int, float]] = {}
+    for size in (20, 100, n):
+        with vecdb.open(tmp_path / f"{size}.vecdb", durability="none") as db:
+            c = db.create_collection("c", dim=384)
+            for at in range(0, n, size):
+                c.add([r["id"] for r in rows[at : at + size][: n - at]], vectors[at : min(at + size, n)])
+            truth = [h.ids for h in c.search(queries[:400], exact=True)]
+            found[size] = {
+                ef: recall([c.search(q, ef=ef).ids for q in queries[:400]], truth)
+                for ef in (10, 16, 48)
+            }
+    print("\nrecall by commit size and ef:", found)
+    for ef in (10, 16, 48):
+        at = [found[size][ef] for size in found]
+        assert max(at) - min(at) <= 0.01

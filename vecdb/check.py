@@ -1,0 +1,312 @@
+"""Is everything in the file as it should be? Every violated invariant, not only the first.
+
+`check_database` reads one snapshot whole. It trusts nothing that a process remembers: the graph and
+the metadata indexes are loaded again from images and log, and compared with the rows. The numbered
+invariants are those of the modules that keep them; tests/unit/test_check.py plants a violation of
+each.
+
+    F1  every record is of a known kind, is framed, and its checksum covers its key
+    M1  no commit number in the file is above the meta record's
+    C1  collection names are unique, and collection numbers below the next one; no orphan records
+    R1  ids and live rows lead to each other
+    R3  a row's `changed` is at most the file's commit number
+    R5  a row's metadata can be decoded
+    V1  every full block of vectors is written, and no other
+    V2  a block names its place, shape and dtype
+    V3  a slot outside a written block has its vector in its row's record
+    S1  the collection's state is readable, and no watermark lies beyond the last commit
+    S2  the state's counts are those of the rows
+    W1  the bitmap of live rows (image and log) names the live rows
+    A1  postings and orders (image and tail) say of every row what its metadata says
+    G1  link images and link log can be loaded
+    G2  links are in range, without loops, duplicates or gaps
+    G3  every live slot can be reached
+    G4  this process's graph is the file's, link for link
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from pyroaring import BitMap
+
+from vecdb import _core
+from vecdb.errors import VecdbError
+from vecdb.index import attributes
+from vecdb.index.follow import Follower
+from vecdb.index.view import View
+from vecdb.storage import codec, keys, rows, state, vectors
+from vecdb.storage.rows import PLAIN, Row
+from vecdb.storage.schema import Schema, read_all
+from vecdb.types import Problem
+
+if TYPE_CHECKING:
+    from vecdb.database import Database
+
+LIMIT = 1000  # problems reported of one collection; more of the same tell nothing new
+
+
+def check_database(db: Database) -> list[Problem]:
+    """Every violated invariant of a database."""
+    txn = db._env.begin_read()
+    try:
+        return list(_problems(db, txn))
+    except db._env.LMDB_ERRORS as error:
+        raise db._env.translated(error) from error
+    finally:
+        txn.abort()
+
+
+def _problems(db: Database, txn: Any) -> Iterator[Problem]:
+    framed = list(_check_frames(txn))
+    yield from framed
+    try:
+        commit = db._env.commit_number(txn)
+        next_cid = db._env.meta(txn).next_cid
+        catalog = read_all(txn)
+    except VecdbError as error:
+        yield _problem(error, "C1", "the catalog")
+        return
+    yield from _check_catalog(txn, catalog, next_cid)
+    for name, (cid, schema) in sorted(catalog.items()):
+        follower = db._followers.get(cid)
+        mine = None if follower is None else follower.newest()
+        found = _Check(name, cid, schema, txn, commit, db._threads).run(mine)
+        for number, problem in enumerate(found):
+            if number == LIMIT:
+                yield Problem("C1", name, f"more than {LIMIT} problems; the rest is left out")
+                break
+            yield problem
+
+
+def _check_frames(txn: Any) -> Iterator[Problem]:
+    cursor = txn.cursor()
+    more = cursor.first()
+    while more:
+        key = bytes(cursor.key())
+        if key[0] not in keys.KIND_NAMES:
+            yield Problem("F1", key.hex(), "a record of an unknown kind")
+        else:
+            try:
+                _core.unseal(key[0], key, cursor.value())
+            except ValueError as error:
+                yield Problem("F1", keys.describe(key), str(error))
+        more = cursor.next()
+
+
+def _check_catalog(
+    txn: Any, catalog: dict[str, tuple[int, Schema]], next_cid: int
+) -> Iterator[Problem]:
+    known = {cid for cid, _ in catalog.values()}
+    found: Counter[int] = Counter()
+    cursor = txn.cursor()
+    more = cursor.first()
+    while more:
+        key = bytes(cursor.key())
+        if len(key) >= 5 and key[0] != keys.META:
+            cid = int.from_bytes(key[1:5], "big")
+            found[cid] += key[0] == keys.CATALOG
+            if cid not in known:
+                known.add(cid)
+                yield Problem("C1", keys.describe(key), "records of a collection that is not there")
+        more = cursor.next()
+    for name, (cid, _) in catalog.items():
+        if cid >= next_cid:
+            yield Problem("C1", name, f"its number {cid} is not below the next one, {next_cid}")
+    if sum(found.values()) > len(catalog):
+        yield Problem("C1", "the catalog", "two collections have the same name")
+
+
+class _Check:
+    """One collection at one snapshot."""
+
+    def __init__(
+        self, name: str, cid: int, schema: Schema, txn: Any, commit: int, threads: int
+    ) -> None:
+        self.name = name
+        self.cid = cid
+        self.schema = schema
+        self.txn = txn
+        self.commit = commit
+        self.follower = Follower(cid, schema, lambda: 0, threads)
+
+    def run(self, mine: View | None) -> Iterator[Problem]:
+        """Every problem of the collection."""
+        try:
+            now = state.read(self.txn, self.cid)
+        except VecdbError as error:
+            yield _problem(error, "S1", self.name)
+            return
+        yield from self._state(now)
+        live, found_rows = BitMap(), {}
+        for problem in self._rows(now, live, found_rows):
+            yield problem
+        yield from self._ids(live, found_rows)
+        yield from self._blocks(now)
+        yield from self._log()
+        try:
+            view = self.follower.at(self.txn, self.commit)
+        except VecdbError as error:
+            yield _problem(error, "G1", self.name)
+            return
+        yield from self._counts(now, live)
+        yield from self._bitmap(view, live)
+        yield from self._attributes(view, live, found_rows)
+        yield from self._graph(view, live, mine)
+
+    def at(self, what: str) -> str:
+        """A place inside the collection."""
+        return f"{self.name}/{what}"
+
+    def _state(self, now: state.State) -> Iterator[Problem]:
+        marks = [now.links_to, now.live_to, now.round_from, now.links_cut, now.rows_cut]
+        if max([*marks, *now.fields_to]) > self.commit:
+            yield Problem("S1", self.name, "a watermark lies beyond the last commit")
+
+    def _rows(
+        self, now: state.State, live: BitMap, found: dict[int, Row]
+    ) -> Iterator[Problem]:
+        full = now.slots // self.follower.block_rows * self.follower.block_rows
+        size = vectors.stride(self.schema.dim, self.schema.dtype)
+        for key, value in self._scan(keys.ROWS):
+            rid = int.from_bytes(key[5:], "big")
+            where = self.at(f"row {rid}")
+            try:
+                row = rows.decode(_core.unseal(keys.ROWS, key, value))
+                codec.unpack_metadata(row.metadata) if row.metadata else None
+            except (ValueError, VecdbError, IndexError) as error:
+                yield Problem("R5", where, str(error))
+                continue
+            if row.changed > self.commit:
+                yield Problem("R3", where, f"changed by commit {row.changed}, after the last one")
+            if not row.dead:
+                live.add(rid)
+                found[rid] = row
+            if rid < PLAIN and (row.inline is not None) != (rid >= full):
+                yield Problem("V3", where, "its vector is both or neither in its block and inline")
+            if row.inline is not None and len(row.inline) != size:
+                yield Problem("V3", where, f"its vector has {len(row.inline)} bytes, not {size}")
+        for slot in range(full, now.slots):
+            if self.txn.get(keys.row(self.cid, slot)) is None:
+                yield Problem("V3", self.at(f"row {slot}"), "the vector of this slot is missing")
+
+    def _ids(self, live: BitMap, found: dict[int, Row]) -> Iterator[Problem]:
+        led_to = BitMap()
+        for key, value in self._scan(keys.IDS):
+            where = self.at(f"id {_id(key)!r}")
+            try:
+                payload = _core.unseal(keys.IDS, key, value)
+            except ValueError as error:
+                yield Problem("R1", where, str(error))
+                continue
+            rid = int.from_bytes(payload, "little")
+            row = found.get(rid)
+            if row is None:
+                yield Problem("R1", where, f"it leads to row {rid}, which is not there")
+            elif row.idkey != key[5:]:
+                yield Problem("R1", where, f"it leads to row {rid}, which carries another id")
+            led_to.add(rid)
+        for rid in live - led_to:
+            yield Problem("R1", self.at(f"row {rid}"), "no id leads to this row")
+
+    def _blocks(self, now: state.State) -> Iterator[Problem]:
+        count, schema = self.follower.block_rows, self.schema
+        expected = now.slots // count
+        seen = set()
+        for key, value in self._scan(keys.VECTORS):
+            block = int.from_bytes(key[6:], "big")
+            seen.add(block)
+            try:
+                vectors.verify_block(key, value, block, count, schema.dim, schema.dtype)
+            except VecdbError as error:
+                yield _problem(error, "V2", self.at(f"block {block}"))
+            if block >= expected:
+                yield Problem("V1", self.at(f"block {block}"), "this block is not full yet")
+        for block in range(expected):
+            if block not in seen:
+                yield Problem("V1", self.at(f"block {block}"), "the block of vectors is missing")
+
+    def _log(self) -> Iterator[Problem]:
+        for key, _ in self._scan(keys.LOG):
+            if key != keys.state(self.cid) and keys.log_position(key)[0] > self.commit:
+                yield Problem("M1", self.at("log"), "a record lies beyond the last commit")
+
+    def _counts(self, now: state.State, live: BitMap) -> Iterator[Problem]:
+        ranked = int(live.range_cardinality(0, PLAIN))
+        if (now.live, now.ranked) != (len(live), ranked):
+            detail = f"it counts {now.live} rows, {now.ranked} with vectors; there are "
+            yield Problem("S2", self.name, f"{detail}{len(live)} and {ranked}")
+
+    def _bitmap(self, view: View, live: BitMap) -> Iterator[Problem]:
+        if view.live != live:
+            wrong = view.live ^ live
+            yield Problem("W1", self.name, f"the bitmap of live rows is wrong for {_some(wrong)}")
+
+    def _attributes(
+        self, view: View, live: BitMap, found: dict[int, Row]
+    ) -> Iterator[Problem]:
+        expected: dict[tuple[int, bytes], BitMap] = {}
+        names = dict(view.names)
+        for rid, row in found.items():
+            metadata = codec.unpack_metadata(row.metadata) if row.metadata else {}
+            for entry in attributes.postings_of(attributes.state_of(metadata, names)):
+                expected.setdefault(entry, BitMap()).add(rid)
+        for fieldid, name in enumerate(names):
+            if fieldid >= len(view.names):
+                yield Problem("A1", self.at(f"field {name!r}"), "the field is not registered")
+        try:
+            stored = attributes.all_postings(self.follower.attributes, view.tail, self.txn)
+            for entry, rids in stored.items():
+                rids &= live
+                if rids != expected.pop(entry, BitMap()):
+                    yield Problem("A1", self._field(view, entry[0]), "a posting disagrees with the rows")
+        except VecdbError as error:
+            yield _problem(error, "A1", self.name)
+            return
+        for entry in expected:
+            yield Problem("A1", self._field(view, entry[0]), "a posting is missing")
+
+    def _field(self, view: View, fieldid: int) -> str:
+        names = list(view.names)
+        return self.at(f"field {names[fieldid] if fieldid < len(names) else fieldid!r}")
+
+    def _graph(self, view: View, live: BitMap, mine: View | None) -> Iterator[Problem]:
+        for detail in view.graph.check():
+            yield Problem("G2", self.name, detail)
+        lost = BitMap(view.graph.unreachable()) & live
+        if lost:
+            yield Problem("G3", self.name, f"no walk reaches {_some(lost)}")
+        if mine is not None and mine.commit == view.commit:
+            for layer in (0, 1):
+                for chunk in range(view.graph.n_chunks(layer)):
+                    if view.graph.chunk(layer, chunk) != mine.graph.chunk(layer, chunk):
+                        yield Problem("G4", self.at(f"links {layer}/{chunk}"), "differs from memory")
+
+    def _scan(self, kind: int) -> Iterator[tuple[bytes, Any]]:
+        prefix = keys.prefix(kind, self.cid)
+        cursor = self.txn.cursor()
+        more = cursor.set_range(prefix)
+        while more:
+            key = bytes(cursor.key())
+            if not key.startswith(prefix):
+                return
+            yield key, cursor.value()
+            more = cursor.next()
+
+
+def _problem(error: VecdbError, code: str, where: str) -> Problem:
+    return Problem(getattr(error, "code", "") or code, where, str(error))
+
+
+def _some(rids: BitMap) -> str:
+    first = ", ".join(map(str, list(rids[:5])))
+    return f"{len(rids)} rows ({first}{', ...' if len(rids) > 5 else ''})"
+
+
+def _id(key: bytes) -> Any:
+    try:
+        return keys.decode_id(key)
+    except ValueError:
+        return key.hex()

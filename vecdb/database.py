@@ -1,0 +1,649 @@
+"""A database: one file, its collections, and the transactions that write to them.
+
+`Database` joins the pieces: the environment (storage/env.py), one `Follower` per collection that
+this process has touched, and at most one open `Batch` per thread. Handles are cheap and shared
+freely between threads.
+
+Invariants (the isolation rules of the design):
+  D1  a search sees exactly one commit: the transaction it began;
+  D2  a write holds the writer lock from its first look to its commit, and is published to this
+      process before another thread of it can follow past that commit;
+  D3  a thread with an open transaction reads and writes through it, whichever handle it uses;
+  D4  after a fork nothing inherited is used: the child opens for itself.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NoReturn
+
+from vecdb.collection import Collection
+from vecdb.errors import (
+    AlreadyExists,
+    Closed,
+    InvalidArgument,
+    NotFound,
+    ReadOnly,
+    SchemaError,
+    VecdbError,
+)
+from vecdb.index.follow import Follower
+from vecdb.index.view import View
+from vecdb.index.writing import Writing
+from vecdb.options import OpenOptions, check_open
+from vecdb.storage import keys, state
+from vecdb.storage.env import Env
+from vecdb.storage.schema import Schema, put, read_all, validate
+from vecdb.storage.state import State
+from vecdb.types import Problem
+
+Catalog = dict[str, tuple[int, Schema]]
+_OPEN: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+def open(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    mode: str = "rw",
+    durability: str = "full",
+    timeout: float = 30.0,
+    verify: str = "auto",
+    immutable: bool = False,
+    threads: int | None = None,
+    max_size: int | None = None,
+    upkeep: bool = True,
+) -> Database:
+    """Open a database file, or a private one in memory when no path is given.
+
+    `mode`: "rw" creates, "r" never writes, "x" must not exist. `durability`: "full" survives power
+    loss, "relaxed" a process kill, "none" only `sync()`. `timeout`: seconds that a write waits for
+    another's. `verify`: "auto", "always" or "never" check the file's structure first. `immutable`:
+    read-only media. `threads`: for batches and bulk inserts, default all cores. `max_size`: bytes
+    the file may reach. `upkeep=False` leaves folding to commits alone.
+    Raises InvalidArgument, NotFound, AlreadyExists, ReadOnly, Busy, WrongFormat, Corrupt.
+
+    >>> import vecdb
+    >>> with vecdb.open() as db:
+    ...     db.collections()
+    []
+    """
+    options = check_open(
+        path, mode=mode, durability=durability, timeout=timeout, verify=verify,
+        immutable=immutable, threads=threads, max_size=max_size, upkeep=upkeep,
+    )  # fmt: skip
+    return Database(options)
+
+
+class Database:
+    """An open database; made by `vecdb.open`, a context manager, shared between threads."""
+
+    def __init__(self, options: OpenOptions) -> None:
+        self._options = options
+        self._threads = options.threads or os.cpu_count() or 1
+        self._env = Env.open(
+            options.path, mode=options.mode, durability=options.durability,
+            timeout=options.timeout, verify=options.verify, immutable=options.immutable,
+            max_size=options.max_size,
+        )  # fmt: skip
+        self._closed = False
+        self._encoders: dict[int, Any] = {}
+        self._reset()
+        _OPEN.add(self)
+
+    def _reset(self) -> None:
+        """What must be made anew after a fork."""
+        self._lock = threading.RLock()
+        self._local = threading.local()
+        self._followers: dict[int, Follower] = {}
+        self._catalog: Catalog = {}
+        self._schemas: dict[int, Schema] = {}
+        self._catalog_version = -1
+        self._seen_commit = -1
+        self._pid = os.getpid()
+
+    # --- collections ---------------------------------------------------------------------
+
+    def create_collection(
+        self,
+        name: str,
+        dim: int | None = None,
+        *,
+        metric: str | None = None,
+        dtype: str = "f32",
+        encoder: Any = None,
+        M: int = 16,
+        ef_construction: int = 200,
+    ) -> Collection:
+        """Make a new collection and return it; durable on return.
+
+        `dim`: length of the vectors, or `encoder`: a registered name or an encoder, which says it.
+        `metric`: "cosine" (default), "l2" or "dot"; `dtype` of the stored vector: "f32" or "f16";
+        `M` and `ef_construction` as in HNSW. AlreadyExists, InvalidArgument.
+
+        >>> import vecdb
+        >>> vecdb.open().create_collection("papers", dim=384).schema.metric
+        'cosine'
+        """
+        schema, instance = self._declared(name, dim, metric, dtype, encoder, M, ef_construction)
+        return self._create(schema, instance)
+
+    def get_or_create_collection(
+        self,
+        name: str,
+        dim: int | None = None,
+        *,
+        metric: str | None = None,
+        dtype: str = "f32",
+        encoder: Any = None,
+        M: int = 16,
+        ef_construction: int = 200,
+    ) -> Collection:
+        """Return the collection, made if need be; SchemaError names a differing declaration.
+
+        >>> import vecdb
+        >>> db = vecdb.open()
+        >>> db.get_or_create_collection("c", dim=2) == db.get_or_create_collection("c", dim=2)
+        True
+        """
+        schema, instance = self._declared(name, dim, metric, dtype, encoder, M, ef_construction)
+        found = self._find(name)
+        if found is None:
+            try:
+                return self._create(schema, instance)
+            except AlreadyExists:  # another process was quicker
+                found = self._find(name)
+        if found is None:
+            raise NotFound(f"collection {name!r} was dropped by another process meanwhile")
+        cid, existing = found
+        difference = existing.difference(schema)
+        if difference is not None:
+            raise SchemaError(f"collection {name!r} exists with another declaration: {difference}")
+        if instance is not None:
+            self._encoders[cid] = instance
+        return Collection(self, cid, instance)
+
+    def collections(self) -> list[str]:
+        """Return the names of the collections, sorted.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); _ = db.create_collection("c", dim=2)
+        >>> db.collections()
+        ['c']
+        """
+        return sorted(self._current_catalog())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.collections())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._find(name) is not None
+
+    def __getitem__(self, name: str) -> Collection:
+        found = self._find(name)
+        if found is None:
+            known = ", ".join(map(repr, self.collections()[:10])) or "none"
+            raise NotFound(f"no collection {name!r} in {self._env.path}; there are: {known}")
+        return Collection(self, found[0], self._encoders.get(found[0]))
+
+    def drop_collection(self, name: str) -> None:
+        """Delete a collection and everything in it; NotFound when there is none.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); _ = db.create_collection("c", dim=2)
+        >>> db.drop_collection("c"); db.collections()
+        []
+        """
+        with self._batch() as batch:
+            cid, _ = self._existing(batch, name)
+            for kind in keys.COLLECTION_KINDS:
+                _delete_range(batch.txn, keys.prefix(kind, cid))
+            batch.forget(cid)
+            batch.change_catalog(name, None)
+
+    def rename_collection(self, old: str, new: str) -> None:
+        """Give a collection another name; NotFound, AlreadyExists.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); _ = db.create_collection("c", dim=2)
+        >>> db.rename_collection("c", "d"); db.collections()
+        ['d']
+        """
+        from dataclasses import replace
+
+        with self._batch() as batch:
+            cid, schema = self._existing(batch, old)
+            if new in batch.catalog:
+                raise AlreadyExists(f"collection {new!r} exists; choose another name")
+            renamed = validate(replace(schema, name=new))
+            put(batch.txn, cid, renamed)
+            batch.change_catalog(old, None)
+            batch.change_catalog(new, (cid, renamed))
+
+    # --- transactions --------------------------------------------------------------------
+
+    @contextmanager
+    def transaction(self) -> Iterator[Database]:
+        """Make all writes of the `with` block visible and durable together, or not at all.
+
+        It belongs to its thread: every handle of this database used there joins it, and reads
+        there see its writes. An exception aborts. InvalidArgument when nested.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
+        >>> with db.transaction() as tx:
+        ...     _ = tx["c"].add("a", [1, 0]); _ = c.add("b", [0, 1])
+        >>> len(c)
+        2
+        """
+        self._outside_transaction("transaction")
+        with self._batch():
+            yield self
+
+    def sync(self) -> None:
+        """Make every commit so far survive power loss, whatever the durability.
+
+        >>> import vecdb
+        >>> vecdb.open().sync()
+        """
+        self._usable()
+        self._env.sync()
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Write a compacted, consistent copy to a new file while others go on writing.
+
+        AlreadyExists when the file exists; InvalidArgument inside a transaction.
+
+        >>> import tempfile, os, vecdb
+        >>> db = vecdb.open(); _ = db.create_collection("c", dim=2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     db.backup(os.path.join(folder, "copy.vecdb"))
+        ...     with vecdb.open(os.path.join(folder, "copy.vecdb")) as copy:
+        ...         copy.collections()
+        ['c']
+        """
+        self._outside_transaction("backup")
+        self._usable()
+        self._env.backup(os.fspath(path))
+
+    def optimize(self) -> None:
+        """Fold pending work of every collection now; never required for right results.
+
+        >>> import vecdb
+        >>> vecdb.open().optimize()
+        """
+        for name in self.collections():
+            self[name].optimize()
+
+    def check(self) -> list[Problem]:
+        """Read everything and return every violated invariant; an empty list means sound.
+
+        >>> import vecdb
+        >>> vecdb.open().check()
+        []
+        """
+        from vecdb.check import check_database
+
+        self._outside_transaction("check")
+        return check_database(self)
+
+    def stats(self) -> dict[str, Any]:
+        """Return sizes, commit number, readers and the stats of every collection.
+
+        >>> import vecdb
+        >>> vecdb.open().stats()["collections"]
+        {}
+        """
+        self._usable()
+        return {
+            **self._env.info(),
+            "threads": self._threads,
+            "collections": {name: self[name].stats() for name in self.collections()},
+        }
+
+    def close(self) -> None:
+        """Close this handle; other handles on the same file stay open. Closing twice is fine.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); db.close(); db.close()
+        """
+        if self._closed or self._pid != os.getpid():
+            self._closed = True
+            return
+        if getattr(self._local, "batch", None) is not None:
+            _refuse("close() inside a transaction; leave the with block first")
+        self._closed = True
+        for follower in self._followers.values():
+            follower.forget()
+        self._followers.clear()
+        self._env.close()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"mode {self._options.mode!r}"
+        return f"Database({self._options.path or 'in memory'!r}, {state})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._options.path is None:
+            _refuse("a database in memory cannot be pickled; use a file for other processes")
+        return Database, (self._options,)
+
+    # --- behind the verbs ----------------------------------------------------------------
+
+    def _usable(self) -> None:
+        if self._closed:
+            raise Closed(f"database {self._options.path or 'in memory'} is closed; open it again")
+        if self._pid != os.getpid():
+            self._reset()
+
+    def _outside_transaction(self, verb: str) -> None:
+        self._usable()
+        if getattr(self._local, "batch", None) is not None:
+            _refuse(f"{verb} inside a transaction is not possible; leave the with block first")
+
+    def _schema(self, cid: int) -> Schema:
+        batch = getattr(self._local, "batch", None)
+        if batch is not None:
+            for found, schema in batch.catalog.values():
+                if found == cid:
+                    return schema
+        schema = self._schemas.get(cid)
+        if schema is None:
+            self._current_catalog()
+            schema = self._schemas.get(cid)
+        if schema is None:
+            raise NotFound("the collection of this handle was dropped")
+        return schema
+
+    def _follower(self, cid: int) -> Follower:
+        found = self._followers.get(cid)
+        if found is None:
+            with self._lock:
+                found = self._followers.get(cid)
+                if found is None:
+                    schema = self._schema(cid)
+                    found = Follower(cid, schema, lambda: self._env.epoch, self._threads)
+                    self._followers[cid] = found
+        return found
+
+    def _pending(self, cid: int) -> Writing | None:
+        batch = getattr(self._local, "batch", None)
+        return None if batch is None else batch.writing(cid)
+
+    def _encoder(self, cid: int) -> Any:
+        found = self._encoders.get(cid)
+        if found is None:
+            from vecdb import encoders
+
+            name = self._schema(cid).encoder
+            assert name is not None
+            found = self._encoders[cid] = encoders.get(name)
+        return found
+
+    def _reading(self, cid: int) -> _Reading:
+        return _Reading(self, cid)
+
+    @contextmanager
+    def _writing(self, cid: int) -> Iterator[Writing]:
+        with self._batch() as batch:
+            self._schema(cid)
+            writing = batch.writing(cid)
+            before = writing.changes_made
+            try:
+                yield writing
+            except BaseException:
+                batch.broken = batch.broken or writing.changes_made != before
+                raise
+
+    @contextmanager
+    def _batch(self) -> Iterator[Batch]:
+        """The thread's open transaction, or one of its own around a single call."""
+        self._usable()
+        batch = getattr(self._local, "batch", None)
+        if batch is not None:
+            yield batch
+            return
+        if self._options.mode == "r":
+            raise ReadOnly(f"{self._env.path} is open with mode='r'; open it with mode='rw' to write")
+        batch = Batch(self)
+        self._local.batch = batch
+        try:
+            yield batch
+            batch.commit()
+        except BaseException as error:
+            batch.abort()
+            if isinstance(error, self._env.LMDB_ERRORS):
+                raise self._env.translated(error) from error
+            raise
+        finally:
+            self._local.batch = None
+
+    def _current_catalog(self) -> Catalog:
+        self._usable()
+        batch = getattr(self._local, "batch", None)
+        if batch is not None:
+            return dict(batch.catalog)
+        txn = self._env.begin_read()
+        try:
+            self._refresh(txn, self._env.commit_number(txn))
+            return self._catalog
+        finally:
+            txn.abort()
+
+    def _refresh(self, txn: Any, commit: int) -> None:
+        """Read the catalog again when a commit has changed it."""
+        if commit == self._seen_commit:
+            return
+        with self._lock:
+            version = self._env.meta(txn).catalog_version
+            if version != self._catalog_version:
+                self._catalog = read_all(txn)
+                self._schemas = {cid: schema for cid, schema in self._catalog.values()}
+                self._catalog_version = version
+                for cid in [c for c in self._followers if c not in self._schemas]:
+                    del self._followers[cid]
+            self._seen_commit = commit
+
+    def _find(self, name: str) -> tuple[int, Schema] | None:
+        return self._current_catalog().get(name)
+
+    def _existing(self, batch: Batch, name: str) -> tuple[int, Schema]:
+        found = batch.catalog.get(name)
+        if found is None:
+            raise NotFound(f"no collection {name!r} in {self._env.path}")
+        return found
+
+    def _declared(
+        self, name: str, dim: Any, metric: Any, dtype: str, encoder: Any, M: int, efc: int
+    ) -> tuple[Schema, Any]:
+        """The validated schema, and the encoder object where one is given or named."""
+        instance = None
+        if encoder is not None:
+            from vecdb import encoders
+
+            instance = encoders.get(encoder) if isinstance(encoder, str) else encoder
+            if dim is not None and dim != instance.dim:
+                _refuse(f"dim={dim}: encoder {instance.name!r} makes {instance.dim}")
+            dim = instance.dim
+            metric = metric or instance.metric
+        if dim is None:
+            _refuse("create_collection needs dim= or encoder=")
+        name_of, print_of = (None, None)
+        if instance is not None:
+            name_of, print_of = instance.name, instance.fingerprint
+        schema = Schema(name, dim, metric or "cosine", dtype, M, efc, name_of, print_of)
+        return validate(schema), instance
+
+    def _create(self, schema: Schema, instance: Any) -> Collection:
+        with self._batch() as batch:
+            if schema.name in batch.catalog:
+                raise AlreadyExists(
+                    f"collection {schema.name!r} exists; use get_or_create_collection, or drop it"
+                )
+            cid = batch.next_cid()
+            put(batch.txn, cid, schema)
+            last = batch.commit_number
+            state.write(
+                batch.txn, cid, State(links_to=last, live_to=last, links_cut=last, rows_cut=last)
+            )
+            batch.change_catalog(schema.name, (cid, schema))
+        if instance is not None:
+            self._encoders[cid] = instance
+        return Collection(self, cid, instance)
+
+
+class Batch:
+    """One write transaction: what is pending in which collection, and how it is committed."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._wt = db._env.begin_write(db._options.timeout)
+        self.txn = self._wt.txn
+        self.commit_number = self._wt.commit_number
+        self.broken = False
+        self._open = True
+        self._writings: dict[int, Writing] = {}
+        self._catalog_changed = False
+        try:
+            db._refresh(self.txn, self._wt.last)
+        except BaseException:
+            db._env.abort(self._wt)
+            raise
+        self.catalog: Catalog = dict(db._catalog)
+
+    def writing(self, cid: int) -> Writing:
+        """The pending changes to one collection."""
+        found = self._writings.get(cid)
+        if found is None:
+            follower = self._db._follower(cid)
+            found = Writing(follower, self.txn, self._wt.last, self.commit_number)
+            self._writings[cid] = found
+        return found
+
+    def forget(self, cid: int) -> None:
+        """Drop what is pending in a collection that is going away."""
+        writing = self._writings.pop(cid, None)
+        if writing is not None:
+            writing.rollback()
+
+    def next_cid(self) -> int:
+        """A collection number that was never used."""
+        changes = self._wt.meta_changes
+        cid = int(changes.get("next_cid", self._db._env.meta(self.txn).next_cid))
+        changes["next_cid"] = cid + 1
+        return cid
+
+    def change_catalog(self, name: str, entry: tuple[int, Schema] | None) -> None:
+        """Note a collection that is new, renamed or gone (entry None)."""
+        if entry is None:
+            cid, _ = self.catalog.pop(name)
+            if name not in self.catalog and cid not in {c for c, _ in self.catalog.values()}:
+                self.txn.delete(keys.catalog(cid))
+        else:
+            self.catalog[name] = entry
+            put(self.txn, *entry)
+        self._catalog_changed = True
+
+    def commit(self) -> None:
+        """Write logs and states, commit, and publish to this process."""
+        if self.broken:
+            _refuse("a write inside this transaction failed half way: it cannot be committed")
+        changed = {c: w for c, w in self._writings.items() if w.changed}
+        if not changed and not self._catalog_changed:
+            self.abort()
+            return
+        if self._catalog_changed:
+            version = self._db._env.meta(self.txn).catalog_version
+            self._wt.meta_changes["catalog_version"] = version + 1
+        for writing in changed.values():
+            writing.finish()
+        for cid, writing in self._writings.items():
+            if cid not in changed:
+                writing.rollback()
+        with ExitStack() as locks:
+            for cid in sorted(changed):
+                locks.enter_context(changed[cid].follower.lock)
+            self._db._env.commit(self._wt)
+            self._open = False
+            for writing in changed.values():
+                writing.publish()
+
+    def abort(self) -> None:
+        """Leave no trace."""
+        if not self._open:
+            return
+        self._open = False
+        for cid, writing in self._writings.items():
+            writing.rollback()
+            if cid not in self._db._schemas:  # created here: its number will be another's
+                self._db._followers.pop(cid, None)
+        self._db._env.abort(self._wt)
+
+
+class _Reading:
+    """`with` gives (transaction, view) of one collection at one commit."""
+
+    __slots__ = ("_cid", "_db", "_own")
+
+    def __init__(self, db: Database, cid: int) -> None:
+        self._db = db
+        self._cid = cid
+        self._own: Any = None
+
+    def __enter__(self) -> tuple[Any, View]:
+        db, cid = self._db, self._cid
+        db._usable()
+        batch = getattr(db._local, "batch", None)
+        if batch is not None:
+            db._schema(cid)
+            writing = batch.writing(cid)
+            return batch.txn, writing.view()
+        env = db._env
+        txn = self._own = env.begin_read()
+        try:
+            commit = env.commit_number(txn)
+            if commit != db._seen_commit:
+                db._refresh(txn, commit)
+            if cid not in db._schemas:
+                raise NotFound("the collection of this handle was dropped")
+            return txn, db._follower(cid).at(txn, commit)
+        except BaseException as error:
+            txn.abort()
+            if isinstance(error, env.LMDB_ERRORS):
+                raise env.translated(error) from error
+            raise
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if self._own is not None:
+            self._own.abort()
+        if error is not None and not isinstance(error, VecdbError):
+            env = self._db._env
+            if isinstance(error, env.LMDB_ERRORS):
+                raise env.translated(error) from error
+
+
+def _delete_range(txn: Any, prefix: bytes) -> None:
+    cursor = txn.cursor()
+    found = cursor.set_range(prefix)
+    while found and bytes(cursor.key()).startswith(prefix):
+        found = cursor.delete()
+
+
+def _after_fork() -> None:
+    for db in list(_OPEN):
+        db._reset()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise InvalidArgument(message)
