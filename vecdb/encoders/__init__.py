@@ -1,0 +1,15 @@
+"""Encoders: texts in, vectors out. `get` finds one by name, `function` makes one of a callable.
+
+base.py holds the protocol and the card, registry.py the names; then one file a family. Nothing
+but numpy is imported until an encoder that needs more is asked for.
+
+>>> import vecdb
+>>> vecdb.encoders.get("hashing").encode_queries(["how are lists sorted"]).shape
+(1, 512)
+"""
+
+from vecdb.encoders.base import Card, Encoder
+from vecdb.encoders.function import function
+from vecdb.encoders.registry import available, get, register
+
+__all__ = ["Card", "Encoder", "available", "function", "get", "register"]

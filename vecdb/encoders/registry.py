@@ -1,0 +1,152 @@
+"""Which encoders there are, and how a name becomes one.
+
+A name is `family` or `family:parameter` ("hashing", "hashing:256"). Families come from vecdb
+itself, from `register`, and from other packages through the entry-point group
+"vecdb.encoders"; a registered one hides the others, and vecdb's own hide those of packages, so
+that installing something never changes what a name means.
+
+Encoders are made when first asked for and kept: loading one may cost seconds. There is no lock;
+two threads that ask at once may load twice, and both get the one that was kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from vecdb.encoders import wordllama
+from vecdb.encoders.base import Encoder
+from vecdb.encoders.hashing import HashingEncoder
+from vecdb.encoders.wordllama import WordLlamaEncoder
+from vecdb.errors import InvalidArgument
+
+__all__ = ["available", "get", "missing", "register"]
+
+GROUP = "vecdb.encoders"
+
+_registered: dict[str, Callable[..., Encoder]] = {}
+_made: dict[str, Encoder] = {}
+
+
+def get(name: str | Encoder) -> Encoder:
+    """Return the encoder called `name`; an encoder object is returned as it is.
+
+    Raises InvalidArgument for an unknown name, listing the known ones, and for a family whose
+    packages are not installed, naming what to install.
+
+    >>> get("hashing:64").dim
+    64
+    """
+    if not isinstance(name, str):
+        return _as_encoder(name, "the object given as encoder")
+    if name not in _made:
+        family, _, parameter = name.partition(":")
+        encoder = _call(_factory(family), family, parameter)
+        _made.setdefault(name, _as_encoder(encoder, f"the factory of encoder {family!r}"))
+    return _made[name]
+
+
+def register(name: str, factory: Callable[..., Encoder]) -> None:
+    """Let `get(name)` call `factory()`, and `get("name:x")` call `factory("x")`.
+
+    Replaces an encoder of the same name for this process. Raises InvalidArgument for a name
+    that is empty or contains a colon.
+
+    >>> from vecdb.encoders.hashing import HashingEncoder
+    >>> register("tiny", lambda: HashingEncoder(16))
+    >>> get("tiny").dim
+    16
+    """
+    if not isinstance(name, str) or not name or ":" in name:
+        raise InvalidArgument(f"encoder name {name!r} must be a str without a colon")
+    if not callable(factory):
+        raise InvalidArgument(
+            f"encoder {name!r}: factory must be callable and return the encoder; "
+            "for an encoder in hand write lambda: encoder"
+        )
+    _registered[name] = factory
+    for made in [made for made in _made if made.partition(":")[0] == name]:
+        del _made[made]
+
+
+def available() -> list[str]:
+    """Return the names that `get` accepts here, sorted; what lacks a package is left out.
+
+    >>> "hashing" in available()
+    True
+    """
+    names = set(_registered) | set(_BUILT_IN) | set(_entry_points())
+    return sorted(name for name in names if not missing(name))
+
+
+def missing(family: str) -> str | None:
+    """Return what to install for one of vecdb's own families, None where nothing is missing."""
+    if family in _registered or family not in _BUILT_IN:
+        return None
+    return _BUILT_IN[family][1]()
+
+
+def _factory(family: str) -> Callable[..., Encoder]:
+    if family in _registered:
+        return _registered[family]
+    if family in _BUILT_IN:
+        return _BUILT_IN[family][0]
+    points = _entry_points()
+    if family in points:
+        loaded: Callable[..., Encoder] = points[family].load()
+        return loaded
+    known = sorted({*_registered, *_BUILT_IN, *points})
+    raise InvalidArgument(
+        f"there is no encoder {family!r}; known are {', '.join(known)}; "
+        "vecdb.encoders.register(name, factory) adds one"
+    )
+
+
+def _call(factory: Callable[..., Encoder], family: str, parameter: str) -> Encoder:
+    if not parameter:
+        return factory()
+    try:
+        return factory(parameter)
+    except TypeError as exc:
+        raise InvalidArgument(
+            f"encoder {family!r} does not take the parameter {parameter!r}: {exc}"
+        ) from exc
+
+
+def _as_encoder(candidate: object, who: str) -> Encoder:
+    if isinstance(candidate, Encoder) and not isinstance(candidate, type):
+        return candidate
+    wanted = ("name", "dim", "metric", "fingerprint", "card", "encode_documents",
+              "encode_queries")  # fmt: skip
+    lacking = [member for member in wanted if not hasattr(candidate, member)]
+    raise InvalidArgument(
+        f"{who} is {type(candidate).__name__}, no encoder: it lacks {', '.join(lacking)}; "
+        "vecdb.encoders.function(callable, name=, dim=) makes one of a callable"
+    )
+
+
+def _entry_points() -> dict[str, Any]:
+    from importlib.metadata import entry_points  # 10 ms, and seldom needed
+
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def _hashing(parameter: str | None = None) -> Encoder:
+    return HashingEncoder() if parameter is None else HashingEncoder(_dim(parameter))
+
+
+def _wordllama(parameter: str | None = None) -> Encoder:
+    return WordLlamaEncoder() if parameter is None else WordLlamaEncoder(_dim(parameter))
+
+
+def _dim(parameter: str) -> int:
+    if not (parameter.isascii() and parameter.isdigit() and len(parameter) <= 6):
+        raise InvalidArgument(f"encoder parameter {parameter!r} must be a dimension, like 256")
+    return int(parameter)
+
+
+# family: (factory, what to install for it, None where nothing is missing)
+_BUILT_IN: dict[str, tuple[Callable[..., Encoder], Callable[[], str | None]]] = {
+    "hashing": (_hashing, lambda: None),
+    "wordllama": (_wordllama, wordllama.missing),
+}
