@@ -1,0 +1,395 @@
+"""What can a filter say, and what does it mean?
+
+A filter is an immutable tree of the nodes below. It means what `matches` says about one row:
+that is the reference. `select` is the same meaning over sets of rows, for whoever can produce
+the set of one clause (`Source`, see query/source.py); tests hold the two together.
+
+Invariants:
+  F1  equal filters select equal rows, and True, 1 and "1" are three different operands;
+  F2  a tree is at most MAX_DEPTH deep and MAX_CLAUSES wide: checked where nodes are made, so
+      that nothing that walks a tree can run out of stack;
+  F3  `not` is the complement over live rows, so `~(F.x == 1)` holds of rows without x while
+      `F.x != 1` does not;
+  F4  neither a filter nor a field has a truth value: `and` typed for `&` is an error.
+
+Rejected: SQL's three-valued logic. Its unknown is a third answer that users forget, and a
+complement over live rows needs none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+from vecdb.errors import FilterError
+from vecdb.query import operand, show
+from vecdb.query.operand import Scalar
+from vecdb.query.source import S, Source, flat
+
+MAX_DEPTH: Final = 64
+MAX_CLAUSES: Final = 1_000
+
+
+class Filter:
+    """A condition on a row's metadata; made with `F` or a dict, combined with `&`, `|`, `~`.
+
+    Filters are values: hashable, comparable, and `to_json` writes them down.
+
+    >>> from vecdb import F
+    >>> (F.year >= 1990) & ~F.lang.isin(["en", "fr"])
+    (F.year >= 1990) & ~F.lang.isin(['en', 'fr'])
+    """
+
+    depth = 1
+    clauses = 1
+
+    def matches(self, metadata: Mapping[str, Any]) -> bool:
+        """Return whether a row with this metadata satisfies the filter."""
+        return self.holds(flat(metadata))
+
+    def holds(self, fields: Mapping[str, Any]) -> bool:
+        """`matches` on metadata that `flat` has flattened."""
+        raise TypeError(f"{type(self).__name__} is no filter")
+
+    def select(self, source: Source[S]) -> S:
+        """Return the rows of `source` that satisfy the filter."""
+        raise TypeError(f"{type(self).__name__} is no filter")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the filter in dict notation, plain enough for JSON."""
+        raise TypeError(f"{type(self).__name__} is no filter")
+
+    def to_json(self) -> str:
+        """Return the filter as JSON text, which `vecdb.query.from_json` reads."""
+        return json.dumps({"filter": self.to_dict()}, ensure_ascii=False, allow_nan=False)
+
+    def fields(self) -> frozenset[str]:
+        """Return the names of the fields that the filter looks at."""
+        return frozenset(leaf.field for leaf in leaves(self))
+
+    @cached_property
+    def identity(self) -> tuple[Any, ...]:
+        """What equality and hash look at."""
+        raise TypeError(f"{type(self).__name__} is no filter")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Filter) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    def __and__(self, other: object) -> Filter:
+        return all_of((self, _needed(other, "&")))
+
+    def __or__(self, other: object) -> Filter:
+        return any_of((self, _needed(other, "|")))
+
+    def __rand__(self, other: object) -> Filter:
+        return all_of((_needed(other, "&"), self))
+
+    def __ror__(self, other: object) -> Filter:
+        return any_of((_needed(other, "|"), self))
+
+    def __invert__(self) -> Filter:
+        return self.part if isinstance(self, Not) else Not(self)
+
+    def __bool__(self) -> bool:
+        raise FilterError(
+            f"the filter {show.short(self)} has no truth value of its own: combine filters "
+            "with &, | and ~ (not and, or, not), and use .between(a, b) for a < F.x < b"
+        )
+
+
+# --- clauses on one field ----------------------------------------------------------------
+
+
+class Clause(Filter):
+    """A filter on one field."""
+
+    field: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Compare(Clause):
+    """`F.x == v` and its five siblings."""
+
+    field: str
+    symbol: str
+    value: Scalar
+
+    def holds(self, fields: Mapping[str, Any]) -> bool:
+        return operand.compare(self.symbol, fields.get(self.field), self.value)
+
+    def select(self, source: Source[S]) -> S:
+        if self.symbol == "==":
+            return source.equal(self.field, self.value)
+        if self.symbol == "!=":
+            return source.unequal(self.field, self.value)
+        return source.ordered(self.field, self.symbol, self.value)
+
+    def to_dict(self) -> dict[str, Any]:
+        return show.clause(self.field, show.NAMES[self.symbol], show.plain(self.value))
+
+    @cached_property
+    def identity(self) -> tuple[Any, ...]:
+        return (self.symbol, self.field, operand.identity(self.value))
+
+    def __repr__(self) -> str:
+        return f"{show.field(self.field)} {self.symbol} {show.value(self.value)}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Between(Clause):
+    """`F.x.between(low, high)`, both ends included."""
+
+    field: str
+    low: Scalar
+    high: Scalar
+
+    def holds(self, fields: Mapping[str, Any]) -> bool:
+        value = fields.get(self.field)
+        above = operand.compare(">=", value, self.low)
+        return above and operand.compare("<=", value, self.high)
+
+    def select(self, source: Source[S]) -> S:
+        return source.between(self.field, self.low, self.high)
+
+    def to_dict(self) -> dict[str, Any]:
+        ends = [show.plain(self.low), show.plain(self.high)]
+        return show.clause(self.field, "$between", ends)
+
+    @cached_property
+    def identity(self) -> tuple[Any, ...]:
+        low, high = operand.identity(self.low), operand.identity(self.high)
+        return ("between", self.field, low, high)
+
+    def __repr__(self) -> str:
+        low, high = show.value(self.low), show.value(self.high)
+        return f"{show.field(self.field)}.between({low}, {high})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class In(Clause):
+    """`F.x.isin([...])`: equals one of them."""
+
+    field: str
+    values: tuple[Scalar, ...]
+
+    def holds(self, fields: Mapping[str, Any]) -> bool:
+        value = fields.get(self.field)
+        return any(operand.compare("==", value, one) for one in self.values)
+
+    def select(self, source: Source[S]) -> S:
+        return source.among(self.field, self.values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return show.clause(self.field, "$in", [show.plain(value) for value in self.values])
+
+    @cached_property
+    def identity(self) -> tuple[Any, ...]:
+        return ("in", self.field, frozenset(map(operand.identity, self.values)))
+
+    def __repr__(self) -> str:
+        return f"{show.field(self.field)}.isin([{', '.join(map(show.value, self.values))}])"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Exists(Clause):
+    """`F.x.exists()`: the field is there and not None."""
+
+    field: str
+
+    def holds(self, fields: Mapping[str, Any]) -> bool:
+        return fields.get(self.field) is not None
+
+    def select(self, source: Source[S]) -> S:
+        return source.present(self.field)
+
+    def to_dict(self) -> dict[str, Any]:
+        return show.clause(self.field, "$exists", True)
+
+    @cached_property
+    def identity(self) -> tuple[Any, ...]:
+        return ("exists", self.field)
+
+    def __repr__(self) -> str:
+        return f"{show.field(self.field)}.exists()"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class IsNull(Clause):
+    """`F.x.is_null()`: the field is missing or None."""
+
+    field: str
+
+    def holds(self, fields: Mapping[str, Any]) -> bool:
+        return fields.get(self.field) is None
+
+    def select(self, source: Source[S]) -> S:
+        return source.everything() - source.present(self.field)
+
+    def to_dict(self) -> dict[str, Any]:
+        return show.clause(self.field, "$null", True)
+
+    @cached_property
+    def identity(self) -> tuple[Any, ...]:
+        return ("null", self.field)
+
+    def __repr__(self) -> str:
+        return f"{show.field(self.field)}.is_null()"
+
+
+# --- combinations ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Group(Filter):
+    parts: tuple[Filter, ...]
+
+    def __post_init__(self) -> None:
+        _measure(self, self.parts)
+
+
+class And(_Group):
+    """Every part holds; without parts, true of every row."""
+
+    def holds(self, fields: Mapping[str, Any]) -> bool:
+        return all(part.holds(fields) for part in self.parts)
+
+    def select(self, source: Source[S]) -> S:
+        found: S | None = None
+        for part in self.parts:
+            if found is None:
+                found = part.select(source)
+            elif len(found) == 0:
+                break
+            elif isinstance(part, Not):
+                found = found - part.part.select(source)
+            else:
+                found = found & part.select(source)
+        return source.everything() if found is None else found
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"$and": [part.to_dict() for part in self.parts]} if self.parts else {}
+
+    @cached_property
+    def identity(self) -> tuple[Any, ...]:
+        return ("and", *(part.identity for part in self.parts))
+
+    def __repr__(self) -> str:
+        return " & ".join(map(show.nested, self.parts)) if self.parts else "as_filter({})"
+
+
+class Or(_Group):
+    """At least one part holds."""
+
+    def holds(self, fields: Mapping[str, Any]) -> bool:
+        return any(part.holds(fields) for part in self.parts)
+
+    def select(self, source: Source[S]) -> S:
+        first, *rest = self.parts
+        found = first.select(source)
+        for part in rest:
+            found = found | part.select(source)
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"$or": [part.to_dict() for part in self.parts]}
+
+    @cached_property
+    def identity(self) -> tuple[Any, ...]:
+        return ("or", *(part.identity for part in self.parts))
+
+    def __repr__(self) -> str:
+        return " | ".join(map(show.nested, self.parts))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Not(Filter):
+    """The part does not hold: the plain complement over live rows."""
+
+    part: Filter
+
+    def __post_init__(self) -> None:
+        _measure(self, (self.part,))
+
+    def holds(self, fields: Mapping[str, Any]) -> bool:
+        return not self.part.holds(fields)
+
+    def select(self, source: Source[S]) -> S:
+        return source.everything() - self.part.select(source)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"$not": self.part.to_dict()}
+
+    @cached_property
+    def identity(self) -> tuple[Any, ...]:
+        return ("not", self.part.identity)
+
+    def __repr__(self) -> str:
+        return f"~{show.nested(self.part)}"
+
+
+def all_of(parts: Iterable[Filter]) -> Filter:
+    """Return the conjunction: nested ones are joined, a single part stands for itself."""
+    joined = _joined(parts, And)
+    return joined[0] if len(joined) == 1 else And(joined)
+
+
+def any_of(parts: Iterable[Filter]) -> Filter:
+    """Return the disjunction of at least one part."""
+    joined = _joined(parts, Or)
+    return joined[0] if len(joined) == 1 else Or(joined)
+
+
+def leaves(filter: Filter) -> Iterable[Clause]:
+    """Yield the clauses of a filter, from left to right."""
+    pending = [filter]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, _Group):
+            pending.extend(reversed(node.parts))
+        elif isinstance(node, Not):
+            pending.append(node.part)
+        elif isinstance(node, Clause):
+            yield node
+
+
+def _joined(parts: Iterable[Filter], kind: type[_Group]) -> tuple[Filter, ...]:
+    joined: list[Filter] = []
+    for part in parts:
+        if type(part) is kind and part.parts:  # type: ignore[attr-defined]
+            joined.extend(part.parts)  # type: ignore[attr-defined]
+        else:
+            joined.append(part)
+    return tuple(joined)
+
+
+def _measure(node: Filter, parts: tuple[Filter, ...]) -> None:
+    """Set a combination's depth and clause count; FilterError beyond the limits (F2)."""
+    depth = 1 + max((part.depth for part in parts), default=0)
+    clauses = sum(part.clauses for part in parts)
+    if depth > MAX_DEPTH:
+        raise FilterError(
+            f"the filter is nested deeper than {MAX_DEPTH} levels; and-s within and-s and or-s "
+            "within or-s do not count: write those side by side"
+        )
+    if clauses > MAX_CLAUSES:
+        raise FilterError(
+            f"the filter has more than {MAX_CLAUSES:,} clauses; alternatives of one field "
+            "belong in isin([...])"
+        )
+    object.__setattr__(node, "depth", depth)
+    object.__setattr__(node, "clauses", clauses)
+
+
+def _needed(other: object, symbol: str) -> Filter:
+    if isinstance(other, Filter):
+        return other
+    raise FilterError(
+        f"{symbol} combines two filters, and one side is a {type(other).__name__}; it binds "
+        f"tighter than comparisons: write (F.a == 1) {symbol} (F.b == 2)"
+    )

@@ -1,0 +1,53 @@
+"""What does a filter look at: one row's fields, or sets of rows?
+
+`flat` gives one row's fields by name; `Source` is what answers for many rows at once, implemented
+over postings by index/select.py. Filters know neither files nor bitmaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, Self, TypeVar
+
+from vecdb.query.operand import Scalar
+
+
+class Rows(Protocol):
+    """A set of rows: what a Source hands out, combined here by set algebra."""
+
+    def __and__(self, other: Any, /) -> Self: ...
+    def __or__(self, other: Any, /) -> Self: ...
+    def __sub__(self, other: Any, /) -> Self: ...
+    def __len__(self) -> int: ...
+
+
+S = TypeVar("S", bound=Rows)
+
+
+class Source(Protocol[S]):
+    """Whoever knows, for one clause, the rows that satisfy it."""
+
+    def everything(self) -> S: ...
+    def present(self, field: str) -> S: ...
+    def equal(self, field: str, value: Scalar) -> S: ...
+    def unequal(self, field: str, value: Scalar) -> S: ...
+    def ordered(self, field: str, symbol: str, value: Scalar) -> S: ...
+    def between(self, field: str, low: Scalar, high: Scalar) -> S: ...
+    def among(self, field: str, values: tuple[Scalar, ...]) -> S: ...
+
+
+def flat(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata by flat name: `{"a": {"b": 1}}` and `{"a.b": 1}` are both `a.b`.
+
+    A dict has an entry of its own as well: `a` exists, and compares with nothing.
+    """
+    fields: dict[str, Any] = {}
+    pending = [("", metadata)]
+    while pending:
+        prefix, mapping = pending.pop()
+        for key, value in mapping.items():
+            name = prefix + key
+            fields[name] = value
+            if isinstance(value, Mapping):
+                pending.append((name + ".", value))
+    return fields
