@@ -34,10 +34,13 @@ from pyroaring import BitMap
 
 from vecdb import _core
 from vecdb.errors import VecdbError
-from vecdb.index import attributes
+from vecdb.index.attributes import END
+from vecdb.index.changes import state_of
 from vecdb.index.follow import Follower
+from vecdb.index.valuekey import KIND_OF_TAG
 from vecdb.index.view import View
 from vecdb.storage import codec, keys, rows, state, vectors
+from vecdb.storage.env import LMDB_ERRORS
 from vecdb.storage.rows import PLAIN, Row
 from vecdb.storage.schema import Schema, read_all
 from vecdb.types import Problem
@@ -45,6 +48,7 @@ from vecdb.types import Problem
 if TYPE_CHECKING:
     from vecdb.database import Database
 
+KINDS = frozenset(KIND_OF_TAG.values())
 LIMIT = 1000  # problems reported of one collection; more of the same tell nothing new
 
 
@@ -53,7 +57,7 @@ def check_database(db: Database) -> list[Problem]:
     txn = db._env.begin_read()
     try:
         return list(_problems(db, txn))
-    except db._env.LMDB_ERRORS as error:
+    except LMDB_ERRORS as error:
         raise db._env.translated(error) from error
     finally:
         txn.abort()
@@ -251,22 +255,33 @@ class _Check:
         names = dict(view.names)
         for rid, row in found.items():
             metadata = codec.unpack_metadata(row.metadata) if row.metadata else {}
-            for entry in attributes.postings_of(attributes.state_of(metadata, names)):
+            for entry in state_of(metadata, names):
                 expected.setdefault(entry, BitMap()).add(rid)
         for fieldid, name in enumerate(names):
             if fieldid >= len(view.names):
                 yield Problem("A1", self.at(f"field {name!r}"), "the field is not registered")
         try:
-            stored = attributes.all_postings(self.follower.attributes, view.tail, self.txn)
-            for entry, rids in stored.items():
-                rids &= live
-                if rids != expected.pop(entry, BitMap()):
-                    yield Problem("A1", self._field(view, entry[0]), "a posting disagrees with the rows")
+            for entry, rids in self._postings(view):
+                if rids & live != expected.pop(entry, BitMap()):
+                    yield Problem(
+                        "A1", self._field(view, entry[0]), "a posting disagrees with the rows"
+                    )
         except VecdbError as error:
             yield _problem(error, "A1", self.name)
             return
         for entry in expected:
             yield Problem("A1", self._field(view, entry[0]), "a posting is missing")
+
+    def _postings(self, view: View) -> Iterator[tuple[tuple[int, bytes], BitMap]]:
+        """Every value key with its rows, by the rule that filters use; kinds are derived."""
+        reader = self.follower.attributes.reader(self.txn)
+        for fieldid in range(len(view.names)):
+            image = dict(reader.range(fieldid, b"", END))
+            tail = dict(view.tail.range(fieldid, b"", END))
+            for key in sorted(image.keys() | tail.keys()):
+                if key not in KINDS:
+                    rids = image.get(key, BitMap()) - view.tail.touched
+                    yield (fieldid, key), rids | tail.get(key, BitMap())
 
     def _field(self, view: View, fieldid: int) -> str:
         names = list(view.names)

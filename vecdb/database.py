@@ -36,7 +36,7 @@ from vecdb.index.view import View
 from vecdb.index.writing import Writing
 from vecdb.options import OpenOptions, check_open
 from vecdb.storage import keys, state
-from vecdb.storage.env import Env
+from vecdb.storage.env import LMDB_ERRORS, Env
 from vecdb.storage.schema import Schema, put, read_all, validate
 from vecdb.storage.state import State
 from vecdb.types import Problem
@@ -420,7 +420,7 @@ class Database:
             batch.commit()
         except BaseException as error:
             batch.abort()
-            if isinstance(error, self._env.LMDB_ERRORS):
+            if isinstance(error, LMDB_ERRORS):
                 raise self._env.translated(error) from error
             raise
         finally:
@@ -617,7 +617,7 @@ class _Reading:
             return txn, db._follower(cid).at(txn, commit)
         except BaseException as error:
             txn.abort()
-            if isinstance(error, env.LMDB_ERRORS):
+            if isinstance(error, LMDB_ERRORS):
                 raise env.translated(error) from error
             raise
 
@@ -626,7 +626,7 @@ class _Reading:
             self._own.abort()
         if error is not None and not isinstance(error, VecdbError):
             env = self._db._env
-            if isinstance(error, env.LMDB_ERRORS):
+            if isinstance(error, LMDB_ERRORS):
                 raise env.translated(error) from error
 
 

@@ -26,9 +26,10 @@ from pyroaring import BitMap
 
 from vecdb import _core
 from vecdb.index import attributes
+from vecdb.index.changes import decode_changes
 from vecdb.index.effort import Effort
 from vecdb.index.tail import Tail
-from vecdb.index.view import View, as_slots, mask_of, next_mask
+from vecdb.index.view import View, mask_of, next_mask
 from vecdb.query.filter import Filter
 from vecdb.storage import codec, keys, log, rows, state, vectors
 from vecdb.storage.log import RowsPart
@@ -36,6 +37,7 @@ from vecdb.storage.schema import Schema
 from vecdb.storage.state import State
 
 CACHED_FILTERS = 64
+TRIM_ABOVE = 4096  # touched rows in memory: trimming costs as much as what is left
 
 
 class Follower:
@@ -48,7 +50,6 @@ class Follower:
         self.block_rows = vectors.block_rows(schema.dim, schema.dtype)
         self.attributes = attributes.AttributeImage(cid)
         self.lock = threading.RLock()  # held while following, and from a commit to its publishing
-        self._tail_lock = threading.RLock()  # held while the shared tail is read or moved on
         self._epoch_now = epoch
         self._epoch = -1
         self._view: View | None = None
@@ -84,17 +85,13 @@ class Follower:
     def matches(self, txn: Any, view: View, where: Filter) -> BitMap:
         """The live rows of a view that satisfy a filter."""
         key = (view.commit, where)
-        with self._tail_lock:
-            found = self._filters.get(key)
-            if found is not None:
-                return found
-            if view.tail_commit != view.tail.commit:
-                view = self._past(txn, view.commit, view)
+        found = self._filters.get(key)
+        if found is None:
             found = self.evaluate(txn, view, where)
             if len(self._filters) >= CACHED_FILTERS:
                 self._filters.clear()
             self._filters[key] = found
-            return found
+        return found
 
     def evaluate(self, txn: Any, view: View, where: Filter) -> BitMap:
         """The same without a cache: for views that are not shared (transactions, checks)."""
@@ -124,7 +121,7 @@ class Follower:
             view = self._view
             assert view is not None
             if folded:
-                view = replace(view, tail=Tail(commit), tail_commit=commit)
+                view = replace(view, tail=Tail(commit))
                 part = replace(part, attributes=None)
                 self._filters.clear()
             if links is not None:
@@ -178,25 +175,24 @@ class Follower:
         effort: Effort | None,
         names: dict[str, int],
     ) -> View:
-        """The view one commit later; moves the shared tail on."""
+        """The view one commit later."""
         live, mask = view.live, view.mask
         if part.born or part.died:
             live = live.copy()
             live.update(part.born)
-            live.difference_update(part.died)
+            live.difference_update(BitMap(part.died))
         if part.born or part.died or mask is not None:
             mask = next_mask(mask, view.state.slots, new, part.born, part.died)
         if part.names:
             names = {**names, **{n: len(names) + i for i, n in enumerate(part.names)}}
-        with self._tail_lock:
-            if part.attributes is not None:
-                view.tail.advance(commit, attributes.decode_changes(part.attributes))
-                self._filters.clear()
-            if new.rows_to > view.state.rows_to:
-                view.tail.trim(new.rows_to)
-        return View(
-            commit, new, view.graph, live, mask, view.tail, view.tail.commit, names, effort
-        )
+        tail = view.tail
+        if part.attributes is not None:
+            tail = tail.copy()
+            tail.advance(commit, decode_changes(part.attributes))
+            self._filters.clear()
+            if len(tail) > TRIM_ABOVE:
+                tail.trim(new.rows_to)
+        return View(commit, new, view.graph, live, mask, tail, names, effort)
 
     # --- loading -------------------------------------------------------------------------
 
@@ -219,14 +215,14 @@ class Follower:
             if part == log.ROWS:
                 change = RowsPart.unpack(payload)
                 live.update(change.born)
-                live.difference_update(change.died)
+                live.difference_update(BitMap(change.died))
                 if change.attributes is not None:
-                    tail.advance(at, attributes.decode_changes(change.attributes))
+                    tail.advance(at, decode_changes(change.attributes))
         mask = mask_of(live, now.slots)
         if _core.mask_count(mask) == now.slots:
             mask = None
         return View(
-            commit, now, graph, live, mask, tail, tail.commit,
+            commit, now, graph, live, mask, tail,
             read_names(txn, self.cid), read_effort(txn, self.cid),
         )  # fmt: skip
 

@@ -2,8 +2,7 @@
 
 A `View` is everything that a search at one commit needs besides the transaction itself: the live
 rows, the mask of live slots, the tail of unfolded attribute changes, the graph. It is derived from
-that commit's images and log alone, and it never changes, with one exception that its users must
-know: the tail is shared and moves on with the collection (index/follow.py guards it).
+that commit's images and log alone, and but for the graph it never changes.
 
 Invariants:
   W1  a view of commit t names exactly the rows that a reader's own transaction at t names;
@@ -43,7 +42,6 @@ class View:
     live: BitMap
     mask: bytes | None  # live slots; None while every slot is live
     tail: Tail
-    tail_commit: int  # what `tail` must still stand at to be of use
     names: dict[str, int]  # metadata field -> field id
     effort: Effort | None
 

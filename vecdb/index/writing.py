@@ -26,9 +26,8 @@ from pyroaring import BitMap
 
 from vecdb import _core
 from vecdb.index import attributes, effort
-from vecdb.index.attributes import RowChange
+from vecdb.index.changes import RowChange, encode_changes, state_of
 from vecdb.index.follow import CHUNK_HEADER, Follower, write_effort, write_names
-from vecdb.index.tail import Tail
 from vecdb.index.view import View, mask_of, slots_of
 from vecdb.query.filter import Filter
 from vecdb.storage import codec, keys, log, rows, state, vectors
@@ -122,7 +121,7 @@ class Writing:
 
     def state_of(self, metadata: dict[str, Any]) -> Any:
         """The indexed state of cleaned metadata; new field names get their ids."""
-        return attributes.state_of(metadata, self.names)
+        return state_of(metadata, self.names)
 
     def state_of_row(self, row: Row) -> Any:
         """The indexed state of a stored row."""
@@ -197,7 +196,7 @@ class Writing:
                 mask = None
             self._view = View(
                 self.commit, self.state, self._graph or self.base.graph, self.live, mask,
-                tail, tail.commit, self.names, self.base.effort,
+                tail, self.names, self.base.effort,
             )  # fmt: skip
         return self._view
 
@@ -255,7 +254,7 @@ class Writing:
             sorted(self.born),
             sorted(self.died),
             list(self.names)[known:],
-            attributes.encode_changes(changes),
+            encode_changes(changes),
         )
 
     # --- upkeep: attributes ------------------------------------------------------------------
@@ -296,8 +295,8 @@ class Writing:
 
     def _fold_live(self, born: Any, died: Any) -> None:
         live = self.base.live.copy()
-        live.update(born)
-        live.difference_update(died)
+        live.update(BitMap(born))
+        live.difference_update(BitMap(died))
         attributes.store_live(self.txn, self.cid, live)
 
     @property
