@@ -12,6 +12,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NoReturn, overload
 
 import numpy as np
@@ -637,6 +638,24 @@ def _record_of(row: Row) -> Record:
 def _request(
     k: Any, where: Any, recall: Any, ef: Any, exact: bool, with_vectors: bool
 ) -> Request:
+    """The validated options of a search; those without a filter are checked once each."""
+    if where is None:
+        try:
+            return _plain_request(k, recall, ef, exact, with_vectors)
+        except TypeError:  # unhashable: wrong anyway, and named below
+            pass
+    chosen = None if where is None else as_filter(where)
+    return _checked_request(k, chosen, recall, ef, exact, with_vectors)
+
+
+@lru_cache(maxsize=256, typed=True)  # typed: True is not 1
+def _plain_request(k: Any, recall: Any, ef: Any, exact: bool, with_vectors: bool) -> Request:
+    return _checked_request(k, None, recall, ef, exact, with_vectors)
+
+
+def _checked_request(
+    k: Any, where: Filter | None, recall: Any, ef: Any, exact: bool, with_vectors: bool
+) -> Request:
     if not isinstance(k, int | np.integer) or isinstance(k, bool) or not 1 <= k <= MAX_K:
         _refuse(f"k={k!r:.40}: give an int from 1 to {MAX_K:,}")
     if ef is not None and (
@@ -645,9 +664,8 @@ def _request(
         _refuse(f"ef={ef!r:.40}: give an int from 1 to {execute.WIDEST:,}")
     if isinstance(recall, bool) or not isinstance(recall, int | float) or not 0 < recall <= 1:
         _refuse(f"recall={recall!r:.40}: give a number above 0 and at most 1")
-    chosen = None if where is None else as_filter(where)
     return Request(
-        int(k), chosen, float(recall), None if ef is None else int(ef), bool(exact),
+        int(k), where, float(recall), None if ef is None else int(ef), bool(exact),
         bool(with_vectors),
     )  # fmt: skip
 

@@ -29,6 +29,7 @@ from vecdb.storage.schema import Schema
 from vecdb.storage.vectors import stride
 from vecdb.types import Hits, Plan, Record
 
+MAX_CHOICES: Final = 256  # plans that a view remembers
 DEFAULT_WIDTH: Final = 64  # before anything was measured
 Found = tuple[list[int], bytes]
 
@@ -71,8 +72,7 @@ def search(context: Context, query: Any, request: Request) -> Hits:
     """The best `k` rows of a view for a float32 vector."""
     started = perf_counter_ns()
     scope = _scope(context, request.where)
-    width = _width(context.view, request)
-    choice = _choose(context, request, scope, width)
+    width, choice = _chosen(context, request, scope)
     searching = perf_counter_ns()
     found, distances, fallback = _run(context, query, request, scope, width, choice)
     ended = perf_counter_ns()
@@ -86,8 +86,7 @@ def search_many(context: Context, queries: Any, request: Request) -> list[Hits]:
     """The same for every row of `queries` (b, d), the walks on all threads."""
     started = perf_counter_ns()
     scope = _scope(context, request.where)
-    width = _width(context.view, request)
-    choice = _choose(context, request, scope, width)
+    width, choice = _chosen(context, request, scope)
     searching = perf_counter_ns()
     answers: list[tuple[Found, int, bool]]
     if choice.strategy in ("graph", "filtered graph"):
@@ -116,8 +115,8 @@ def search_many(context: Context, queries: Any, request: Request) -> list[Hits]:
 def explain(context: Context, request: Request) -> Plan:
     """What `search` would do, without doing it."""
     scope = _scope(context, request.where)
-    width = _width(context.view, request)
-    return _plan(context, request, scope, width, _choose(context, request, scope, width))
+    width, choice = _chosen(context, request, scope)
+    return _plan(context, request, scope, width, choice)
 
 
 # --- the steps -------------------------------------------------------------------------------
@@ -132,6 +131,20 @@ def _scope(context: Context, where: Filter | None) -> _Scope:
     if len(slots) == view.state.ranked:
         return _Scope(len(slots), view.mask, None, perf_counter_ns() - started)
     return _Scope(len(slots), None, slots, perf_counter_ns() - started)
+
+
+def _chosen(context: Context, request: Request, scope: _Scope) -> tuple[int, Choice]:
+    """Width and plan, remembered by the view: they depend on counts alone."""
+    known = context.view.choices
+    key = (scope.count, request.k, request.recall, request.ef, request.exact)
+    found = known.get(key)
+    if found is None:
+        width = _width(context.view, request)
+        found = (width, _choose(context, request, scope, width))
+        if len(known) >= MAX_CHOICES:
+            known.clear()
+        known[key] = found
+    return found
 
 
 def _width(view: View, request: Request) -> int:

@@ -15,7 +15,7 @@ every process, and every visited node would compare two numbers instead of one b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -44,6 +44,7 @@ class View:
     tail: Tail
     names: dict[str, int]  # metadata field -> field id
     effort: Effort | None
+    choices: dict[Any, Any] = field(default_factory=dict)  # execute.py's plans, by counts
 
     @property
     def slots(self) -> int:
