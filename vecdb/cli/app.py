@@ -227,9 +227,12 @@ def encoders(as_json: AsJson = False) -> None:
     if as_json:
         show.print_json(rows)
         return
-    show.table(show.console(), list(rows[0]), [list(row.values()) for row in rows])
+    out = show.console()
+    for row in rows:
+        show.fields(out, list(row.items()))
+        out.print()
     if "wordllama" not in vecdb.encoders.available():
-        print("\nwordllama: pip install 'vecdb-engine[text]'", file=sys.stderr)
+        print("for wordllama: pip install 'vecdb-engine[text]'", file=sys.stderr)
 
 
 @app.callback(invoke_without_command=True)

@@ -36,8 +36,9 @@ __all__ = [
     "table",
 ]
 
-WIDE = 160  # columns where the output is no terminal
-TEXT_WIDTH = 200  # characters of a text that a table row starts from; the terminal cuts it
+NARROWEST = 20  # columns that the last column keeps on a narrow terminal
+GAP = "  "
+TEXT_WIDTH = 200  # characters of a text that are shown of a row; a terminal cuts further
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -45,10 +46,7 @@ def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else WIDE
-    return Console(
-        stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=True, width=width
-    )
+    return Console(file=stream, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def progress(out: Console) -> Progress:
@@ -73,25 +71,26 @@ def progress(out: Console) -> Progress:
 
 
 def table(out: Console, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table; numbers to the right, the last column takes the room that is left."""
-    from rich.table import Table
-    from rich.text import Text
+    """Print a table: numbers to the right; a terminal's width cuts the last column only."""
+    from rich.cells import cell_len, set_cell_size
 
     listed = [list(row) for row in rows]
-    grid = Table(box=None, pad_edge=False, header_style="bold", expand=False)
-    for position, column in enumerate(columns):
-        numeric = bool(listed) and all(isinstance(row[position], int | float) for row in listed)
-        is_last = position == len(columns) - 1
-        grid.add_column(
-            column,
-            justify="right" if numeric else "left",
-            no_wrap=True,
-            overflow="ellipsis" if is_last else "fold",
-            ratio=1 if is_last else None,
-        )
-    for row in listed:
-        grid.add_row(*(Text(_cell(value)) for value in row))
-    out.print(grid, soft_wrap=False)
+    cells = [list(map(clean, columns)), *([_cell(value) for value in row] for row in listed)]
+    widths = [max(cell_len(row[i]) for row in cells) for i in range(len(columns))]
+    if out.is_terminal:
+        room = out.width - sum(widths[:-1]) - len(GAP) * (len(columns) - 1)
+        widths[-1] = min(widths[-1], max(room, NARROWEST))
+    numeric = [
+        all(isinstance(row[i], int | float) for row in listed) for i in range(len(columns))
+    ]
+    for row in cells:
+        line = ""
+        for text, width, right in zip(row, widths, numeric, strict=True):
+            if cell_len(text) > width:
+                text = set_cell_size(text, width - 1) + "…"
+            blank = " " * (width - cell_len(text))
+            line += GAP + (blank + text if right else text + blank)
+        out.print(line.removeprefix(GAP).rstrip(), style="bold" if row is cells[0] else None)
 
 
 def fields(out: Console, rows: Sequence[tuple[str, Any]]) -> None:
