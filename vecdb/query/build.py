@@ -28,6 +28,7 @@ class Field:
     """
 
     __slots__ = ("_name",)
+    _name: str
     __array_ufunc__ = None  # numpy scalars on the left side leave the comparison to us
     __hash__ = None  # type: ignore[assignment]
 

@@ -361,8 +361,8 @@ def leaves(filter: Filter) -> Iterable[Clause]:
 def _joined(parts: Iterable[Filter], kind: type[_Group]) -> tuple[Filter, ...]:
     joined: list[Filter] = []
     for part in parts:
-        if type(part) is kind and part.parts:  # type: ignore[attr-defined]
-            joined.extend(part.parts)  # type: ignore[attr-defined]
+        if type(part) is kind and part.parts:
+            joined.extend(part.parts)
         else:
             joined.append(part)
     return tuple(joined)

@@ -1,0 +1,1 @@
+"""What makes questions fast: postings and the graph, each a cache of what is stored."""

@@ -1,0 +1,170 @@
+"""Which live rows satisfy a filter, as of a snapshot?
+
+    (the filter over the images, for rows that the tail has not touched)
+  | (the filter over the tail, for rows that it has)
+
+evaluated once for the whole expression, so that one rule serves every operator, `not` included.
+
+Invariants:
+  E1  the result equals `Filter.matches` asked of every live row (tests/model);
+  E2  strings that share 200 bytes with a long operand are decided by the rows themselves, one
+      row per distinct value;
+  E3  bitmaps that postings hand out are never changed here.
+
+Rejected: patching every posting with the tail, then evaluating once. An operation per clause
+instead of two per filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from pyroaring import BitMap
+
+from vecdb.index import valuekey
+from vecdb.index.changes import flat
+from vecdb.index.tail import Tail
+
+Scalar = bool | int | float | str | datetime
+RowMetadata = Callable[[int], Mapping[str, Any]]
+
+_NONE: Final = BitMap()
+
+
+class Postings(Protocol):
+    """Rows by value: an image through a transaction, or a tail."""
+
+    def get(self, fieldid: int, key: bytes) -> BitMap: ...
+    def many(self, fieldid: int, wanted: Sequence[bytes]) -> BitMap: ...
+    def union(self, fieldid: int, start: bytes, stop: bytes) -> BitMap: ...
+    def range(self, fieldid: int, start: bytes, stop: bytes) -> list[tuple[bytes, BitMap]]: ...
+
+
+class Image(Protocol):
+    """Whatever gives postings as of a transaction."""
+
+    def reader(self, txn: Any) -> Postings: ...
+
+
+class Selecting(Protocol):
+    """A filter: query.Filter, known here by what it does."""
+
+    def select(self, source: Any) -> Any: ...
+
+
+def evaluate(
+    where: Selecting,
+    image: Image,
+    tail: Tail,
+    txn: Any,
+    live: BitMap,
+    field_ids: Mapping[str, int],
+    row_metadata: RowMetadata,
+) -> BitMap:
+    """Return the rows of `live` that satisfy a filter: a bitmap of the caller's own.
+
+    `tail` ends where the transaction's snapshot does (a writer's: with its pending changes);
+    `live` are the live rows there; `row_metadata(rid)` reads a row there: long strings only.
+    """
+    touched = tail.touched
+    settled = live - touched if touched else live
+    source = _Source(image.reader(txn), settled, field_ids, row_metadata)
+    found: BitMap = where.select(source) & settled
+    pending = live & touched
+    if pending:
+        found |= where.select(_Source(tail, pending, field_ids, row_metadata)) & pending
+    return found
+
+
+class _Source:
+    """Sets of rows by clause (query/source.py), from postings."""
+
+    def __init__(
+        self,
+        postings: Postings,
+        universe: BitMap,
+        field_ids: Mapping[str, int],
+        row_metadata: RowMetadata,
+    ) -> None:
+        self._postings = postings
+        self._universe = universe
+        self._ids = field_ids
+        self._row_metadata = row_metadata
+
+    def everything(self) -> BitMap:
+        return self._universe
+
+    def present(self, field: str) -> BitMap:
+        fieldid = self._ids.get(field)
+        if fieldid is None:
+            return _NONE
+        return self._postings.union(fieldid, valuekey.FIRST_KIND, valuekey.AFTER_BOOLS)
+
+    def equal(self, field: str, value: Scalar) -> BitMap:
+        fieldid = self._ids.get(field)
+        if fieldid is None or value != value:
+            return _NONE
+        return self._postings.get(fieldid, valuekey.key_of(value))
+
+    def unequal(self, field: str, value: Scalar) -> BitMap:
+        fieldid = self._ids.get(field)
+        if fieldid is None or value != value:
+            return _NONE
+        if isinstance(value, bool):
+            return self._postings.get(fieldid, valuekey.key_of(not value))
+        key = valuekey.key_of(value)
+        kind = self._postings.get(fieldid, valuekey.KIND_OF_TAG[key[0]])
+        return kind - self._postings.get(fieldid, key)
+
+    def ordered(self, field: str, symbol: str, value: Scalar) -> BitMap:
+        fieldid = self._ids.get(field)
+        if fieldid is None or value != value:
+            return _NONE
+        key = valuekey.key_of(value)
+        found = self._postings.union(fieldid, *valuekey.interval(symbol, key))
+        if valuekey.is_long(key) and isinstance(value, str):
+            return found | self._alike(field, fieldid, symbol, value, key)
+        return found
+
+    def between(self, field: str, low: Scalar, high: Scalar) -> BitMap:
+        fieldid = self._ids.get(field)
+        if fieldid is None or low != low or high != high:
+            return _NONE
+        first, last = valuekey.key_of(low), valuekey.key_of(high)
+        if first[0] != last[0]:
+            return _NONE
+        if valuekey.is_long(first) or valuekey.is_long(last):
+            return self.ordered(field, ">=", low) & self.ordered(field, "<=", high)
+        return self._postings.union(fieldid, first, last + b"\x00")
+
+    def among(self, field: str, values: Sequence[Scalar]) -> BitMap:
+        fieldid = self._ids.get(field)
+        if fieldid is None:
+            return _NONE
+        wanted = {valuekey.key_of(value) for value in values if value == value}
+        return self._postings.many(fieldid, sorted(wanted))
+
+    def _alike(self, field: str, fieldid: int, symbol: str, value: str, key: bytes) -> BitMap:
+        """Decide strings that share 200 bytes with a long operand by asking rows (E2)."""
+        found = BitMap()
+        for other, rows in self._postings.range(fieldid, *valuekey.same_prefix(key)):
+            here = rows & self._universe
+            if not here:
+                continue
+            if other == key:
+                holds = symbol in ("<=", ">=")
+            else:
+                stored = self._stored(here.min(), field)
+                holds = isinstance(stored, str) and (stored < value) == (symbol in ("<", "<="))
+            if holds:
+                found |= rows
+        return found
+
+    def _stored(self, rid: int, field: str) -> Any:
+        """A row's own value of a field."""
+        for name, value in flat(self._row_metadata(rid)):
+            if name == field:
+                return value
+        return None
