@@ -7,5 +7,11 @@ Modules, lowest first, each answering one question:
   header   what can be told of a file without trusting it to the engine?
   place    where do the data file and its sidecars live, and may they be used?
   locks    who may write, and who is there?
-  env      how is the file opened, read, written, forked, closed? (the only importer of lmdb)
+  opening  may this file be handed to the engine?
+  engine   how is LMDB asked? (the only importer of lmdb)
+  translate  which error of ours does an error of LMDB's stand for?
+  process  what does this process have open, and what becomes of it in a forked child?
+  shared   one environment per file and process: begun, committed, renewed, forked, closed
+  copies   how is a file copied while it is used, and how does it shrink?
+  env      how is a database file opened, read, written and closed?
 """

@@ -218,7 +218,7 @@ class _Cleaner:
 
 
 def _remedy(value: object) -> str:
-    if hasattr(value, "tolist") and getattr(value, "ndim", 0):
+    if hasattr(value, "tolist") and getattr(value, "ndim", None) != 0:
         return "metadata takes lists: use .tolist()"
     if isinstance(value, bytes | bytearray | memoryview):
         return "metadata takes text: decode it, or keep binary content in a file"
