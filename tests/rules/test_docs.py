@@ -1,0 +1,155 @@
+"""What the documents say is true: examples run, commands are described, lines agree."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import importlib.util
+import inspect
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import vecdb
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+needs_cli = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("typer", "rich")),
+    reason="the extra `cli` is not installed",
+)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def first_block_under(heading: str) -> list[str]:
+    """The lines of the first code block under a heading, wherever the next heading is."""
+    section = README.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    return re.findall(r"^```\w*\n(.*?)^```", section, re.DOTALL | re.MULTILINE)[0].splitlines()
+
+
+def package_modules() -> list[str]:
+    """Every module that a user may have reason to import, the command line's included."""
+    names = ["vecdb"]
+    for info in pkgutil.walk_packages(vecdb.__path__, "vecdb."):
+        if not info.name.endswith("__main__"):
+            names.append(info.name)
+    return sorted(names)
+
+
+@pytest.mark.parametrize("number", range(len(blocks(README, "python"))))
+def test_readme_example_runs(number: int, tmp_path: Path) -> None:
+    """Each Python block runs alone in an empty folder, twice, as a reader may run it."""
+    script = tmp_path / "example.py"
+    script.write_text(blocks(README, "python")[number], encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, str(script)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_readme_shows_a_short_example_first() -> None:
+    assert len(blocks(README, "python")[0].splitlines()) <= 15
+
+
+@pytest.mark.parametrize("heading", ["Try it", "Test it"])
+def test_readme_line_is_one_line(heading: str) -> None:
+    assert len(first_block_under(heading)) == 1
+
+
+def test_ci_runs_the_test_it_line() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    commands = [
+        line
+        for line in script.read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith(("#", "set ", "cd "))
+    ]
+    assert commands == first_block_under("Test it")
+
+
+def test_readme_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", README):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("name", package_modules())
+def test_docstring_examples_run(name: str, tmp_path: Path, monkeypatch: object) -> None:
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        if name.startswith("vecdb.cli") and (error.name or "") in ("typer", "rich"):
+            pytest.skip("the extra `cli` is not installed")
+        raise
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    before = os.getcwd()
+    os.chdir(tmp_path)  # an example may leave a file
+    try:
+        for test in finder.find(module, name):
+            runner.run(test)
+    finally:
+        os.chdir(before)
+    assert runner.failures == 0
+
+
+PUBLIC_CLASSES = [vecdb.Database, vecdb.Collection]
+
+
+@pytest.mark.parametrize("cls", PUBLIC_CLASSES, ids=lambda cls: cls.__name__)
+def test_every_public_method_has_a_docstring_with_an_example(cls: type) -> None:
+    for name, member in vars(cls).items():
+        if name.startswith("_") or not inspect.isfunction(member):
+            continue
+        doc = inspect.getdoc(member) or ""
+        assert doc, f"{cls.__name__}.{name} has no docstring"
+        assert ">>>" in doc, f"{cls.__name__}.{name} has no example"
+
+
+def test_every_public_name_is_documented() -> None:
+    for name in vecdb.__all__:
+        thing = getattr(vecdb, name)
+        if isinstance(thing, ModuleType) or inspect.isclass(thing) or callable(thing):
+            assert inspect.getdoc(thing), name
+
+
+def test_every_module_says_which_question_it_answers() -> None:
+    for path in sorted((ROOT / "vecdb").rglob("*.py")):
+        first = path.read_text(encoding="utf-8").lstrip()
+        assert first.startswith('"""'), path.relative_to(ROOT)
+
+
+@needs_cli
+def test_every_command_has_help_and_an_example() -> None:
+    from vecdb.cli.app import app
+
+    assert app.registered_commands
+    for command in app.registered_commands:
+        assert command.callback is not None
+        name, doc = command.callback.__name__, inspect.getdoc(command.callback) or ""
+        assert doc.splitlines()[0].endswith("."), name
+        assert f"Example:\n  vecdb {name}" in doc, f"{name} has no example"
+
+
+@needs_cli
+def test_readme_names_every_command() -> None:
+    from vecdb.cli.app import app
+
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert f"`vecdb {command.callback.__name__}" in README, command.callback.__name__
