@@ -27,6 +27,7 @@ import io
 import json
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 import tempfile
@@ -46,6 +47,7 @@ SKIPPED = frozenset(
 )
 LONGEST_SIGNATURE = 300  # a default may be a whole table
 WRITTEN_BY_THE_INTERPRETER = (type(int.__add__), type(int.__new__))  # slot wrappers, `__new__`
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of a default; another on every run
 MOST_CRASHES = 20  # of the child, before the demo gives up
 
 
@@ -280,9 +282,10 @@ def _entry(module: str, kind: str, name: str, thing: object, doc: str) -> Iterat
 
 def _signature(thing: Any) -> str:
     try:
-        return str(inspect.signature(thing))[:LONGEST_SIGNATURE]
+        shown = str(inspect.signature(thing))
     except Exception:  # many objects written in C have none
         return ""
+    return ADDRESS.sub("", shown)[:LONGEST_SIGNATURE]
 
 
 if __name__ == "__main__":
