@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 from vecdb.collection import Collection
 from vecdb.errors import (
     AlreadyExists,
+    Busy,
     Closed,
     InvalidArgument,
     NotFound,
@@ -40,6 +41,7 @@ from vecdb.storage.env import LMDB_ERRORS, Env
 from vecdb.storage.schema import Schema, put, read_all, validate
 from vecdb.storage.state import State
 from vecdb.types import Problem
+from vecdb.upkeep import Upkeep
 
 Catalog = dict[str, tuple[int, Schema]]
 _OPEN: weakref.WeakSet[Database] = weakref.WeakSet()
@@ -104,6 +106,9 @@ class Database:
         self._catalog_version = -1
         self._seen_commit = -1
         self._pid = os.getpid()
+        options = self._options
+        keep = options.upkeep and options.mode != "r" and options.path is not None
+        self._upkeep = Upkeep(self) if keep else None
 
     # --- collections ---------------------------------------------------------------------
 
@@ -315,6 +320,8 @@ class Database:
             return
         if getattr(self._local, "batch", None) is not None:
             _refuse("close() inside a transaction; leave the with block first")
+        if self._upkeep is not None:
+            self._upkeep.stop()
         self._closed = True
         for follower in self._followers.values():
             follower.forget()
@@ -391,6 +398,20 @@ class Database:
     def _reading(self, cid: int) -> _Reading:
         return _Reading(self, cid)
 
+    def _fold_idle(self, seconds: float) -> bool:
+        """Fold for about so long if nobody writes; whether anything was done."""
+        for cid, follower in list(self._followers.items()):
+            view = follower.newest()
+            if view is None or not view.state.unfolded:
+                continue
+            try:
+                with self._batch(timeout=0) as batch:
+                    batch.writing(cid).fold_for(seconds)
+            except Busy:
+                pass
+            return True
+        return False
+
     @contextmanager
     def _writing(self, cid: int) -> Iterator[Writing]:
         with self._batch() as batch:
@@ -404,7 +425,7 @@ class Database:
                 raise
 
     @contextmanager
-    def _batch(self) -> Iterator[Batch]:
+    def _batch(self, timeout: float | None = None) -> Iterator[Batch]:
         """The thread's open transaction, or one of its own around a single call."""
         self._usable()
         batch = getattr(self._local, "batch", None)
@@ -413,11 +434,13 @@ class Database:
             return
         if self._options.mode == "r":
             raise ReadOnly(f"{self._env.path} is open with mode='r'; open it with mode='rw' to write")
-        batch = Batch(self)
+        batch = Batch(self, self._options.timeout if timeout is None else timeout)
         self._local.batch = batch
         try:
             yield batch
             batch.commit()
+            if self._upkeep is not None and timeout is None:
+                self._upkeep.note_commit()
         except BaseException as error:
             batch.abort()
             if isinstance(error, LMDB_ERRORS):
@@ -503,9 +526,9 @@ class Database:
 class Batch:
     """One write transaction: what is pending in which collection, and how it is committed."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, timeout: float) -> None:
         self._db = db
-        self._wt = db._env.begin_write(db._options.timeout)
+        self._wt = db._env.begin_write(timeout)
         self.txn = self._wt.txn
         self.commit_number = self._wt.commit_number
         self.broken = False

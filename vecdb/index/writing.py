@@ -18,6 +18,7 @@ Rejected: upkeep in a background thread only. A process that commits and exits w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Final
 
 import numpy as np
@@ -217,6 +218,7 @@ class Writing:
         else:
             if changes:
                 log.put(self.txn, self.cid, self.commit, log.ROWS, part.pack())
+                self.state.rows_last = self.commit
             self._fold_slice(len(changes))
         links = self._graph.changes() if self._graph is not None else None
         if links is not None:
@@ -316,6 +318,7 @@ class Writing:
             self._write_image(self._graph, self.commit)
             return
         log.put(self.txn, self.cid, self.commit, log.LINKS, record)
+        now.links_last = self.commit
         self._checkpoint_slice(len(record))
 
     def _chunk_bytes(self) -> int:
@@ -334,19 +337,22 @@ class Writing:
         """Rewrite some chunks in turn, as of the previous commit, paced by the log's volume."""
         now, graph = self.state, self.base.graph
         now.round_credit += ROUND_PACE * logged
-        while now.round_credit >= self._chunk_bytes():
+        while now.round_credit >= self._chunk_bytes() and graph.n_slots:
             now.round_credit -= self._chunk_bytes()
-            total = [graph.n_chunks(layer) for layer in LAYERS]
-            if not sum(total):
-                return
-            if now.round_chunk >= sum(total):
-                now.links_to, now.round_from, now.round_chunk = now.round_from, self.base.commit, 0
-            if now.round_chunk == 0:
-                now.round_from = self.base.commit
-            layer = 0 if now.round_chunk < total[0] else 1
-            chunk = now.round_chunk - (total[0] if layer else 0)
-            self._put_chunk(graph, layer, chunk, self.base.commit)
-            now.round_chunk += 1
+            self._next_chunk()
+
+    def _next_chunk(self) -> None:
+        """Write the chunk whose turn it is; a finished round moves the watermark."""
+        now, graph = self.state, self.base.graph
+        if now.round_chunk == 0:
+            now.round_from = self.base.commit
+        total = [graph.n_chunks(layer) for layer in LAYERS]
+        layer = 0 if now.round_chunk < total[0] else 1
+        chunk = now.round_chunk - (total[0] if layer else 0)
+        self._put_chunk(graph, layer, chunk, self.base.commit)
+        now.round_chunk += 1
+        if now.round_chunk >= sum(total):
+            now.links_to, now.round_chunk = now.round_from, 0
 
     def _put_chunk(self, source: Any, layer: int, chunk: int, commit: int) -> None:
         key = keys.links(self.cid, 0, layer, chunk)
@@ -373,7 +379,24 @@ class Writing:
             view.graph, chosen, queries, view.mask, view.slots, self.state.ranked
         )
 
-    # --- optimize ------------------------------------------------------------------------------
+    # --- folding on its own: optimize, and when idle -----------------------------------------
+
+    def fold_for(self, seconds: float) -> None:
+        """Fold what is unfolded for about so long, an image or a chunk at a time."""
+        until = perf_counter() + seconds
+        now, known = self.state, len(self.base.names)
+        if not now.unfolded:
+            return
+        self._change()
+        now.fields_to += [self.base.commit] * (known - len(now.fields_to))
+        for image in range(known + 1):
+            done = now.live_to if image == known else now.fields_to[image]
+            if done < now.rows_last:
+                self._fold_image(image, known, self.base.commit)
+                if perf_counter() > until:
+                    return
+        while now.links_last > now.links_to and perf_counter() < until:
+            self._next_chunk()
 
     def fold_now(self) -> None:
         """Fold every image up to the previous commit (`optimize`)."""

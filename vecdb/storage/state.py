@@ -10,8 +10,8 @@ tree as the newest log records. It is what a reader needs in order to follow or 
     live_to, fields_to   the same watermark for the live bitmap and for each metadata field
     links_cut, rows_cut  log records up to here have been taken away
     scale            lo and step of the vectors' codes, None before the first vector
-    effort           what `recall=` rests on (index/effort.py)
     graph            number of the graph; a rebuilt graph has another one
+    links_last, rows_last  the last commits that logged each part
 
 Invariants (checked by storage/check.py):
   S1  a log record of commit c is present, for each of its parts, while c is above that part's
@@ -49,14 +49,20 @@ class State:
     links_cut: int = 0
     rows_cut: int = 0
     scale: list[float] | None = None
-    effort: list[Any] | None = None
     graph: int = 1
+    links_last: int = 0
+    rows_last: int = 0
 
     def copy(self) -> State:
         """An independent copy."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values["fields_to"] = list(self.fields_to)
         return State(**values)
+
+    @property
+    def unfolded(self) -> bool:
+        """Whether any image lacks a logged change."""
+        return self.links_last > self.links_to or self.rows_last > self.rows_to
 
     @property
     def rows_to(self) -> int:
