@@ -9,7 +9,8 @@ modules are left alone.
 Invariants (checked by tests/unit/test_demo.py):
   1. Each qualified name occurs once; an object that several modules export is listed under the
      shortest of their names, so `asyncio.Queue` and not `asyncio.queues.Queue`.
-  2. The order and the entries are the same on every run of the same Python.
+  2. The order and the entries are the same on every run of the same Python; nothing of the
+     caller's environment is in them.
   3. A module that cannot be imported, or that ends the child, costs its own entries only.
 
 Rejected: importing in the caller (import of some modules has side effects, and a folder with a
@@ -107,6 +108,7 @@ def main() -> None:
     """Print, for each module, a line that names it and a line with its entries."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # also silences what is printed from C
+    os.environ.clear()  # the default of an argument may show it: cgi.parse(environ=environ({...}))
     warnings.simplefilter("ignore")
     _report(out, frozenset(sys.argv[1:]))
     out.flush()
