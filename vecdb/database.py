@@ -513,7 +513,7 @@ class Database:
                 )
             cid = batch.next_cid()
             put(batch.txn, cid, schema)
-            last = batch.commit_number
+            last = batch.commit_number - 1  # its own commit may log rows already
             state.write(
                 batch.txn, cid, State(links_to=last, live_to=last, links_cut=last, rows_cut=last)
             )

@@ -123,7 +123,7 @@ def path(tmp_path: Path) -> str:
 @pytest.fixture
 def small(path: str) -> Iterator[tuple[vecdb.Database, vecdb.Collection]]:
     """A collection "c" of four rows."""
-    with vecdb.open(path) as db:
+    with vecdb.open(path, upkeep=False) as db:
         c = db.create_collection("c", dim=2, metric="l2")
         c.add(["a", "b", "c", 4], [[1, 0], [0, 1], [2, 2], [3, 0]],
               metadata=[{"year": y} for y in (1, 2, 3, 4)])  # fmt: skip

@@ -29,7 +29,8 @@ LAYERS: dict[str, set[str]] = {
     "execute": {"query", "index", "storage", "_core"},
     "collection": {"execute", "ingest", "encoders", "index", "query", "storage"},
     "check": {"index", "storage", "_core", "database", "collection"},
-    "database": {"collection", "check", "encoders", "index", "storage", "options", "query"},
+    "upkeep": set(),
+    "database": {"collection", "check", "upkeep", "encoders", "index", "storage", "options", "query"},
     "__init__": {"database", "collection", "encoders", "query", "storage", "check"},
     "__main__": {"cli"},
 }
