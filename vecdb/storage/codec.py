@@ -24,7 +24,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from struct import Struct
 from typing import Any, NoReturn
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 
 from vecdb.errors import Corrupt, InvalidArgument
 

@@ -4,7 +4,8 @@ Both are LMDB's compacting copy of one snapshot, written under another name in t
 folder, given a new generation, brought to the disk, and only then given its name.
 
 Invariants:
-  C1  the target exists complete or not at all, also when the process is killed or the power fails;
+  C1  the target exists complete or not at all, also when the process is killed or the power
+      fails;
   C2  an existing file is never overwritten, except by `compact`, which is alone with its own;
   C3  a file is never replaced under another process: `compact` holds sole presence meanwhile.
 """

@@ -1,10 +1,10 @@
 """How is LMDB asked? (the only importer of lmdb)
 
-Everything here is a plain function around one LMDB call, with its errors still LMDB's; shared.py
-and env.py decide what to do about them, translate.py what they are called.
+Everything here is a plain function around one LMDB call, with its errors still LMDB's;
+shared.py and env.py decide what to do about them, translate.py what they are called.
 
-The map reserves 1 TiB of addresses, which cost nothing, or the largest half of that which can be
-had; with `max_size` it reserves exactly that, which makes it the limit, to the page.
+The map reserves 1 TiB of addresses, which cost nothing, or the largest half of that which
+can be had; with `max_size` it reserves exactly that, which makes it the limit, to the page.
 
 Rejected: `writemap` (loses the engine's hardening), resizing the map in place (a live reader is
 killed by SIGBUS), a map that starts small and grows (a write transaction would have to be
@@ -97,7 +97,8 @@ def end(txn: Any) -> None:
 def check_structure(data: str) -> list[str]:
     """Return every violation of the file's structure, found without the C engine."""
     try:
-        return list(lmdb.verify.verify(data, subdir=False))
+        verify: Any = lmdb.verify.verify
+        return list(verify(data, subdir=False))
     except lmdb.verify.VerifyError as error:
         return [str(error)]
 
@@ -117,7 +118,7 @@ def must_renew(error: BaseException) -> bool:
 
 
 def forked() -> None:
-    """Note that this process is a child: its parent's files count as open here (`_own_files`)."""
+    """Note that this process is a child: its parent's files count as open (`_own_files`)."""
     global _forks
     _forks += 1
 
@@ -133,7 +134,8 @@ def _own_files() -> Iterator[None]:
     if not _forks:
         yield
         return
-    plain, mark = _envid.env_keys, os.getpid()
+    plain: Any = _envid.env_keys
+    mark = os.getpid()
     _envid.env_keys = lambda *args: tuple((mark, key) for key in plain(*args))
     try:
         yield

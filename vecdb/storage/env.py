@@ -5,12 +5,13 @@
     wt = env.begin_write()               # wt.txn.put(...), wt.meta_changes["next_cid"] = 2
     env.commit(wt)                       # or env.abort(wt)
 
-Handles on one file share one environment in a process (shared.py), because LMDB allows only one;
-each keeps its own mode and timeout. The file is opened for writing whenever the user may write
-it, so that a later handle can: a handle of mode "r" refuses writes by itself.
+Handles on one file share one environment in a process (shared.py), because LMDB allows only
+one; each keeps its own mode and timeout. The file is opened for writing whenever the user
+may write it, so that a later handle can: a handle of mode "r" refuses writes by itself.
 
 Invariants:
-  H1  two handles on one path agree on durability, max_size and immutable, or the second is refused;
+  H1  two handles on one path agree on durability, max_size and immutable, or the second is
+      refused;
   H2  reading takes no lock: `begin_read` and `commit_number` are on the path of every search;
   H3  a handle from before a fork works in the child: it opens the file again at its first use.
       Transactions do not: their owner compares `epoch` and drops them without ending them.
@@ -39,7 +40,7 @@ __all__ = ["LMDB_ERRORS", "Env", "WriteTxn"]
 
 
 class Env:
-    """A handle on an open database file; see the module's text. Free of cost to share by threads."""
+    """A handle on an open database file, shared freely between threads."""
 
     __slots__ = ("_shared", "_was", "mode", "timeout")
 
@@ -78,7 +79,7 @@ class Env:
         shared = self._shared
         begin = shared.begin
         try:
-            txn = begin(None, None, False, True)
+            txn: Txn = begin(None, None, False, True)
         except Exception:
             return shared.begin_again(False)
         if shared.begin is begin:
@@ -146,11 +147,11 @@ class Env:
                 _registry.opened.pop(shared.place.data, None)
 
     def backup(self, dst: str) -> None:
-        """Write a compacted copy of the last commit to the new file `dst`, while others write."""
+        """Write a compacted copy of the last commit to a new file, while others write."""
         copies.backup(self._shared, dst)
 
     def compact(self) -> None:
-        """Rewrite the file without its free pages; Busy unless this process is alone with it."""
+        """Rewrite the file without its free pages; Busy unless nobody else has it open."""
         if self.mode == "r":
             raise ReadOnly(f"{self.path} is open with mode='r'; compacting writes")
         copies.compact(self._shared, self.timeout)

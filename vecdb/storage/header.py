@@ -1,14 +1,17 @@
 """What can be told of a file without trusting it to the engine?
 
-A damaged or truncated file kills the process inside LMDB (SIGBUS, assertion) instead of raising,
-so the first look at a file reads bytes: the two meta pages, the file's size, and the last record
-of the tree, which is vecdb's own meta record. Every offset is checked before it is used.
+A damaged or truncated file kills the process inside LMDB (SIGBUS, assertion) instead of
+raising, so the first look at a file reads bytes: the two meta pages, the file's size, and
+the last record of the tree, which is vecdb's own meta record. Every offset is checked
+before it is used.
 
 LMDB 0.9 layout, native byte order, 64-bit:
     page      number u64, pad u16, flags u16, lower u16, upper u16; node offsets u16 from 16
     meta      (after the 16 bytes) magic u32, version u32, address u64, map size u64,
-              two trees of 48 bytes, last page u64, transaction u64; page size = first tree's pad
-    tree      pad u32, flags u16, depth u16, branch, leaf, overflow pages u64, entries u64, root u64
+              two trees of 48 bytes, last page u64, transaction u64;
+              the first tree's pad is the page size
+    tree      pad u32, flags u16, depth u16, branch, leaf and overflow pages u64,
+              entries u64, root u64
     node      lo u16, hi u16, flags u16, key size u16, key; then data, or for a branch
               the child page in lo, hi and flags
 

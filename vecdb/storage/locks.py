@@ -13,12 +13,12 @@ The sidecar holds two short lines of text and carries three byte-range locks:
              WRITER again before the one that waits, so no process starves
 
 Invariants:
-  L1  the data file's "-lock" belongs to LMDB: it is never opened, closed or deleted here (closing
-      any descriptor on it would drop LMDB's locks for the whole process);
+  L1  the data file's "-lock" belongs to LMDB: it is never opened, closed or deleted here
+      (closing any descriptor on it would drop LMDB's locks for the whole process);
   L2  the locks belong to the open file (OFD), so nothing else that this process does with the
       sidecar drops them; a killed process loses them at once;
-  L3  a forked child shares its parent's open file: it closes its descriptor (`abandon`) and never
-      unlocks, which would unlock for the parent;
+  L3  a forked child shares its parent's open file: it closes its descriptor (`abandon`) and
+      never unlocks, which would unlock for the parent;
   L4  the sidecar is never deleted: two processes would lock two different files.
 
 Rejected: flock (one lock a file, and no byte ranges), a pid file that is created and deleted

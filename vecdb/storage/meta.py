@@ -1,7 +1,7 @@
 """What does the database say about itself as a whole?
 
-The meta record is the last key of the tree, written by every commit in the leaf of that commit's
-log. Payload (after the frame of 12 bytes), little-endian, 80 bytes:
+The meta record is the last key of the tree, written by every commit in the leaf of that
+commit's log. Payload (after the frame of 12 bytes), little-endian, 80 bytes:
 
     offset  size  content
     0       8     MAGIC
@@ -83,7 +83,7 @@ def next_meta(meta: Meta, changes: dict[str, int]) -> Meta:
         nonce=os.urandom(16),
         clean=False,
         boot=boot_id(),
-        **changes,  # type: ignore[arg-type]
+        **changes,
     )
 
 

@@ -1,15 +1,15 @@
 """May this file be handed to the engine?
 
-The order is: a look at the raw bytes without any lock; when anything is in doubt, the writer lock
-and a second look; then, if there is reason to, a structural check of the whole file; only then
-the engine. Reasons for the check (verify="auto"):
+The order is: a look at the raw bytes without any lock; when anything is in doubt, the
+writer lock and a second look; then, if there is reason to, a structural check of the whole
+file; only then the engine. Reasons for the check (verify="auto"):
     the machine stopped since the last commit, and nobody had closed the database before;
-    the "-writer" sidecar does not remember this very file (a file from elsewhere, a restored copy);
+    the "-writer" sidecar does not remember this very file (one from elsewhere, a restored one);
     the file is shorter than its last page.
 
 Invariants:
-  O1  a damaged file is Corrupt, and one that is not ours is WrongFormat, before the engine could
-      be killed by it; in both cases nothing in the file has changed;
+  O1  a damaged file is Corrupt, and one that is not ours is WrongFormat, before the engine
+      could be killed by it; in both cases nothing in the file has changed;
   O2  the structural check runs under the writer lock: beside a writer it reports falsely;
   O3  a new file is made and its first record written under the writer lock, so nobody else sees
       a database without a meta record.
@@ -39,7 +39,7 @@ SHOWN = 3  # findings in a message; all of them are in `detail`
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the raw bytes say; `meta` is None when the record could not be reached or trusted."""
+    """What the raw bytes say; `meta` is None when the record could not be reached."""
 
     header: Header
     meta: Meta | None
@@ -52,7 +52,7 @@ class Look:
 
 
 def look(data: str) -> Look | None:
-    """Look at a data file; None when it is missing or empty; WrongFormat when it is not ours."""
+    """Look at a data file; None when it is missing or empty, WrongFormat when not ours."""
     try:
         fd = os.open(data, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,11 +1,12 @@
 """Where do the data file and its sidecars live, and may they be used?
 
-A `Place` is a data file's real path with its sidecars' names: "<data>-lock" (LMDB's reader table)
-and "<data>-writer" (locks.py). Looking here never creates a file, except `private`, which makes
-the folder of a database in memory.
+A `Place` is a data file's real path with its sidecars' names: "<data>-lock" (LMDB's reader
+table) and "<data>-writer" (locks.py). Looking here never creates a file, except `private`,
+which makes the folder of a database in memory.
 
 Invariants:
-  P1  one place per file: links in the path are resolved, so that two names share one environment;
+  P1  one place per file: links in the path are resolved, so that two names share one
+      environment;
   P2  a refusal names the path and the remedy, and leaves nothing behind.
 """
 
@@ -95,7 +96,7 @@ def unlink(place: Place) -> None:
 
 
 def identity(data: str, generation: int, nonce: bytes | None = None) -> str:
-    """Return what tells this data file from every other: inode, generation, last clean nonce."""
+    """Return what tells this data file from others: inode, generation, last clean nonce."""
     closed = nonce.hex() if nonce else "-"
     return f"{os.stat(data).st_ino:x} {generation:016x} {closed}"
 

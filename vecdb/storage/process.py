@@ -5,7 +5,8 @@ a fork the child must not use, end or close anything that it inherited (see env.
 shared environment is told, and gives up what it holds without ending it.
 
 Invariants:
-  F1  the child's hook takes no lock, waits for nothing and does not raise: it runs inside fork();
+  F1  the child's hook takes no lock, waits for nothing and does not raise: it runs inside
+      fork();
   F2  `keep_forever` outlives everything: no destructor runs, at the child's exit neither;
   F3  opening and closing are serial within a process: `lock` is held meanwhile.
 """

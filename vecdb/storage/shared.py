@@ -6,17 +6,20 @@
     begin = gone                    closed
 
 Invariants:
-  V1  the map is never moved or closed under a transaction of this process: `begin` is taken away
-      first, then the reader table shows when the last of ours has ended. A thread that had taken
-      `begin` before finds it changed after its call, and drops what it got, untouched;
-  V2  in a forked child nothing inherited is ended: ending an inherited transaction would free the
-      parent's slot in the reader table, and its snapshot would show reused pages. The environment
-      is made immortal, the sidecar's descriptor is closed (never unlocked), and the file is opened
-      afresh at the first use; `epoch` changes, which tells owners of caches and transactions;
+  V1  the map is never moved or closed under a transaction of this process: `begin` is taken
+      away first, then the reader table shows when the last of ours has ended. A thread that
+      had taken `begin` before finds it changed after its call, and drops what it got,
+      untouched;
+  V2  in a forked child nothing inherited is ended: ending an inherited transaction would
+      free the parent's slot in the reader table, and its snapshot would show reused pages.
+      The environment is made immortal, the sidecar's descriptor is closed (never unlocked),
+      and the file is opened afresh at the first use; `epoch` changes, which tells owners of
+      caches and transactions;
   V3  LMDB's errors leave translated, and a failed transaction leaves no lock behind.
 
-Rejected: counting readers in Python (a lock on the path of every search; LMDB's table knows), and
-closing under live readers (py-lmdb would end them, and buffers that they gave out would dangle).
+Rejected: counting readers in Python (a lock on the path of every search; LMDB's table
+knows), and closing under live readers (py-lmdb would end them, and buffers that they gave
+out would dangle).
 """
 
 from __future__ import annotations
@@ -164,7 +167,7 @@ class Shared:
     def close(self, patience: float) -> bool:
         """Mark the file as cleanly closed and close it when this process's readers have ended.
 
-        False when they have not: then it stays open, out of reach, until the path is opened again.
+        False when they have not: it stays open, out of reach, until the path is opened.
         """
         with self.lock:
             self.begin = gone
@@ -225,7 +228,7 @@ class Shared:
                 raise self.translated(error) from None
 
     def take_turn(self, timeout: float) -> None:
-        """Wait for this process's turn, then for the other processes'; Busy, ReadOnly, Closed."""
+        """Wait for this thread's turn to write, then this process's; Busy, ReadOnly, Closed."""
         if not self.writable:
             raise ReadOnly(
                 f"{self.name} may only be read; check its permissions, open it again"
@@ -264,6 +267,9 @@ class Shared:
         return found
 
     def sync(self) -> None:
+        """Bring every commit so far to the disk."""
+        if self.begin is gone:
+            gone()
         if self.writable and self.lmdb is not None:
             try:
                 self.lmdb.sync(True)
@@ -289,7 +295,7 @@ class Shared:
         return True
 
     def renew(self) -> None:
-        """Close the engine and open it again: after a failed write, or for a file beyond the map."""
+        """Close the engine and open it again: after a failed write, or with a larger map."""
         with self.paused(PATIENCE):
             pass
 
@@ -304,8 +310,8 @@ class Shared:
             if not self.readers_ended(patience):
                 self.begin = before
                 raise Busy(
-                    f"{self.name} must be opened again by this process, but snapshots of it are "
-                    "in use here: close them and try again",
+                    f"{self.name} must be opened again by this process, but snapshots of it "
+                    "are in use here: close them and try again",
                     owner_pid=os.getpid(),
                 )
             self.lmdb.close()

@@ -1,8 +1,8 @@
 """Which error of vecdb's does an error of LMDB's stand for?
 
-Works on the names and codes of the exceptions, so that it needs no LMDB. Every message names the
-file, what LMDB said, and the remedy. `limit` is the size of the map: the user's `max_size`, or the
-address space that could be had.
+Works on the names and codes of the exceptions, so that it needs no LMDB. Every message
+names the file, what LMDB said, and the remedy. `limit` is the size of the map: the user's
+`max_size`, or the address space that could be had.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _map_full(path: str, limit: int, chosen: bool) -> Full:
             kind="map",
         )
     return Full(
-        f"{path} would grow beyond the {limit:,} bytes of address space that this process could "
-        "reserve; nothing of this write was kept: raise the limit (ulimit -v)",
+        f"{path} would grow beyond the {limit:,} bytes of address space that this process "
+        "could reserve; nothing of this write was kept: raise the limit (ulimit -v)",
         kind="map",
     )

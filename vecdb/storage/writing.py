@@ -1,11 +1,11 @@
 """How does a write transaction begin, commit, and settle whether it happened?
 
 Invariants:
-  W1  a transaction begins and ends on one thread (LMDB's mutex belongs to it), under this process's
-      turn and the writer lock; ending it in any way gives both back;
-  W2  every commit writes the meta record: commit number + 1 and a new nonce. When a commit fails,
-      the nonce settles whether it landed: in a new snapshot, or in the raw file when LMDB refuses
-      new transactions after a failed write of its own header;
+  W1  a transaction begins and ends on one thread (LMDB's mutex belongs to it), under this
+      process's turn and the writer lock; ending it in any way gives both back;
+  W2  every commit writes the meta record: commit number + 1 and a new nonce. When a commit
+      fails, the nonce settles whether it landed: in a new snapshot, or in the raw file when
+      LMDB refuses new transactions after a failed write of its own header;
   W3  the mark of a clean close is no commit: number and nonce stay;
   W4  a transaction inherited through fork is the parent's: in the child it can neither be
       committed nor does ending it touch anything.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class WriteTxn:
-    """One write transaction: begun and ended on one thread, by `Env.begin_write` and `commit`."""
+    """One write transaction; `Env.begin_write` makes it, the same thread ends it."""
 
     __slots__ = (
         "commit_number",
@@ -57,7 +57,7 @@ class WriteTxn:
 
     @property
     def txn_id(self) -> int:
-        """LMDB's id of this transaction, for entries that `due` is asked about; nothing else."""
+        """LMDB's id of this transaction: for entries that `due` is asked about, only."""
         return self.txn.id()
 
     def reader_floor(self) -> int:
@@ -97,7 +97,7 @@ def begin(shared: Shared, timeout: float) -> WriteTxn:
 
 
 def commit(wt: WriteTxn) -> int:
-    """Commit with the next meta record; return the commit number, or raise when it did not land."""
+    """Commit with the next meta record; return its number, or raise when it did not land."""
     _must_own(wt)
     shared = wt.shared
     try:
