@@ -1,0 +1,262 @@
+// build.inl: linking one node into a layer. Included by every instruction-set unit.
+//
+// 1. The new row takes the diverse candidates first (c is rejected when a kept s has
+//    alpha * d(s, c) <= d(q, c)), then the nearest rejected ones until it is full.
+// 2. Back-links go along the diverse ones only. A full row overwrites one victim in place: its
+//    farthest filler, or the newcomer itself. Which links are diverse is kept in one bit each,
+//    so that a newcomer costs at most 2R distances; unknown bits are computed once.
+// 3. The first back-link that succeeds is pinned and never a victim. If no diverse candidate
+//    takes one, the others are tried, then one is forced, then a descendant along pins that has
+//    room: so every node is reachable from the first.
+// 4. A row is changed under its lock, entry by entry; readers need none.
+// Rejected: shrinking a full row to fewer links (a bigger log), links as an ordered list.
+
+static inline void lock_row(u8* locks, u32 u) {
+    u8* l = locks + ((u * 2654435761u) >> 20);  // 4,096 of them
+    while (__atomic_test_and_set(l, __ATOMIC_ACQUIRE)) {
+        for (int i = 0; i < 64 && __atomic_load_n(l, __ATOMIC_RELAXED); i++) {
+#if defined(__x86_64__)
+            __builtin_ia32_pause();
+#endif
+        }
+        if (__atomic_load_n(l, __ATOMIC_RELAXED)) sched_yield();
+    }
+}
+static inline void unlock_row(u8* locks, u32 u) {
+    __atomic_clear(locks + ((u * 2654435761u) >> 20), __ATOMIC_RELEASE);
+}
+
+// A stored code as a query: itself, or its signed form in `buf`.
+template <bool IS_DOT>
+static inline QueryCode as_query(const u8* code, u32 n, u8* buf) {
+    if (!IS_DOT) return {code, 0};
+    i32 sum = 0;
+    for (u32 i = 0; i < n; i++) {
+        buf[i] = (u8)(code[i] - 64);
+        sum += (int8_t)buf[i];
+    }
+    return {buf, 64 * sum};
+}
+
+template <bool IS_DOT>
+static inline bool covers(u32 between, u32 to_query, u32 alpha) {
+    if (IS_DOT) return between <= to_query;
+    return (u64)between * alpha <= (u64)to_query << 8;
+}
+
+// Whether one of n kept nodes rejects the candidate with this code and key.
+template <bool IS_DOT>
+static inline bool rejected(const InsertArgs& a, const u8* code, u32 key, const u8* const* kept,
+                            u32 n) {
+    QueryCode c = as_query<IS_DOT>(code, a.codes.stride, a.scratch->tmpcode);
+    u32 i = 0, d[4];
+    for (; i + 4 <= n; i += 4) {
+        keys4<IS_DOT>(c, kept + i, a.codes.stride, d);
+        if (covers<IS_DOT>(d[0], key, a.alpha) | covers<IS_DOT>(d[1], key, a.alpha) |
+            covers<IS_DOT>(d[2], key, a.alpha) | covers<IS_DOT>(d[3], key, a.alpha))
+            return true;
+    }
+    for (; i < n; i++)
+        if (covers<IS_DOT>(key1<IS_DOT>(c, kept[i], a.codes.stride), key, a.alpha)) return true;
+    return false;
+}
+
+// Chooses up to R of the sorted candidates: diverse ones first. Returns how many are diverse.
+template <bool IS_DOT>
+static u32 choose(const InsertArgs& a, const u64* keys, u32 n, u32* ids, u32* count) {
+    const u8* kept[MAX_ROW];
+    u32 R = a.layer.R, diverse = 0, fillers = 0, filler[MAX_ROW];
+    for (u32 i = 0; i < n && diverse < R; i++) {
+        u32 id = (u32)keys[i] & ID;
+        const u8* code = code_of(a.codes, id << a.layer.shift);
+        if (rejected<IS_DOT>(a, code, (u32)(keys[i] >> 32), kept, diverse)) {
+            if (fillers < R) filler[fillers++] = id;
+        } else {
+            kept[diverse] = code;
+            ids[diverse++] = id;
+        }
+    }
+    u32 total = diverse;
+    for (u32 i = 0; i < fillers && total < R; i++) ids[total++] = filler[i];
+    *count = total;
+    return diverse;
+}
+
+struct Bits {  // bit j: link j is diverse; bit R: the others are known
+    u64* w;
+    u32 R;
+    inline bool get(u32 j) const { return w[j >> 6] >> (j & 63) & 1; }
+    inline void set(u32 j, bool on) {
+        u64 b = 1ull << (j & 63);
+        w[j >> 6] = on ? w[j >> 6] | b : w[j >> 6] & ~b;
+    }
+    inline bool known() const { return get(R); }
+    inline void clear() {
+        for (u32 i = 0; i <= R >> 6; i++) w[i] = 0;
+    }
+};
+static inline Bits bits_of(const InsertArgs& a, u32 u) {
+    return {a.bits_seg[u >> SEG_SHIFT] + (size_t)(u & SEG_MASK) * a.bits_words, a.layer.R};
+}
+
+// Marks the diverse links of a full row anew; dist: keys from the row's owner to its links.
+template <bool IS_DOT>
+static void know(const InsertArgs& a, Bits bits, const u32* row, const u32* dist, u32 R) {
+    u64 order[MAX_ROW];
+    const u8* kept[MAX_ROW];
+    u32 n = 0, diverse = 0;
+    for (u32 j = 0; j < R; j++) put(order, n, MAX_ROW, (u64)dist[j] << 32 | j);
+    bits.clear();
+    for (u32 i = 0; i < R; i++) {
+        u32 j = (u32)order[i], id = load_link(row + j) & ID;
+        const u8* code = code_of(a.codes, id << a.layer.shift);
+        if (rejected<IS_DOT>(a, code, dist[j], kept, diverse)) continue;
+        kept[diverse++] = code;
+        bits.set(j, true);
+    }
+    bits.set(R, true);
+}
+
+// The position that newcomer q takes in n's full row, R for none. Updates the bits.
+template <bool IS_DOT>
+static u32 victim(const InsertArgs& a, u32 n, u32 q, const u32* row, bool force) {
+    u32 R = a.layer.R, shift = a.layer.shift, stride = a.codes.stride;
+    const u8* qcode = code_of(a.codes, q << shift);
+    u32 ids[MAX_ROW], dist[MAX_ROW], to_q = 0;
+    for (u32 j = 0; j < R; j++) ids[j] = load_link(row + j) & ID;
+    QueryCode c = as_query<IS_DOT>(code_of(a.codes, n << shift), stride, a.scratch->tmpcode);
+    each_key<IS_DOT>(a.codes, shift, c, ids, R, [&](u32 i, u32 d) { dist[i] = d; });
+    to_q = key1<IS_DOT>(c, qcode, stride);
+    Bits bits = bits_of(a, n);
+    if (!bits.known()) know<IS_DOT>(a, bits, row, dist, R);
+
+    c = as_query<IS_DOT>(qcode, stride, a.scratch->tmpcode);
+    bool q_diverse = true;
+    for (u32 j = 0; j < R && q_diverse; j++)
+        if (bits.get(j) && dist[j] <= to_q)
+            q_diverse = !covers<IS_DOT>(
+                key1<IS_DOT>(c, code_of(a.codes, ids[j] << shift), stride), to_q, a.alpha);
+    if (q_diverse)
+        for (u32 j = 0; j < R; j++)
+            if (bits.get(j) && dist[j] > to_q &&
+                covers<IS_DOT>(key1<IS_DOT>(c, code_of(a.codes, ids[j] << shift), stride),
+                               dist[j], a.alpha))
+                bits.set(j, false);
+    // fillers go before diverse links, farther ones first; a tie keeps what is there
+    u32 at = R, worst = 0;
+    bool worst_filler = false;
+    for (u32 j = 0; j < R; j++) {
+        bool filler = !bits.get(j);
+        if (load_link(row + j) & PIN) continue;
+        if (at == R || filler > worst_filler || (filler == worst_filler && dist[j] > worst)) {
+            at = j;
+            worst = dist[j];
+            worst_filler = filler;
+        }
+    }
+    if (at == R) return R;
+    bool better = worst_filler > !q_diverse || (worst_filler == !q_diverse && worst > to_q);
+    if (!better && !force) return R;
+    bits.set(at, q_diverse);
+    return at;
+}
+
+// Offers the link n -> q; true when n now has it.
+template <bool IS_DOT>
+static bool offer(InsertArgs& a, u32 n, u32 q, bool pin, bool force) {
+    bool done = false;
+    u32 R = a.layer.R;
+    lock_row(a.locks, n);
+    const u32* seen = row_of<true>(a.layer, n);
+    u32 count = 0;
+    while (count < R && load_link(seen + count) < ALONE) count++;
+    u32 at = count < R ? count : victim<IS_DOT>(a, n, q, seen, force);
+    if (at < R) {
+        if (count < R) bits_of(a, n).clear();
+        u32* row = a.own_row(a.owner, a.layer.shift, n);
+        if (row) {
+            store_link(row + at, q | (pin ? PIN : 0));
+            done = true;
+        }
+    }
+    unlock_row(a.locks, n);
+    return done;
+}
+
+// Down the pins from n until a row takes q: ends, because the tree of pins has leaves.
+template <bool IS_DOT>
+static void descend(InsertArgs& a, u32 n, u32 q) {
+    for (;;) {
+        if (offer<IS_DOT>(a, n, q, true, true)) return;
+        const u32* row = row_of<true>(a.layer, n);
+        u32 R = a.layer.R, child = EMPTY;
+        u32 start = q % R;  // spread over the children
+        for (u32 j = 0; j < R; j++) {
+            u32 e = load_link(row + (start + j) % R);
+            if (e < ALONE && (e & PIN) && (e & ID) != q) {
+                child = e & ID;
+                break;
+            }
+        }
+        if (child == EMPTY) return;  // out of memory for a private row
+        n = child;
+    }
+}
+
+template <bool IS_DOT>
+static void insert_as(InsertArgs& a) {
+    Scratch& s = *a.scratch;
+    u32 shift = a.layer.shift, q = a.slot >> shift, R = a.layer.R;
+    QueryCode code =
+        as_query<IS_DOT>(code_of(a.codes, a.slot), a.codes.stride, s.qcode);
+    u32 ordinals = (u32)(((u64)a.limit + (1u << ENTRY_SHIFT) - 1) >> ENTRY_SHIFT);
+    Walk w = {&a.codes, &s, ordinals, 0, 0, 0, false};
+    u32 size;
+    if (shift) {
+        size = entries<IS_DOT, true>(w, a.entry, code, a.ef, a.ef);
+        if (w.limit <= ENTRY_SCAN && size > a.ef) size = a.ef;
+    } else {
+        size = entries<IS_DOT, true>(w, a.entry, code, 1, 2);
+        if (size) {
+            s.pool[0] = (s.pool[0] & ~0xFFFFFFFFull) | ((u32)s.pool[0] & ID) << ENTRY_SHIFT;
+            size = 1;
+        } else if (a.root < a.limit) {
+            u32 d = key1<IS_DOT>(code, code_of(a.codes, a.root), a.codes.stride);
+            s.pool[0] = (u64)d << 32 | a.root;
+            size = 1;
+        }
+        w.limit = a.limit;
+        if (size) visit(s, (u32)s.pool[0] & ID);
+        size = walk<IS_DOT, true>(w, a.layer, code, size, a.ef, a.ef);
+        forget(s);
+    }
+    u32 n = 0;  // candidates, the node itself left out
+    for (u32 i = 0; i < size; i++)
+        if (((u32)s.pool[i] & ID) != q) s.keys[n++] = s.pool[i] & ~EXPANDED;
+
+    u32 ids[MAX_ROW], count = 0, diverse = choose<IS_DOT>(a, s.keys, n, ids, &count);
+    lock_row(a.locks, q);
+    u32* own = a.own_row(a.owner, shift, q);
+    if (own) {
+        for (u32 j = 0; j < R; j++) store_link(own + j, j < count ? ids[j] : EMPTY);
+        if (!count) store_link(own, ALONE);
+        Bits bits = bits_of(a, q);
+        bits.clear();
+        for (u32 j = 0; j < diverse; j++) bits.set(j, true);
+        bits.set(R, count == R);
+    }
+    unlock_row(a.locks, q);
+    if (!own || !count) return;
+
+    bool pinned = false;
+    for (u32 j = 0; j < diverse; j++)
+        pinned |= offer<IS_DOT>(a, ids[j], q, !pinned, false);
+    for (int force = 0; force < 2 && !pinned; force++)
+        for (u32 i = 0; i < n && !pinned; i++)
+            pinned = offer<IS_DOT>(a, (u32)s.keys[i] & ID, q, true, force);
+    if (!pinned) descend<IS_DOT>(a, (u32)s.keys[0] & ID, q);
+}
+
+static void insert(InsertArgs* a) {
+    a->metric == DOT ? insert_as<true>(*a) : insert_as<false>(*a);
+}

@@ -1,0 +1,57 @@
+// flat.inl: what needs no graph: encoding, exact distances, code distances, and the table.
+// Included last by every instruction-set unit.
+
+static void encode(EncodeArgs* a) {
+    size_t width = a->dtype == F32 ? 4 : 2;
+    float inv = 1.0f / a->step;
+    u64 clipped = 0;
+    for (u32 i = 0; i < a->n; i++) {
+        const u8* src = (const u8*)a->vectors + (size_t)i * a->dim * width;
+        const float* x = (const float*)src;
+        if (a->dtype == F16) {
+            from_f16((const u16*)src, a->dim, a->tmp);
+            x = a->tmp;
+        }
+        float scale = 1.0f, xx;
+        if (a->metric == COSINE) {
+            dot_f32(x, x, a->dim, &xx);
+            scale = xx > 0 ? 1.0f / __builtin_sqrtf(xx) : 1.0f;
+        }
+        u8* out = a->out + (size_t)i * a->stride;
+        clipped += encode_row(x, a->dim, scale, a->lo, inv, out);
+        __builtin_memset(out + a->dim, a->metric == DOT ? 64 : 0, a->stride - a->dim);
+    }
+    a->clipped = clipped;
+}
+
+static void exact(const float* q, u32 dim, u32 metric, u32 dtype, const u8* const* rows, u32 n,
+                  float* out) {
+    ExactQuery e = exact_query(q, dim, metric, dtype);
+    u32 bytes = dim * (dtype == F32 ? 4 : 2), ahead = bytes < 1024 ? bytes : 1024;
+    for (u32 i = 0; i < n; i++) {
+        if (i + 2 < n && rows[i + 2]) prefetch_bytes(rows[i + 2], ahead);
+        out[i] = rows[i] ? exact_distance(e, rows[i]) : __builtin_nanf("");
+    }
+}
+
+static void query_code(const float* q, u32 dim, u32 metric, float lo, float step, u8* out,
+                       float* tmp, u32 stride) {
+    CodesView c = {nullptr, stride, lo, step};
+    make_query(q, dim, metric, c, out, tmp);
+}
+
+static void code_keys(const CodesView* c, u32 metric, const u8* qcode, const u32* slots, u32 n,
+                      u32* out) {
+    for (u32 i = 0; i < n; i += MAX_ROW) {
+        u32 m = n - i < MAX_ROW ? n - i : MAX_ROW;
+        QueryCode q = {qcode, 0};
+        if (metric == DOT)
+            each_key<true>(*c, 0, q, slots + i, m, [&](u32 j, u32 d) { out[i + j] = d; });
+        else
+            each_key<false>(*c, 0, q, slots + i, m, [&](u32 j, u32 d) { out[i + j] = d; });
+    }
+}
+
+#define VECDB_TABLE(NAME)                                                                   \
+    {NAME,   search,  insert,  encode,  exact,   query_code, code_keys,                     \
+     code_l2, code_dot, l2_f32, dot_f32, l2_f16, dot_f16,    from_f16}

@@ -1,0 +1,299 @@
+// writer.cpp: see writer.h. Encoding of the record: record.cpp.
+#include "writer.h"
+
+#include <math.h>
+#include <string.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "pool.h"
+
+namespace vecdb {
+
+static const u32 SAMPLE_ROWS = 5000;
+static const u32 FIRST_ALONE = 64;    // rows linked one by one before threads join
+static const double CLIPPED = .01;    // share of clipped values that asks for a new scale
+static const double SAME_STEP = .05;  // a new scale this near the old is not worth new codes
+
+Writer::Writer(Graph& graph) : g_(graph), locks_(4096, 0) {
+    std::lock_guard<std::mutex> hold(g_.write_mutex);
+    if (g_.writer) throw std::invalid_argument("another writer of this graph is open");
+    rebase();
+    g_.writer = this;
+}
+
+Writer::~Writer() { rollback(); }
+
+void Writer::rebase() {
+    base_n_ = g_.n_slots();
+    n_ = base_n_;
+    root_ = g_.root.load();
+    codes_ = g_.codes;
+    for (u32 layer = 0; layer < 2; layer++)
+        g_.overlay[layer].begin(rows_of(layer, base_n_), g_.width(layer));
+}
+
+void Writer::require_alive() const {
+    if (!alive_) throw std::invalid_argument("this writer has ended; begin another");
+    if (failed_) throw std::invalid_argument("an insertion failed; roll this writer back");
+}
+
+LayerView Writer::layer(u32 which) const {
+    LayerView v = layer_view(g_, which);
+    g_.overlay[which].view(v);
+    return v;
+}
+
+Sight Writer::sight() const {
+    return {codes_.get(), layer(0), layer(1), n_slots(), root_.load(), true};
+}
+
+u32* Writer::own_row(u32 layer, u32 u) {
+    u32* published = (u32*)g_.links(layer).row(u);
+    if (u >= rows_of(layer, base_n_)) return published;
+    u32* row = g_.overlay[layer].own(u, published);
+    if (!row) failed_ = true;
+    return row;
+}
+
+static u32* own_row_of(void* owner, u32 shift, u32 u) {
+    return ((Writer*)owner)->own_row(shift ? 1 : 0, u);
+}
+
+void Writer::insert(u32 first, const u8* vectors, u32 n, u32 threads) {
+    std::lock_guard<std::mutex> hold(g_.write_mutex);
+    std::unique_lock<std::shared_mutex> alone(sight_mutex_);
+    require_alive();
+    if (first < n_slots()) throw std::invalid_argument("insert: the first slot is in use already");
+    if (n > MAX_SLOTS - first) throw std::invalid_argument("insert: more slots than a graph has");
+    std::vector<u32> slots(n);
+    for (u32 i = 0; i < n; i++) slots[i] = first + i;
+    add(slots.data(), vectors, n, first + n, threads);
+}
+
+void Writer::insert_at(const u32* slots, const u8* vectors, u32 n, u32 threads) {
+    std::lock_guard<std::mutex> hold(g_.write_mutex);
+    std::unique_lock<std::shared_mutex> alone(sight_mutex_);
+    require_alive();
+    std::vector<u32> sorted(slots, slots + n);
+    std::sort(sorted.begin(), sorted.end());
+    for (u32 i = 0; i < n; i++) {
+        if (sorted[i] >= MAX_SLOTS) throw std::invalid_argument("insert_at: slot out of range");
+        if (i && sorted[i] == sorted[i - 1])
+            throw std::invalid_argument("insert_at: a slot is given twice");
+        if (sorted[i] < n_slots() && load_link(row_of<true>(layer(0), sorted[i])) != EMPTY)
+            throw std::invalid_argument("insert_at: a slot is in the graph already");
+    }
+    u32 top = n ? std::max(n_slots(), sorted[n - 1] + 1) : n_slots();
+    add(slots, vectors, n, top, threads);
+}
+
+void Writer::add(const u32* slots, const u8* vectors, u32 n, u32 top, u32 threads) {
+    if (!n) return;
+    dirty_ = true;
+    failed_ = true;  // until all is done
+    last_size_ = 0;
+    g_.ensure(top);
+    calibrate(vectors, n, top, threads);
+    codes_->ensure(top);
+    store(slots, vectors, n, threads);
+    failed_ = false;
+    u32 known = root_ == EMPTY ? 0 : n_slots(), i = 0;
+    for (; i < n && known + i < FIRST_ALONE; i++) link(slots[i], top);
+    parallel(n - i, threads, [&](u32 j) { link(slots[i + j], top); });
+    n_.store(top, std::memory_order_release);
+    if (failed_) throw std::bad_alloc();
+}
+
+void Writer::store(const u32* slots, const u8* vectors, u32 n, u32 threads) {
+    size_t bytes = g_.stored.row_bytes();
+    for (u32 i = 0; i < n; i++) {
+        if (slots[i] < base_n_) reused_.push_back(slots[i]);
+        memcpy(g_.stored.writable(slots[i], g_.epochs), vectors + i * bytes, bytes);
+        g_.stored.publish(slots[i]);
+    }
+    std::atomic<u64> clipped{0};
+    u32 batch = 256;
+    parallel((n + batch - 1) / batch, threads, [&](u32 b) {
+        u64 sum = 0;
+        for (u32 i = b * batch; i < std::min(n, (b + 1) * batch); i++)
+            sum += codes_->encode(slots[i], vectors + i * bytes);
+        clipped += sum;
+    });
+    g_.recent_clipped += clipped;
+    g_.recent_values += (u64)n * g_.options().shape.dim;
+}
+
+// Powers of two below 65,536, of four above: where a growing collection looks at its scale.
+static bool crosses(u32 before, u32 after) {
+    for (u64 p = 1; p < ((u64)1 << 31); p *= p < 65536 ? 2 : 4)
+        if (before <= p && p < after) return true;
+    return false;
+}
+
+void Writer::calibrate(const u8* vectors, u32 n, u32 top, u32 threads) {
+    const Shape& shape = g_.options().shape;
+    u32 before = n_slots();
+    bool have = codes_ && codes_->scale.valid();
+    bool look = !have || crosses(before, top);
+    if (!look && n >= 32) {
+        Sample fresh(shape, g_.options().kernels);
+        fresh.add_rows(vectors, n, 256);
+        look = fresh.clipped(codes_->scale) > CLIPPED;
+    }
+    if (!look && g_.recent_values > 64 * (u64)shape.dim)
+        look = (double)g_.recent_clipped > CLIPPED * (double)g_.recent_values;
+    if (!look) return;
+    g_.recent_values = g_.recent_clipped = 0;
+    Sample sample(shape, g_.options().kernels);
+    u32 share = (u32)std::max<u64>(1, (u64)SAMPLE_ROWS * n / ((u64)n + before));
+    sample.add_rows(vectors, n, share);
+    if (share < SAMPLE_ROWS) sample.add_stored(g_.stored, before, SAMPLE_ROWS - share);
+    Scale now = sample.scale();
+    if (have) {
+        Scale old = codes_->scale;
+        bool same = fabs(now.step / old.step - 1) < SAME_STEP && fabs(now.lo - old.lo) < 4 * old.step;
+        if (same) return;
+    }
+    adopt(now, threads);
+}
+
+void Writer::adopt(Scale scale, u32 threads) {
+    auto made = std::make_shared<CodeSet>(g_.options().shape, g_.options().kernels, scale);
+    made->fill(g_.stored, 0, n_slots(), threads, false);
+    codes_ = std::move(made);
+}
+
+void Writer::link(u32 slot, u32 limit) {
+    const Graph::Options& o = g_.options();
+    InsertArgs a;
+    memset(&a, 0, sizeof a);
+    a.layer = layer(0);
+    a.entry = layer(1);
+    a.codes = codes_->view();
+    a.metric = o.shape.metric;
+    a.slot = slot;
+    a.limit = limit;
+    a.root = root_.load(std::memory_order_acquire);
+    a.ef = g_.build_width();
+    a.alpha = g_.alpha;
+    a.locks = locks_.data();
+    a.bits_seg = (u64* const*)g_.base_bits.table();
+    a.bits_words = g_.base_words;
+    a.owner = this;
+    a.own_row = own_row_of;
+    a.scratch = &scratch_for(limit, a.ef, 0, o.shape);
+    o.kernels->insert(&a);
+    if (a.root == EMPTY) root_.store(slot, std::memory_order_release);
+    if (slot & ((1u << ENTRY_SHIFT) - 1)) return;
+    a.layer = a.entry;
+    a.ef = std::max(o.M, a.ef / 2);
+    a.bits_seg = (u64* const*)g_.entry_bits.table();
+    a.bits_words = g_.entry_words;
+    o.kernels->insert(&a);
+}
+
+Found Writer::search(const Query& q) {
+    std::shared_lock<std::shared_mutex> together(sight_mutex_);
+    require_alive();
+    Epochs::Reader reader(g_.epochs);
+    return g_.search_in(sight(), q);
+}
+
+std::vector<Answer> Writer::search_many(const Query& like, const float* queries, u32 n,
+                                        u32 threads) {
+    std::shared_lock<std::shared_mutex> together(sight_mutex_);
+    require_alive();
+    Epochs::Reader reader(g_.epochs);
+    return g_.search_many_in(sight(), like, queries, n, threads);
+}
+
+Found Writer::scan(const ScanQuery& q) {
+    std::shared_lock<std::shared_mutex> together(sight_mutex_);
+    require_alive();
+    Epochs::Reader reader(g_.epochs);
+    return g_.scan_in(sight(), q);
+}
+
+// Sorts the links of new rows by id and their bits with them.
+void Writer::canonicalise() {
+    for (u32 layer = 0; layer < 2; layer++) {
+        u32 R = g_.width(layer), words = layer ? g_.entry_words : g_.base_words;
+        std::vector<u64> order(R);
+        std::vector<u64> was(words);
+        for (u32 u = rows_of(layer, base_n_); u < rows_of(layer, n_slots()); u++) {
+            u32* row = (u32*)g_.links(layer).row(u);
+            u64* bits = (u64*)(layer ? g_.entry_bits : g_.base_bits).row(u);
+            u32 n = 0;
+            for (; n < R && row[n] < ALONE; n++)
+                order[n] = (u64)(row[n] & ID) << 32 | (row[n] & PIN) | n;
+            std::sort(order.begin(), order.begin() + n);
+            std::copy(bits, bits + words, was.begin());
+            for (u32 j = 0; j < n; j++) {
+                u32 from = (u32)order[j] & ID;
+                row[j] = (u32)(order[j] >> 32) | ((u32)order[j] & PIN);
+                u64 bit = (u64)1 << (j & 63);
+                bool on = was[from >> 6] >> (from & 63) & 1;
+                bits[j >> 6] = on ? bits[j >> 6] | bit : bits[j >> 6] & ~bit;
+            }
+        }
+    }
+}
+
+std::vector<u8> Writer::chunk(u32 layer, u32 i) {
+    std::lock_guard<std::mutex> hold(g_.write_mutex);
+    std::unique_lock<std::shared_mutex> alone(sight_mutex_);
+    require_alive();
+    u32 rows = rows_of(layer, n_slots()), R = g_.width(layer);
+    if ((u64)i * CHUNK_ROWS >= rows) throw std::invalid_argument("no such chunk");
+    canonicalise();
+    u32 first = i * CHUNK_ROWS, n = std::min(CHUNK_ROWS, rows - first);
+    std::vector<u8> out((size_t)n * R * 4);
+    LayerView v = this->layer(layer);
+    for (u32 r = 0; r < n; r++)
+        memcpy(out.data() + (size_t)r * R * 4, row_of<true>(v, first + r), (size_t)R * 4);
+    return out;
+}
+
+void Writer::finish() {
+    for (u32 layer = 0; layer < 2; layer++) g_.overlay[layer].reset();
+    alive_ = dirty_ = false;
+    g_.writer = nullptr;
+    codes_.reset();
+}
+
+void Writer::undo() {
+    u32 top = std::max(n_slots(), base_n_);
+    // an insertion that failed half-way may have gone beyond n_
+    if (failed_) top = std::max(top, g_.stored.rows());
+    for (u32 layer = 0; layer < 2; layer++) {
+        Segments& links = g_.links(layer);
+        Segments& bits = layer ? g_.entry_bits : g_.base_bits;
+        for (u32 u : g_.overlay[layer].touched()) memset(bits.row(u), 0, bits.row_bytes());
+        u32 upto = std::min(rows_of(layer, top), links.rows());
+        for (u32 u = rows_of(layer, base_n_); u < upto; u++) {
+            memset(links.row(u), 0xFF, links.row_bytes());
+            memset(bits.row(u), 0, bits.row_bytes());
+        }
+    }
+    std::vector<u32> slots = reused_;
+    for (u32 s = base_n_; s < top; s++) slots.push_back(s);
+    for (u32 s : slots) {
+        if (!g_.stored.has(s)) continue;
+        g_.stored.remove(s);
+        if (g_.codes && s < g_.codes->rows()) g_.codes->forget(s);
+    }
+    for (u32 s : slots) g_.stored.drop_private_if_empty(s / g_.stored.block_rows(), g_.epochs);
+}
+
+void Writer::rollback() {
+    std::lock_guard<std::mutex> hold(g_.write_mutex);
+    std::unique_lock<std::shared_mutex> alone(sight_mutex_);
+    if (!alive_) return;
+    if (dirty_) undo();
+    finish();
+    g_.epochs.collect();
+}
+
+}  // namespace vecdb

@@ -1,0 +1,65 @@
+// writer.h: one transaction on a graph: insertion, its own view, and its redo record.
+//
+// 1. One writer at a time. Until apply() nothing that a reader can reach changes.
+// 2. The record is canonical: rows of new slots are sorted before they are encoded, in the
+//    arena too, so that the writer's own apply and a follower's give the same bytes.
+// 3. Any other change of the graph while the writer holds changes is refused.
+#pragma once
+#include <shared_mutex>
+
+#include "graph.h"
+
+namespace vecdb {
+
+class Writer {
+  public:
+    explicit Writer(Graph& graph);
+    ~Writer();
+    Writer(const Writer&) = delete;
+
+    void insert(u32 first, const u8* vectors, u32 n, u32 threads);
+    void insert_at(const u32* slots, const u8* vectors, u32 n, u32 threads);
+    u32 n_slots() const { return n_.load(std::memory_order_acquire); }
+    Found search(const Query& q);
+    std::vector<Answer> search_many(const Query& like, const float* queries, u32 n, u32 threads);
+    Found scan(const ScanQuery& q);
+    std::vector<u8> changes();
+    std::vector<u8> chunk(u32 layer, u32 i);
+    void rollback();
+
+    // for Graph, which holds write_mutex
+    bool dirty() const { return alive_ && dirty_; }
+    bool wrote(u32 crc, size_t n) const { return dirty() && n == last_size_ && crc == last_crc_; }
+    void finish();  // its record was applied
+    void rebase();  // it holds no changes, and the graph has moved on
+    std::shared_ptr<CodeSet> codes() const { return codes_; }
+    u32* own_row(u32 layer, u32 u);
+
+  private:
+    void require_alive() const;
+    void add(const u32* slots, const u8* vectors, u32 n, u32 top, u32 threads);
+    void calibrate(const u8* vectors, u32 n, u32 top, u32 threads);
+    void adopt(Scale scale, u32 threads);
+    void store(const u32* slots, const u8* vectors, u32 n, u32 threads);
+    void link(u32 slot, u32 limit);
+    void canonicalise();
+    void undo();
+    LayerView layer(u32 which) const;
+    Sight sight() const;
+
+    Graph& g_;
+    std::shared_mutex sight_mutex_;
+    bool alive_ = true, dirty_ = false;
+    std::atomic<bool> failed_{false};
+    u32 base_n_;
+    std::atomic<u32> n_, root_;
+    std::shared_ptr<CodeSet> codes_;  // the graph's, or one in a new scale
+    std::vector<u32> reused_;
+    size_t last_size_ = 0;
+    u32 last_crc_ = 0;
+    std::vector<u8> locks_;
+};
+
+u32 crc32c(u32 crc, const void* data, size_t n);
+
+}  // namespace vecdb
