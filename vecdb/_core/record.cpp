@@ -4,6 +4,8 @@
 // 1. decode() checks every count, position and id before apply() changes anything; the memory
 //    that it leads to is bounded by the record's own length.
 // 2. Applying writes links with release stores, after the codes they lead to.
+// 3. Entries are absolute: a record may be replayed onto chunks that contain it already, as long
+//    as all later ones follow. That is how an image whose chunks have different ages is loaded.
 #include <string.h>
 
 #include <algorithm>
@@ -211,11 +213,15 @@ void Graph::apply(const u8* record, size_t size) {
     u32 R[2] = {width(0), width(1)};
     Head h = decode(record, size, R, [](u32, u32, u32, u32) {},
                     [](u32, u32, const u32*, u32) {});
-    if (h.base != n_slots())
+    u32 current = n_slots();
+    if (h.base > current || (h.base < current && (own || h.n > current)))
         throw std::invalid_argument("redo record: it follows " + std::to_string(h.base) +
-                                    " slots, the graph has " + std::to_string(n_slots()));
+                                    " slots, the graph has " + std::to_string(current));
+    bool replay = h.base < current;  // onto an image that is newer: links alone, see 3
     ensure(h.n);
-    if (h.scale.valid() && (!codes || codes->scale != h.scale)) {
+    if (replay) {
+        // the state that the image was loaded with has the scale of the last commit
+    } else if (h.scale.valid() && (!codes || codes->scale != h.scale)) {
         std::shared_ptr<CodeSet> made;
         if (own && writer->codes() && writer->codes()->scale == h.scale)
             made = writer->codes();
@@ -244,7 +250,7 @@ void Graph::apply(const u8* record, size_t size) {
             for (u32 j = n; j < R[layer]; j++) store_link(row + j, n || j ? EMPTY : ALONE);
             forget(layer, u);
         });
-    n_slots_.store(h.n, std::memory_order_release);
+    if (!replay) n_slots_.store(h.n, std::memory_order_release);
     if (root.load() == EMPTY) root.store(find_root(h.n), std::memory_order_release);
     if (own)
         writer->finish();
