@@ -317,7 +317,7 @@ static void search_as(SearchArgs& a) {
     QueryCode q = make_query(a.query, a.dim, a.metric, a.codes, s.qcode, s.qvec);
     u32 rr = a.rr > a.k ? a.rr : a.k, cap = a.ef > rr ? a.ef : rr;
     Wanted want = {a.mask, a.mask_bits, a.n_visible, a.skip};
-    bool masked = a.mask || a.n_visible < a.limit || a.skip != NO_SLOT;
+    bool masked = a.mask || a.n_visible < a.limit;
     u32 ordinals = (u32)(((u64)a.limit + (1u << ENTRY_SHIFT) - 1) >> ENTRY_SHIFT);
     Walk w = {&a.codes, &s, ordinals, 0, 0, 0, false};
 
@@ -326,7 +326,7 @@ static void search_as(SearchArgs& a) {
     u32 size = 0, found = 0;
     if (n) {  // the nearest that may be a result, else the nearest
         u32 at = 0;
-        if (masked)
+        if (masked || a.skip != NO_SLOT)
             for (u32 i = 0; i < n; i++)
                 if (want.has(((u32)pool[i] & ID) << ENTRY_SHIFT)) {
                     at = i;
@@ -343,6 +343,7 @@ static void search_as(SearchArgs& a) {
     w.budget = a.budget;
     const u64* keys = pool;
     if (size) visit(s, (u32)pool[0] & ID);
+    if (a.skip != NO_SLOT) visit(s, a.skip);  // as if it were not there: its links are not read
     if (masked) {
         if (size && want.has((u32)pool[0] & ID)) s.result[found++] = pool[0];
         size = walk_masked<IS_DOT, OV>(w, a.base, q, want, size, found, a.ef, cap);

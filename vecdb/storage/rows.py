@@ -135,22 +135,12 @@ def payload(txn: Any, cid: int, rid: int) -> bytes:
 
 def read_many(get: Any, cid: int, rids: list[int]) -> tuple[list[Id], list[bytes]]:
     """Ids and verified payloads of rows, in order, through a transaction's `get`."""
-    ids, payloads = [], []
-    for rid in rids:
-        key = keys.row(cid, rid)
-        record = get(key)
-        if record is None:
-            raise damaged("R1", key, "the row's record is missing")
-        found = bytes(open_record(keys.ROWS, key, record))
-        ids.append(id_of(found))
-        payloads.append(found)
-    return ids, payloads
-
-
-def id_of(payload: bytes) -> Id:
-    """The id in a row's payload, without decoding the rest."""
-    size = _HEADER.unpack_from(payload)[3]
-    return id_from(payload[_HEADER.size : _HEADER.size + size])
+    try:
+        found: tuple[list[Id], list[bytes]] = _core.read_rows(get, cid, rids)
+    except ValueError as error:
+        key, detail = error.args
+        raise damaged("R1" if "missing" in detail else "R2", key, detail) from None
+    return found
 
 
 def id_from(idkey: bytes) -> Id:
