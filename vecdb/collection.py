@@ -297,7 +297,7 @@ class Collection:
                 "vectors": state.ranked,
                 "slots": state.slots,
                 "dead_slots": state.slots - state.ranked,
-                "fields": list(view.names),
+                "fields": [n for n in view.names if not _is_outer(n, view.names)],
                 "commit": view.commit,
                 "links_folded_to": state.links_to,
                 "metadata_folded_to": state.rows_to,
@@ -344,9 +344,10 @@ class Collection:
         (['a', 'b'], ['b'])
         """
         request = _request(k, where, recall, ef, exact, with_vectors)
-        prepared, single = self._query(query)
+        schema = self.schema
+        prepared, single = self._query(query, schema)
         with self._db._reading(self._cid) as (txn, view):
-            context = self._context(txn, view)
+            context = self._context(txn, view, schema, where)
             if single:
                 return execute.search(context, prepared, request)
             return execute.search_many(context, prepared, request)
@@ -371,14 +372,11 @@ class Collection:
         'exact scan'
         """
         request = _request(k, where, recall, ef, exact, with_vectors)
+        schema = self.schema
         if query is not None:
-            self._query(query)
+            self._query(query, schema)
         with self._db._reading(self._cid) as (txn, view):
-            return execute.explain(self._context(txn, view), request)
-
-    def check(self) -> list[Any]:
-        """Return every violated invariant of this collection; see `Database.check`."""
-        return [p for p in self._db.check() if p.where.startswith(self.name)]
+            return execute.explain(self._context(txn, view, schema, where), request)
 
     # --- behind the verbs ----------------------------------------------------------------
 
@@ -535,14 +533,16 @@ class Collection:
             )
         return self._encoder
 
-    def _query(self, query: Any) -> tuple[npt.NDArray[np.float32], bool]:
+    def _query(self, query: Any, schema: Schema) -> tuple[npt.NDArray[np.float32], bool]:
         """A query as float32: (d,) and True, or (b, d) and False."""
-        dim = self.schema.dim
+        dim = schema.dim
         if isinstance(query, str):
             return self._encode_queries([query])[0], True
         if isinstance(query, list) and query and all(isinstance(q, str) for q in query):
             return self._encode_queries(query), False
         if type(query) is np.ndarray and query.dtype == np.float32 and query.ndim == 1:
+            if query.shape[0] == dim:
+                return self._checked(query, schema.metric), True
             found = query
         else:
             found = _real_array("query", query)
@@ -552,28 +552,27 @@ class Collection:
             )
         if found.ndim == 1 and found.shape[0] != dim:
             _refuse(f"query has {found.shape[0]} numbers; collection {self.name!r} has dim {dim}")
-        return self._checked(found), found.ndim == 1
+        return self._checked(found, schema.metric), found.ndim == 1
 
-    def _checked(self, query: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def _checked(self, query: npt.NDArray[np.float32], metric: str) -> npt.NDArray[np.float32]:
         """Refuse NaN, infinity, and zero under cosine: one pass, the sum of squares tells."""
         if query.ndim == 1:
             square = float(query.dot(query))
             if square != square or square == np.inf or square == 0:
-                _check_rows("query", query.reshape(1, -1), self.schema.metric)
+                _check_rows("query", query.reshape(1, -1), metric)
         elif query.size:
-            _check_rows("query", query, self.schema.metric)
-        return np.ascontiguousarray(query)
+            _check_rows("query", query, metric)
+        return query if query.flags.c_contiguous else np.ascontiguousarray(query)
 
     def _encode_queries(self, texts: list[str]) -> npt.NDArray[np.float32]:
         found = np.asarray(self._encoder_now().encode_queries(texts), np.float32)
-        return self._checked(np.atleast_2d(found))
+        return self._checked(np.atleast_2d(found), self.schema.metric)
 
-    def _context(self, txn: Any, view: Any) -> Context:
-        schema = self.schema
+    def _context(self, txn: Any, view: Any, schema: Schema, where: Any) -> Context:
+        matches = None if where is None else self._matches(txn, view)
         return Context(
-            schema.name, self._cid, schema, txn, view, self._matches(txn, view), parse_record,
-            self._db._threads,
-        )  # fmt: skip
+            schema.name, self._cid, schema, txn, view, matches, parse_record, self._db._threads
+        )
 
     def _matches(self, txn: Any, view: Any) -> Any:
         pending = self._db._pending(self._cid)
@@ -702,6 +701,11 @@ def _count(given: Any, metadata: Any, texts: Any, dim: int) -> int:
     _refuse("add needs vectors=, texts= or metadata=")
 
 
+def _is_outer(name: str, names: Any) -> bool:
+    """Whether a field only holds other fields."""
+    return any(other.startswith(name + ".") for other in names)
+
+
 def _no_duplicates(known: list[tuple[Id, bytes]]) -> None:
     if len({key for _, key in known}) == len(known):
         return
@@ -713,7 +717,11 @@ def _no_duplicates(known: list[tuple[Id, bytes]]) -> None:
 
 
 def _same_length(name: str, values: Any, n: int) -> None:
-    if values is not None and (isinstance(values, str) or len(values) != n):
+    if values is None:
+        return
+    if isinstance(values, str) or not hasattr(values, "__len__"):
+        _refuse(f"{name} is a {type(values).__name__}; give a dict, or a list of one a row")
+    if len(values) != n:
         _refuse(f"{name} has {len(values)} entries for {n} ids; give one for each")
 
 

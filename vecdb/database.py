@@ -99,7 +99,7 @@ class Database:
     def _reset(self) -> None:
         """What must be made anew after a fork."""
         self._lock = threading.RLock()
-        self._local = threading.local()
+        self._local = _PerThread()
         self._followers: dict[int, Follower] = {}
         self._catalog: Catalog = {}
         self._schemas: dict[int, Schema] = {}
@@ -318,7 +318,7 @@ class Database:
         if self._closed or self._pid != os.getpid():
             self._closed = True
             return
-        if getattr(self._local, "batch", None) is not None:
+        if self._local.batch is not None:
             _refuse("close() inside a transaction; leave the with block first")
         if self._upkeep is not None:
             self._upkeep.stop()
@@ -348,16 +348,14 @@ class Database:
     def _usable(self) -> None:
         if self._closed:
             raise Closed(f"database {self._options.path or 'in memory'} is closed; open it again")
-        if self._pid != os.getpid():
-            self._reset()
 
     def _outside_transaction(self, verb: str) -> None:
         self._usable()
-        if getattr(self._local, "batch", None) is not None:
+        if self._local.batch is not None:
             _refuse(f"{verb} inside a transaction is not possible; leave the with block first")
 
     def _schema(self, cid: int) -> Schema:
-        batch = getattr(self._local, "batch", None)
+        batch = self._local.batch
         if batch is not None:
             for found, schema in batch.catalog.values():
                 if found == cid:
@@ -382,7 +380,7 @@ class Database:
         return found
 
     def _pending(self, cid: int) -> Writing | None:
-        batch = getattr(self._local, "batch", None)
+        batch = self._local.batch
         return None if batch is None else batch.writing(cid)
 
     def _encoder(self, cid: int) -> Any:
@@ -428,7 +426,7 @@ class Database:
     def _batch(self, timeout: float | None = None) -> Iterator[Batch]:
         """The thread's open transaction, or one of its own around a single call."""
         self._usable()
-        batch = getattr(self._local, "batch", None)
+        batch = self._local.batch
         if batch is not None:
             yield batch
             return
@@ -451,7 +449,7 @@ class Database:
 
     def _current_catalog(self) -> Catalog:
         self._usable()
-        batch = getattr(self._local, "batch", None)
+        batch = self._local.batch
         if batch is not None:
             return dict(batch.catalog)
         txn = self._env.begin_read()
@@ -521,6 +519,12 @@ class Database:
         if instance is not None:
             self._encoders[cid] = instance
         return Collection(self, cid, instance)
+
+
+class _PerThread(threading.local):
+    """Each thread's open transaction."""
+
+    batch: Batch | None = None
 
 
 class Batch:
@@ -623,8 +627,9 @@ class _Reading:
 
     def __enter__(self) -> tuple[Any, View]:
         db, cid = self._db, self._cid
-        db._usable()
-        batch = getattr(db._local, "batch", None)
+        if db._closed:
+            db._usable()
+        batch = db._local.batch
         if batch is not None:
             db._schema(cid)
             writing = batch.writing(cid)
@@ -637,7 +642,8 @@ class _Reading:
                 db._refresh(txn, commit)
             if cid not in db._schemas:
                 raise NotFound("the collection of this handle was dropped")
-            return txn, db._follower(cid).at(txn, commit)
+            follower = db._followers.get(cid) or db._follower(cid)
+            return txn, follower.at(txn, commit)
         except BaseException as error:
             txn.abort()
             if isinstance(error, LMDB_ERRORS):

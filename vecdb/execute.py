@@ -54,7 +54,7 @@ class Context(NamedTuple):
     schema: Schema
     txn: Any
     view: View
-    matches: Callable[[Filter], BitMap]
+    matches: Callable[[Filter], BitMap] | None  # None: the search has no filter
     parse: Callable[[bytes], Record]
     threads: int
 
@@ -124,7 +124,7 @@ def explain(context: Context, request: Request) -> Plan:
 
 def _scope(context: Context, where: Filter | None) -> _Scope:
     view = context.view
-    if where is None:
+    if where is None or context.matches is None:
         return _Scope(view.state.ranked, view.mask, None, 0)
     started = perf_counter_ns()
     slots = slots_of(context.matches(where), view.slots)
@@ -166,6 +166,7 @@ def _choose(context: Context, request: Request, scope: _Scope, width: int) -> Ch
             -(-schema.dim // 64) * 64,
             stride(schema.dim, schema.dtype),
             request.exact or (request.ef is None and request.recall >= 1),
+            request.ef is not None or context.view.effort is not None,
         )
     )
 

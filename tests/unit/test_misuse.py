@@ -433,7 +433,6 @@ READS: dict[str, Callable[[vecdb.Collection], object]] = {
     "search many": lambda c: c.search(V),
     "explain": lambda c: c.explain(V[0]),
     "stats": lambda c: c.stats(),
-    "check": lambda c: c.check(),
 }
 WRITES: dict[str, Callable[[vecdb.Collection], object]] = {
     "add": lambda c: c.add("x", V[0]),

@@ -1,99 +1,104 @@
-// audit.cpp: what must hold of the links, checked whole, and which slots no walk can reach.
+// audit.cpp: what must hold of the published links, checked: Graph::check and unreachable.
 #include <algorithm>
-#include <string>
 
 #include "graph.h"
 
 namespace vecdb {
 namespace {
 
-const size_t MOST_PROBLEMS = 100;
-
-std::string row_name(u32 layer, u32 u) {
-    return (layer ? "entry row " : "row ") + std::to_string(u);
+std::string at(u32 layer, u32 row) {
+    return std::string(layer ? "entry layer, row " : "layer 0, row ") + std::to_string(row) + ": ";
 }
 
-// One row: filled from the front, in range, no loop, no link twice, nothing to what is not there.
-void check_row(Graph& g, u32 layer, u32 u, u32 rows, std::vector<std::string>& problems) {
-    const u32* row = (const u32*)g.links(layer).row(u);
-    u32 R = g.width(layer);
-    std::vector<u32> seen;
+// One row: ids in range, no self link, no duplicate, no link after the first empty place.
+void check_row(const LayerView& v, u32 layer, u32 u, u32 rows, std::vector<std::string>& out) {
+    const u32* row = row_of<false>(v, u);
+    std::vector<u32> ids;
     bool ended = false;
-    for (u32 j = 0; j < R; j++) {
+    for (u32 j = 0; j < v.R; j++) {
         u32 e = load_link(row + j);
-        if (e == ALONE && j == 0) {
-            ended = true;
-            continue;
-        }
+        if (e == ALONE && j) out.push_back(at(layer, u) + "a lone mark after its first place");
         if (e >= ALONE) {
             ended = true;
             continue;
         }
         u32 id = e & ID;
-        if (ended) problems.push_back(row_name(layer, u) + " has a link after its end");
-        if (id >= rows)
-            problems.push_back(row_name(layer, u) + " links to " + std::to_string(id) +
-                               ", which is not there");
-        else if (id == u)
-            problems.push_back(row_name(layer, u) + " links to itself");
-        else if (load_link((const u32*)g.links(layer).row(id)) == EMPTY)
-            problems.push_back(row_name(layer, u) + " links to " + std::to_string(id) +
-                               ", which is not in the graph");
-        seen.push_back(id);
+        if (ended) out.push_back(at(layer, u) + "a link after an empty place");
+        if (id >= rows) {
+            out.push_back(at(layer, u) + "a link to " + std::to_string(id) + ", out of range");
+            continue;
+        }
+        if (id == u) out.push_back(at(layer, u) + "a link to itself");
+        if (load_link(row_of<false>(v, id)) == EMPTY)
+            out.push_back(at(layer, u) + "a link to " + std::to_string(id) + ", not in the graph");
+        ids.push_back(id);
     }
-    std::sort(seen.begin(), seen.end());
-    if (std::adjacent_find(seen.begin(), seen.end()) != seen.end())
-        problems.push_back(row_name(layer, u) + " has a link twice");
+    std::sort(ids.begin(), ids.end());
+    if (std::adjacent_find(ids.begin(), ids.end()) != ids.end())
+        out.push_back(at(layer, u) + "a link twice");
 }
 
 }  // namespace
 
 std::vector<std::string> Graph::check() {
     std::lock_guard<std::mutex> hold(write_mutex);
-    std::vector<std::string> problems;
+    std::vector<std::string> out;
     u32 n = n_slots();
     for (u32 layer = 0; layer < 2; layer++) {
-        u32 rows = rows_of(layer, n);
-        for (u32 u = 0; u < rows && problems.size() < MOST_PROBLEMS; u++)
-            if (load_link((const u32*)links(layer).row(u)) != EMPTY)
-                check_row(*this, layer, u, rows, problems);
+        LayerView v = layer_view(*this, layer);
+        u32 rows = rows_of(layer, n), loose = 0, first = EMPTY;
+        std::vector<u8> pins(rows, 0);
+        for (u32 u = 0; u < rows; u++) {
+            check_row(v, layer, u, rows, out);
+            const u32* row = row_of<false>(v, u);
+            for (u32 j = 0; j < v.R; j++)
+                if (row[j] < ALONE && row[j] & PIN && (row[j] & ID) < rows && pins[row[j] & ID] < 2)
+                    pins[row[j] & ID]++;
+        }
+        for (u32 u = 0; u < rows; u++) {
+            if (load_link(row_of<false>(v, u)) == EMPTY) continue;
+            if (pins[u] > 1) out.push_back(at(layer, u) + "more than one pinned link leads to it");
+            if (!pins[u] && loose++ == 0) first = u;
+            if (!pins[u] && loose > 1)
+                out.push_back(at(layer, u) + "no pinned link leads to it (nor to row " +
+                              std::to_string(first) + ")");
+        }
     }
-    for (u32 s = 0; s < n && problems.size() < MOST_PROBLEMS; s++) {
-        bool linked = load_link((const u32*)base_links.row(s)) != EMPTY;
-        if (linked && !stored.has(s))
-            problems.push_back(row_name(0, s) + " is in the graph without a vector");
-        if (linked && codes && !codes->coded(s))
-            problems.push_back(row_name(0, s) + " is in the graph without a code");
-        if (!linked && stored.has(s))
-            problems.push_back(row_name(0, s) + " has a vector and is not in the graph");
+    LayerView base = layer_view(*this, 0), entry = layer_view(*this, 1);
+    for (u32 u = 0; u < rows_of(1, n); u++) {
+        bool low = load_link(row_of<false>(base, u << ENTRY_SHIFT)) != EMPTY;
+        bool high = load_link(row_of<false>(entry, u)) != EMPTY;
+        if (low != high)
+            out.push_back(at(1, u) + (low ? "missing although its slot is in the graph"
+                                          : "present although its slot is not in the graph"));
     }
-    return problems;
+    return out;
 }
 
-// Breadth first along all links from the entry nodes and the root.
+// Slots in the graph that no path leads to from the entry nodes.
 std::vector<u32> Graph::unreachable() {
     std::lock_guard<std::mutex> hold(write_mutex);
     u32 n = n_slots();
-    std::vector<bool> seen(n, false);
-    std::vector<u32> queue, lost;
-    auto reach = [&](u32 slot) {
-        if (slot < n && !seen[slot]) {
-            seen[slot] = true;
-            queue.push_back(slot);
+    LayerView base = layer_view(*this, 0), entry = layer_view(*this, 1);
+    std::vector<u8> seen(n, 0);
+    std::vector<u32> open;
+    auto reach = [&](u32 s) {
+        if (s < n && !seen[s]) {
+            seen[s] = 1;
+            open.push_back(s);
         }
     };
-    u32 first = root.load(std::memory_order_acquire);
-    if (first < n) reach(first);
-    for (size_t at = 0; at < queue.size(); at++) {
-        const u32* row = (const u32*)base_links.row(queue[at]);
-        for (u32 j = 0; j < width(0); j++) {
-            u32 e = load_link(row + j);
-            if (e >= ALONE) break;
-            reach(e & ID);
-        }
+    for (u32 u = 0; u < rows_of(1, n); u++)
+        if (load_link(row_of<false>(entry, u)) != EMPTY) reach(u << ENTRY_SHIFT);
+    if (root.load() < n) reach(root.load());
+    while (!open.empty()) {
+        const u32* row = row_of<false>(base, open.back());
+        open.pop_back();
+        for (u32 j = 0; j < base.R && row[j] < ALONE; j++) reach(row[j] & ID);
     }
+    std::vector<u32> lost;
     for (u32 s = 0; s < n; s++)
-        if (!seen[s] && load_link((const u32*)base_links.row(s)) != EMPTY) lost.push_back(s);
+        if (!seen[s] && load_link(row_of<false>(base, s)) != EMPTY) lost.push_back(s);
     return lost;
 }
 

@@ -19,13 +19,18 @@ static const double SAME_STEP = .05;  // a new scale this near the old is not wo
 Writer::Writer(Graph& graph) : g_(graph), locks_(4096, 0) {
     std::lock_guard<std::mutex> hold(g_.write_mutex);
     if (g_.writer) throw std::invalid_argument("another writer of this graph is open");
-    rebase();
+    start();
     g_.writer = this;
 }
 
 Writer::~Writer() { rollback(); }
 
 void Writer::rebase() {
+    std::unique_lock<std::shared_mutex> alone(sight_mutex_);
+    start();
+}
+
+void Writer::start() {
     base_n_ = g_.n_slots();
     n_ = base_n_;
     root_ = g_.root.load();
@@ -257,6 +262,11 @@ std::vector<u8> Writer::chunk(u32 layer, u32 i) {
 }
 
 void Writer::finish() {
+    std::unique_lock<std::shared_mutex> alone(sight_mutex_);
+    end();
+}
+
+void Writer::end() {
     for (u32 layer = 0; layer < 2; layer++) g_.overlay[layer].reset();
     alive_ = dirty_ = false;
     g_.writer = nullptr;
@@ -292,7 +302,7 @@ void Writer::rollback() {
     std::unique_lock<std::shared_mutex> alone(sight_mutex_);
     if (!alive_) return;
     if (dirty_) undo();
-    finish();
+    end();
     g_.epochs.collect();
 }
 

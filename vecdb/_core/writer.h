@@ -7,6 +7,7 @@
 #pragma once
 #include <shared_mutex>
 
+#include "bytes.h"
 #include "graph.h"
 
 namespace vecdb {
@@ -44,6 +45,8 @@ class Writer {
     void link(u32 slot, u32 limit);
     void canonicalise();
     void undo();
+    void start();
+    void end();
     LayerView layer(u32 which) const;
     Sight sight() const;
 
@@ -59,7 +62,5 @@ class Writer {
     u32 last_crc_ = 0;
     std::vector<u8> locks_;
 };
-
-u32 crc32c(u32 crc, const void* data, size_t n);
 
 }  // namespace vecdb

@@ -108,7 +108,7 @@ def main() -> None:
     """Print, for each module, a line that names it and a line with its entries."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # also silences what is printed from C
-    os.environ.clear()  # the default of an argument may show it: cgi.parse(environ=environ({...}))
+    os.environ.clear()  # which the default of an argument may show, as in cgi.parse
     warnings.simplefilter("ignore")
     _report(out, frozenset(sys.argv[1:]))
     out.flush()

@@ -89,9 +89,14 @@ class AttributeImage:
     def remember(self, leaf: Leaf) -> None:
         """Keep a decoded leaf, within CACHE_BYTES."""
         self._leaves[leaf.stamp] = leaf
-        self._weight += leaf.weight
+        self.grew(leaf.weight)
+
+    def grew(self, weight: int) -> None:
+        """Count bytes that the leaves have come to hold; drop the older half when too many."""
+        self._weight += weight
         if self._weight > CACHE_BYTES:
-            kept = list(self._leaves.items())[len(self._leaves) // 2 :]
+            known = self._leaves.copy()  # one step, so that other threads may go on adding
+            kept = list(known.items())[len(known) // 2 :]
             self._leaves = dict(kept)
             self._weight = sum(each.weight for _, each in kept)
 
@@ -195,6 +200,7 @@ class Reader:
     def _loader(self, fieldid: int) -> Any:
         def load(key: bytes, chunks: Chunks) -> BitMap:
             parts = [self.chunk(fieldid, key, entry) for entry in chunks]
+            self._image.grew(2 * sum(entry[1] for entry in chunks))
             return parts[0] if len(parts) == 1 else BitMap.union(*parts)
 
         return load

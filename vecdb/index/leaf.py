@@ -97,6 +97,7 @@ class Leaf:
                 found = BitMap.deserialize(other)
             else:
                 found = load(self.keys[at], other)
+                self.weight += 2 * len(found)
             self._found[at] = found
         return found
 

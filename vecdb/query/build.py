@@ -30,7 +30,6 @@ class Field:
     __slots__ = ("_name",)
     _name: str
     __array_ufunc__ = None  # numpy scalars on the left side leave the comparison to us
-    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, name: str) -> None:
         object.__setattr__(self, "_name", name)
@@ -106,7 +105,15 @@ class Field:
             "comparisons: write (F.a == 1) & (F.b == 2)"
         )
 
-    __rand__ = __or__ = __ror__ = __invert__ = __and__
+    __rand__ = __or__ = __ror__ = __and__
+
+    def __invert__(self) -> NoReturn:
+        raise FilterError(f"~ is the opposite of a filter, and {self!r} is a field: compare it")
+
+    def __hash__(self) -> NoReturn:
+        raise FilterError(
+            f"{self!r} cannot be a dict key; in dict notation: {{{self._name!r}: ...}}"
+        )
 
     def __repr__(self) -> str:
         return show.field(self._name)
@@ -159,6 +166,4 @@ def _attribute(name: str) -> str:
 def _text(name: object) -> str:
     if isinstance(name, str):
         return str.__str__(name)
-    raise FilterError(
-        f"a field is named by a str, not by the {type(name).__name__} {name!r:.60}"
-    )
+    raise FilterError(f"a field is named by a str, not by {operand.shown(name)}")

@@ -109,9 +109,7 @@ def _filter(where: Mapping[Any, Any], depth: int) -> Filter:
 
 def _entry(key: object, value: object, depth: int) -> Filter:
     if not isinstance(key, str):
-        raise FilterError(
-            f"a field is named by a str, not by the {type(key).__name__} {key!r:.60}"
-        )
+        raise FilterError(f"a field is named by a str, not by {operand.shown(key)}")
     if not key.startswith("$"):
         return _field(str.__str__(key), value)
     if key in ("$and", "$or"):
@@ -168,8 +166,12 @@ def _operator(field: str, name: object, argument: object) -> Filter:
     make = _OPERATORS.get(name) if isinstance(name, str) else None
     if make is not None:
         return make(field, argument)
+    if not isinstance(name, str):
+        raise FilterError(
+            f"filter on {field!r}: an operator is a str, not {operand.shown(name)}"
+        )
     hint = ""
-    if isinstance(name, str) and not name.startswith("$"):
+    if not name.startswith("$"):
         hint = f"; a field inside another is addressed as {field + '.' + name!r:.80}"
     raise FilterError(f"filter on {field!r}: unknown operator {name!r:.60}{hint}; {_known()}")
 
@@ -202,7 +204,9 @@ def _null(field: str, argument: object) -> Filter:
 def _flag(field: str, name: str, argument: object) -> bool:
     if isinstance(argument, bool):
         return argument
-    raise FilterError(f"filter on {field!r}: {name} takes true or false, not {argument!r:.60}")
+    raise FilterError(
+        f"filter on {field!r}: {name} takes true or false, not {operand.shown(argument)}"
+    )
 
 
 _OPERATORS: Final[dict[str, Callable[[str, object], Filter]]] = {
@@ -238,6 +242,6 @@ def _typed(value: object, field: str) -> object:
     except ValueError as error:
         raise FilterError(f"filter on {field!r}: {name}: {error}") from None
     raise FilterError(
-        f'filter on {field!r}: {name} {text!r:.60}: write {{"$datetime": '
+        f'filter on {field!r}: {name} with {operand.shown(text)}: write {{"$datetime": '
         '"2020-01-01T00:00Z"} or {"$float": "nan" | "inf" | "-inf"}'
     )

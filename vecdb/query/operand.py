@@ -107,7 +107,7 @@ def scalar(value: object, symbol: str, field: str) -> Scalar:
 def alternatives(values: object, field: str) -> tuple[Scalar, ...]:
     """Return the operands of isin; FilterError beyond 10,000 of them."""
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        _refuse(field, "isin", f"a list of values is needed, not {_shown(values)}")
+        _refuse(field, "isin", f"a list of values is needed, not {shown(values)}")
     listed = list(islice(values, MAX_ALTERNATIVES + 1))
     if len(listed) > MAX_ALTERNATIVES:
         _refuse(
@@ -132,7 +132,7 @@ def _integer(value: int, symbol: str, field: str) -> int:
 
 def _moment(value: datetime, symbol: str, field: str) -> datetime:
     offset = value.utcoffset()
-    if offset is None:
+    if not isinstance(offset, timedelta):  # None, or what a missing date of another library has
         _refuse(
             field,
             symbol,
@@ -175,7 +175,7 @@ def _remedy(value: object, symbol: str) -> str:
     if isinstance(value, date):
         return f"{value!r} is a day, not an instant; use a datetime with a time zone"
     return (
-        f"{_shown(value)} is no value that rows can hold; "
+        f"{shown(value)} is no value that rows can hold; "
         "use a str, int, float, bool or datetime with a time zone"
     )
 
@@ -184,7 +184,8 @@ def _is_list(value: object) -> bool:
     return isinstance(value, list | tuple | set | frozenset) or bool(getattr(value, "ndim", 0))
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value for a message: its type and the beginning of its repr."""
     try:
         text = repr(value)
     except Exception:  # an operand's own repr must not decide which error is seen

@@ -53,6 +53,7 @@ class Question:
     code_bytes: int
     stored_bytes: int
     exact: bool
+    may_walk: bool = True  # False: nobody knows how wide, and no width was given
 
 
 def choose(q: Question) -> Choice:
@@ -68,7 +69,9 @@ def choose(q: Question) -> Choice:
     share = q.matches / q.ranked
     walk_us = walk_cost_us(q) * share**SELECTIVITY_POWER
     walk: Strategy = "graph" if q.matches == q.ranked else "filtered graph"
-    costs: dict[Strategy, float] = {"exact scan": exact_us, "code scan": code_us, walk: walk_us}
+    costs: dict[Strategy, float] = {"exact scan": exact_us, "code scan": code_us}
+    if q.may_walk:
+        costs[walk] = walk_us
     best = min(costs, key=costs.__getitem__)
     rejected = tuple((name, cost) for name, cost in costs.items() if name != best)
     per_distance_us = (CODE_NS + CODE_BYTE_NS * q.code_bytes + HOP_NS / NEW_PER_HOP) / 1000

@@ -193,7 +193,7 @@ class _Cleaner:
             return self.sequence(value, path, depth)
         if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
             return self.from_numpy(value, path, depth)
-        self.refuse(path, f"is a {type(value).__name__}; {_remedy(value)}")
+        self.refuse(path, f"is a {type(value).__name__.lstrip('_')}; {_remedy(value)}")
 
     def from_numpy(self, value: Any, path: str, depth: int) -> Any:
         plain = value.item()
@@ -218,6 +218,8 @@ class _Cleaner:
 
 
 def _remedy(value: object) -> str:
+    if repr(value) == "vecdb.REMOVE":
+        return "REMOVE takes a key away in update(), at the top level only: leave the key out"
     if hasattr(value, "tolist") and getattr(value, "ndim", None) != 0:
         return "metadata takes lists: use .tolist()"
     if isinstance(value, bytes | bytearray | memoryview):
