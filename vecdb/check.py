@@ -293,7 +293,12 @@ class _Check:
         lost = BitMap(view.graph.unreachable()) & live
         if lost:
             yield Problem("G3", self.name, f"no walk reaches {_some(lost)}")
-        if mine is not None and mine.commit == view.commit:
+        if mine is None or mine.commit != view.commit:
+            return
+        if mine.graph.n_slots != view.graph.n_slots:
+            detail = f"memory has {mine.graph.n_slots} slots, the file {view.graph.n_slots}"
+            yield Problem("G4", self.at("links"), detail)
+        else:
             for layer in (0, 1):
                 for chunk in range(view.graph.n_chunks(layer)):
                     if view.graph.chunk(layer, chunk) != mine.graph.chunk(layer, chunk):

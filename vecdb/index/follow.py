@@ -143,28 +143,33 @@ class Follower:
 
     def _follow(self, txn: Any, commit: int, view: View) -> View:
         new = state.read(txn, self.cid)
+        links, parts = [], []
+        for at, part, payload in log.read(txn, self.cid, view.commit, commit):
+            if part == log.LINKS:
+                links.append(payload)
+            else:
+                parts.append((at, RowsPart.unpack(payload)))
         graph = view.graph
         if new.links_cut > view.commit or new.graph != view.state.graph:
             graph = self._load_graph(txn, new, commit)
+        else:
+            self._follow_links(txn, graph, links, view.state.slots, new.slots)
         if new.rows_cut > view.commit:
             return self._load_rows(txn, new, commit, graph)
-        records, parts = [], []
-        for at, part, payload in log.read(txn, self.cid, view.commit, commit):
-            if part == log.ROWS:
-                parts.append((at, RowsPart.unpack(payload)))
-            elif graph is view.graph:
-                records.append(payload)
-        if graph is view.graph:
-            self._load_vectors(txn, graph, view.state.slots, new.slots)
-            self._attach_private(txn, graph, new.slots)
-            for record in records:
-                self._apply(graph, record)
-        if not parts:
-            return self._after(view, commit, new, RowsPart(), view.effort, view.names)
-        effort = read_effort(txn, self.cid)
+        view = replace(view, graph=graph)
+        effort = read_effort(txn, self.cid) if parts else view.effort
         for at, rows_part in parts:
             view = self._after(view, at, new, rows_part, effort, view.names)
         return self._after(view, commit, new, RowsPart(), effort, view.names)
+
+    def _follow_links(
+        self, txn: Any, graph: Any, links: list[Any], before: int, slots: int
+    ) -> None:
+        """Vectors and codes first, then the links that lead to them (F2)."""
+        self._load_vectors(txn, graph, before, slots)
+        self._attach_private(txn, graph, slots)
+        for record in links:
+            self._apply(graph, record)
 
     def _after(
         self,

@@ -272,6 +272,9 @@ class Writing:
         self.state.fields_to = [self.commit] * len(self.names)
         self.state.live_to = self.commit
         self.state.fold_credit = 0
+        self.state.rows_cut = log.drop(
+            self.txn, self.cid, log.ROWS, self.state.rows_cut, self.commit
+        )
 
     def _fold_slice(self, touched: int) -> None:
         """Fold some fields up to the previous commit, in turn, in proportion to what was logged."""
@@ -316,6 +319,7 @@ class Writing:
         ) * self._chunk_bytes()
         if len(record) >= DIRECT_LINKS and 2 * len(record) > image_bytes:
             self._write_image(self._graph, self.commit)
+            now.links_cut = log.drop(self.txn, self.cid, log.LINKS, now.links_cut, self.commit)
             return
         log.put(self.txn, self.cid, self.commit, log.LINKS, record)
         now.links_last = self.commit

@@ -91,6 +91,13 @@ def cut(txn: Any, cid: int, state: State) -> None:
     state.rows_cut = _cut_part(txn, cid, ROWS, state.rows_cut, state.rows_to)
 
 
+def drop(txn: Any, cid: int, part: int, done: int, commit: int) -> int:
+    """Take away all of a part's records: this commit wrote its image and logs nothing."""
+    while done < commit:
+        done = _cut_part(txn, cid, part, done, commit)
+    return commit
+
+
 def _cut_part(txn: Any, cid: int, part: int, done: int, limit: int) -> int:
     if done >= limit:
         return done

@@ -1,0 +1,57 @@
+"""A file of every format version opens and answers, or is refused by WrongFormat: nothing between."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vecdb
+from tests.compat.make import rows
+from vecdb import F
+
+HERE = Path(__file__).parent
+FILES = sorted(HERE.glob("format-*.vecdb"))
+
+
+def test_a_file_of_the_current_format_is_kept() -> None:
+    assert HERE / f"format-{vecdb.FORMAT_VERSION}.vecdb" in FILES
+
+
+@pytest.mark.parametrize("kept", FILES, ids=[f.stem for f in FILES])
+def test_a_kept_file_opens_or_is_refused(kept: Path, tmp_path: Path) -> None:
+    path = tmp_path / kept.name
+    shutil.copy(kept, path)
+    before = path.read_bytes()
+    try:
+        db = vecdb.open(path)
+    except vecdb.errors.WrongFormat as error:
+        assert error.found is not None and error.supported == vecdb.FORMAT_VERSION
+        assert path.read_bytes() == before
+        return
+    with db:
+        ids, vectors, metadata = rows()
+        c = db["rows"]
+        gone = set(ids[10:40])
+        assert db.check() == []
+        assert len(c) == 1500 - 30 + 1 and len(db["half"]) == 70
+        for at in (0, 9, 10, 45, 700, 1499):
+            record = c.get(ids[at])
+            if ids[at] in gone:
+                assert record is None
+                continue
+            assert record is not None and record.vector is not None
+            assert np.array_equal(record.vector, vectors[at])
+            patch = {"changed": True} if metadata[at]["number"] == 5 else {}
+            assert record.metadata == {**metadata[at], **patch}
+        live = [i for i in range(1500) if ids[i] not in gone]
+        assert c.count(F.number == 7) == sum(metadata[i]["number"] == 7 for i in live)
+        assert c.count(F["nested.level"] >= 2) == sum(i % 4 >= 2 for i in live)
+        query = vectors[50] + 0.01
+        truth = sorted(live, key=lambda i: float(np.linalg.norm(vectors[i] - query)))[:10]
+        assert c.search(query, exact=True).ids == [ids[i] for i in truth]
+        assert len(set(c.search(query).ids) & {ids[i] for i in truth}) >= 9
+        c.add("new", vectors[0], metadata={"number": 1})
+        assert db.check() == []
