@@ -4,7 +4,9 @@ One file, in your process, no server: vectors and metadata in LMDB, an HNSW grap
 with exact counts. Start with `vecdb.open`; vecdb/ARCHITECTURE.md says which file answers what.
 """
 
-from vecdb import encoders, errors
+from typing import TYPE_CHECKING, Any
+
+from vecdb import errors
 from vecdb._version import __version__
 from vecdb.collection import Collection
 from vecdb.database import Database, open
@@ -12,6 +14,19 @@ from vecdb.errors import VecdbError
 from vecdb.query import F
 from vecdb.storage.meta import FORMAT_VERSION
 from vecdb.types import REMOVE, Hit, Hits, Plan, Problem, Record
+
+if TYPE_CHECKING:
+    from vecdb import encoders
+
+
+def __getattr__(name: str) -> Any:
+    """`vecdb.encoders` is imported when first asked for: most programs bring their own vectors."""
+    if name == "encoders":
+        import importlib
+
+        return importlib.import_module("vecdb.encoders")
+    raise AttributeError(f"module 'vecdb' has no attribute {name!r}")
+
 
 __all__ = [
     "FORMAT_VERSION",

@@ -16,7 +16,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NoReturn, overload
 
 import numpy as np
-import numpy.typing as npt
 
 from vecdb import execute
 from vecdb.errors import AlreadyExists, EncoderMismatch, InvalidArgument, NotFound
@@ -30,6 +29,8 @@ from vecdb.storage.schema import Schema
 from vecdb.types import REMOVE, Hits, Id, Metadata, Plan, Record
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from vecdb.database import Database
     from vecdb.encoders.base import Encoder
 

@@ -12,16 +12,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
 from vecdb.errors import InvalidArgument
 from vecdb.storage import codec, keys
 from vecdb.storage.schema import Schema
 from vecdb.storage.vectors import DTYPES
 from vecdb.types import Id, Metadata
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 MAX_TEXT_BYTES: Final = 16 << 20
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # sorts as its digits do

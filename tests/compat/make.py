@@ -36,7 +36,7 @@ def rows(n: int = 1500, dim: int = 16) -> tuple[list[int | str], np.ndarray, lis
 def write(path: str) -> None:
     """The file: folded images, an unfolded tail, deleted and updated rows, rows without vectors."""
     ids, vectors, metadata = rows()
-    with vecdb.open(path, mode="x", upkeep=False) as db:
+    with vecdb.open(upkeep=False) as db:
         c = db.create_collection("rows", dim=16, metric="l2")
         c.add(ids[:1200], vectors[:1200], metadata=metadata[:1200], texts=[f"text {i}" for i in ids[:1200]])
         c.optimize()
@@ -47,6 +47,7 @@ def write(path: str) -> None:
         c.add("plain", metadata={"number": 99})
         half = db.create_collection("half", dim=16, dtype="f16", encoder=None)
         half.add(ids[:70], vectors[:70])
+        db.backup(path)  # compacted
 
 
 if __name__ == "__main__":

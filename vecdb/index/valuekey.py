@@ -29,7 +29,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import lru_cache
-from hashlib import blake2b
 from struct import Struct
 from typing import Any, Final
 
@@ -101,6 +100,8 @@ def string_key(value: str) -> bytes:
         raw = value.encode("utf-8", "surrogatepass")
     if len(raw) <= MAX_STRING:
         return STRING_TAG + raw
+    from hashlib import blake2b  # here: rare, and it loads a TLS library
+
     digest = blake2b(raw, digest_size=DIGEST).digest()
     return STRING_TAG + raw[:MAX_STRING] + _LONG + digest
 

@@ -19,10 +19,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import numpy.typing as npt
 from pyroaring import BitMap
 
 from vecdb import _core
@@ -34,6 +33,9 @@ from vecdb.query.filter import Filter
 from vecdb.storage import codec, keys, log, rows, state, vectors
 from vecdb.storage.log import RowsPart
 from vecdb.storage.rows import PLAIN, Row
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 DIRECT_ROWS: Final = 8192  # a transaction that touches more folds its attributes at once
 DIRECT_LINKS: Final = 256 << 10  # a link log below this is never replaced by image chunks

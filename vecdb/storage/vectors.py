@@ -18,13 +18,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from vecdb import _core
 from vecdb.storage import keys, rows
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 SUBHEADER: Final = struct.Struct("<IIIHH20x")  # first slot, count, dim, dtype code, zero, padding
 DATA_OFFSET: Final = 12 + SUBHEADER.size  # from the start of the record to the first vector
