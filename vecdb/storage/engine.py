@@ -23,6 +23,7 @@ import lmdb
 import lmdb.verify
 from lmdb import _envid
 
+from vecdb.errors import Full
 from vecdb.options import Durability
 
 if TYPE_CHECKING:
@@ -36,8 +37,23 @@ LEAST_MAP = 1 << 24
 MAX_READERS = 1022  # LMDB's own table of 126 is soon full: a slot is 64 bytes
 VERSION = ".".join(map(str, lmdb.version(lib_version=0)))
 
+ROOM = 160 << 10  # the reader table and the first pages
 _PAGE = 65536  # a multiple of every system's page size
 _forks = 0
+
+
+def _require_room(data: str) -> None:
+    """Full when a new reader table cannot be allocated: touching its map would be a SIGBUS."""
+    if os.path.exists(data + "-lock"):
+        return
+    folder = os.statvfs(os.path.dirname(data) or ".")
+    free = folder.f_bavail * folder.f_frsize
+    if free < ROOM:
+        raise Full(
+            f"{data} needs {ROOM:,} bytes to begin with, and the disk has {free:,} left; "
+            "free some space",
+            kind="disk",
+        )
 
 
 def open_engine(
@@ -49,6 +65,8 @@ def open_engine(
     max_size: int | None,
 ) -> tuple[Engine, int]:
     """Open LMDB on a data file with the largest map that can be had; return it and its size."""
+    if locked:
+        _require_room(data)
     size = _map_size(data, max_size)
     while True:
         try:
