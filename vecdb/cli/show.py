@@ -147,7 +147,7 @@ def clean(text: str) -> str:
 
 def _gist(hit: Hit) -> str:
     if hit.text:
-        return hit.text[:TEXT_WIDTH]
+        return hit.text.removeprefix(f"{hit.id}: ")[:TEXT_WIDTH]
     return json.dumps(json_ready(hit.metadata), ensure_ascii=False)[:TEXT_WIDTH]
 
 
