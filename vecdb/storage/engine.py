@@ -23,7 +23,6 @@ import lmdb
 import lmdb.verify
 from lmdb import _envid
 
-from vecdb.errors import Full
 from vecdb.options import Durability
 
 if TYPE_CHECKING:
@@ -34,26 +33,12 @@ LMDB_ERRORS = (lmdb.Error,)
 
 MAP_SIZE = 1 << 40
 LEAST_MAP = 1 << 24
-MAX_READERS = 1022  # LMDB's own table of 126 is soon full: a slot is 64 bytes
+LOCK_BYTES = 1 << 16  # of the "-lock" file: head of 192 bytes and a slot of 64 per reader
+MAX_READERS = (LOCK_BYTES - 192) // 64 + 1
 VERSION = ".".join(map(str, lmdb.version(lib_version=0)))
 
-ROOM = 160 << 10  # the reader table and the first pages
 _PAGE = 65536  # a multiple of every system's page size
 _forks = 0
-
-
-def _require_room(data: str) -> None:
-    """Full when a new reader table cannot be allocated: touching its map would be a SIGBUS."""
-    if os.path.exists(data + "-lock"):
-        return
-    folder = os.statvfs(os.path.dirname(data) or ".")
-    free = folder.f_bavail * folder.f_frsize
-    if free < ROOM:
-        raise Full(
-            f"{data} needs {ROOM:,} bytes to begin with, and the disk has {free:,} left; "
-            "free some space",
-            kind="disk",
-        )
 
 
 def open_engine(
@@ -64,9 +49,12 @@ def open_engine(
     locked: bool,
     max_size: int | None,
 ) -> tuple[Engine, int]:
-    """Open LMDB on a data file with the largest map that can be had; return it and its size."""
+    """Open LMDB on a data file with the largest map that can be had; return it and its size.
+
+    Raises LMDB's errors, and OSError when there is no room for the reader table.
+    """
     if locked:
-        _require_room(data)
+        _reserve(data + "-lock")
     size = _map_size(data, max_size)
     while True:
         try:
@@ -159,6 +147,23 @@ def _own_files() -> Iterator[None]:
         yield
     finally:
         _envid.env_keys = plain
+
+
+def _reserve(lock: str) -> None:
+    """Give the reader table its place on the disk before LMDB maps it.
+
+    LMDB makes a sparse file: on a full disk the first touch of one of its pages would kill the
+    process (SIGBUS, measured). This process does not have the file open, so that closing it
+    drops no lock.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        if os.fstat(fd).st_blocks * 512 < LOCK_BYTES:
+            os.posix_fallocate(fd, 0, LOCK_BYTES)
+    finally:
+        os.close(fd)
 
 
 def _map_size(data: str, max_size: int | None) -> int:

@@ -38,6 +38,7 @@ from collections import deque
 from collections.abc import Callable
 
 from vecdb.errors import Busy, InvalidArgument, ReadOnly, VecdbError
+from vecdb.storage import place
 
 PRESENCE, WRITER, TURN = 1 << 20, (1 << 20) + 1, (1 << 20) + 2
 
@@ -113,6 +114,8 @@ class Sidecar:
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
         except OSError as error:
+            if error.errno in place.FULL_ERRNOS:
+                raise place.failed(f"the lock file {path} cannot be made", error) from None
             raise ReadOnly(
                 f"the lock file {path} cannot be opened for writing ({error.strerror}); "
                 "make its folder writable, or open a file that nobody writes with "

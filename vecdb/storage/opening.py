@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from vecdb.errors import AlreadyExists, Corrupt, NotFound, VecdbError, WrongFormat
+from vecdb.errors import AlreadyExists, Corrupt, NotFound, WrongFormat
 from vecdb.options import Mode, Verify
 from vecdb.storage import header, locks, meta, place
 from vecdb.storage.header import Header, NotLmdb, Unreadable
@@ -180,12 +180,19 @@ def _reason(
 
 
 def _check(data: str, check: Check) -> None:
-    findings = check(data)
+    findings = check(data) or _lost(data)
     if not findings:
         return
     shown = "; ".join(findings[:SHOWN])
     more = f" and {len(findings) - SHOWN} more" if len(findings) > SHOWN else ""
     _corrupt(data, "structure", f"{shown}{more}", "\n".join(findings))
+
+
+def _lost(data: str) -> list[str]:
+    """What of a sound tree lies beyond the end of the file."""
+    with open(data, "rb", buffering=0) as file:
+        found = header.read_header(file.fileno())
+        return header.lost_values(file.fileno(), found) if found.short else []
 
 
 def _ours(where: Place) -> bool:
@@ -211,15 +218,4 @@ def _corrupt(data: str, code: str, what: str, detail: str) -> NoReturn:
         code=code,
         where=data,
         detail=detail,
-    )
-
-
-def unexpected(data: str, error: Exception) -> VecdbError:
-    """Return the error for a check that could not even begin."""
-    return Corrupt(
-        f"{data} cannot be checked: {error}. Save what is sound with vecdb.repair(src, dst), "
-        "or restore a backup",
-        code="structure",
-        where=data,
-        detail=str(error),
     )

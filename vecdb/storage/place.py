@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import shutil
 import stat
 import tempfile
@@ -127,6 +128,21 @@ def failed(what: str, error: OSError) -> VecdbError:
     return VecdbError(f"{what}: {reason}")
 
 
+def out_of_room(data: str) -> bool:
+    """Has a write to `data` probably failed for want of room?
+
+    LMDB calls a write that stops half way an input/output error, whatever stopped it.
+    """
+    try:
+        space, size = os.statvfs(os.path.dirname(data) or "."), os.stat(data).st_size
+    except OSError:
+        return False
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return space.f_bavail * space.f_frsize < SPARE or 0 <= limit <= size + _BLOCK
+
+
+SPARE = 1 << 20
+_BLOCK = 65536
 FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

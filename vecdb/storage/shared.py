@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from vecdb.errors import Busy, Closed, InvalidArgument, NotFound, ReadOnly, VecdbError
 from vecdb.options import Durability, Mode, Verify
-from vecdb.storage import engine, meta, opening, translate
+from vecdb.storage import engine, meta, opening, place, translate
 from vecdb.storage.engine import LMDB_ERRORS, end, readers
 from vecdb.storage.keys import META_KEY
 from vecdb.storage.locks import Sidecar, WriteQueue
@@ -337,6 +337,8 @@ class Shared:
             )
         except LMDB_ERRORS as error:
             raise self.translated(error) from None
+        except OSError as error:
+            raise place.failed(f"{self.name} cannot be opened", error) from None
 
     def reopen(self) -> None:
         """Open the engine again, at the same file or not at all."""

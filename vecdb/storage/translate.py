@@ -18,7 +18,7 @@ from vecdb.errors import (
     VecdbError,
     WrongFormat,
 )
-from vecdb.storage.place import FULL_ERRNOS
+from vecdb.storage import place
 
 _DAMAGE = ("CorruptedError", "PageNotFoundError", "BadChecksumError")
 _FORMAT = ("InvalidError", "VersionMismatchError")
@@ -34,7 +34,8 @@ def translated(error: BaseException, path: str, limit: int, chosen: bool) -> Vec
     what = f"{path}: {error}"
     if name == "MapFullError":
         return _map_full(path, limit, chosen)
-    if name == "DiskError" or code in FULL_ERRNOS:
+    short = code == errno.EIO and place.out_of_room(path)
+    if short or name == "DiskError" or code in place.FULL_ERRNOS:
         return Full(
             f"{path}: the disk has no room for this write ({error}); nothing of it was kept: "
             "free space and write again",
