@@ -139,7 +139,7 @@ def _chosen(context: Context, request: Request, scope: _Scope) -> tuple[int, Cho
     key = (scope.count, request.k, request.recall, request.ef, request.exact)
     found = known.get(key)
     if found is None:
-        width = _width(context.view, request)
+        width = _width(context.view, request, scope)
         found = (width, _choose(context, request, scope, width))
         if len(known) >= MAX_CHOICES:
             known.clear()
@@ -147,26 +147,32 @@ def _chosen(context: Context, request: Request, scope: _Scope) -> tuple[int, Cho
     return found
 
 
-def _width(view: View, request: Request) -> int:
+def _width(view: View, request: Request, scope: _Scope) -> int:
     if request.ef is not None:
         return request.ef
     if view.effort is None:
         return max(DEFAULT_WIDTH, 2 * request.k)
-    return view.effort.width(request.recall, request.k, view.state.ranked)
+    ranked = view.state.ranked
+    return view.effort.width(request.recall, request.k, ranked, _share(scope.count, ranked))
+
+
+def _share(count: int, ranked: int) -> float:
+    return count / ranked if ranked else 1.0
 
 
 def _choose(context: Context, request: Request, scope: _Scope, width: int) -> Choice:
-    schema = context.schema
+    schema, effort, ranked = context.schema, context.view.effort, context.view.state.ranked
     return choose(
         Question(
             request.k,
             scope.count,
-            context.view.state.ranked,
+            ranked,
             width,
             -(-schema.dim // 64) * 64,
             stride(schema.dim, schema.dtype),
             request.exact or (request.ef is None and request.recall >= 1),
-            request.ef is not None or context.view.effort is not None,
+            request.ef is not None or effort is not None,
+            effort.cost(width, _share(scope.count, ranked)) if effort else None,
         )
     )
 
@@ -272,7 +278,8 @@ def _plan(
     effort = context.view.effort
     recall = 1.0
     if walks and not fallback:
-        recall = effort.expected(width, request.k) if effort else request.recall
+        share = _share(scope.count, context.view.state.ranked)
+        recall = effort.expected(width, request.k, share) if effort else request.recall
     return Plan(
         collection=context.name,
         strategy=choice.strategy,

@@ -1,17 +1,20 @@
-"""How wide must the walk be for a wanted recall?
+"""How wide must the walk be for a wanted recall, and what will it cost?
 
-Nobody can say in general, so the collection measures itself: sampled rows are used as queries, with
-the row itself left out of the walk, and their neighbours found at a ladder of widths are compared
-with a scan. The table is kept in the file by the commit that measured it, so that every process,
-also one that cannot write, answers alike.
+Nobody can say in general, so the collection measures itself (index/measure.py): sampled rows are
+used as queries, without a filter and with filters drawn from its own metadata, and what a ladder
+of widths finds is compared with a scan. The sums are kept in the file by the commit that took
+them, so that every process, also one that cannot write, answers alike.
 
 Invariants:
-  E1  the table is measured again when the collection has doubled or halved since;
-  E2  a wanted recall that the table does not reach is answered by the widest measured width,
-      widened in proportion, never by pretending.
+  E1  a measurement begins when the collection has doubled or halved since the last, and is spread
+      over the commits of the next quarter: a commit measures in proportion to what it inserts;
+  E2  a wanted recall that was not reached is answered by the widest measured width, widened in
+      proportion, never by pretending;
+  E3  a filter's width is that of its band of selectivity, and at least the unfiltered one.
 
 The rows themselves make easier queries than strangers do (their neighbours link to each other), so
-the choice aims above the target: a third of the allowed loss is kept in reserve.
+the choice aims above the target: a third of the allowed loss is kept in reserve. Under a filter
+it is two thirds, for filters differ more than queries do.
 Rejected: a fixed width. The same width gives .94 on one set and .99 on another.
 """
 
@@ -24,64 +27,189 @@ from typing import Any, Final
 import numpy as np
 
 WIDTHS: Final = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+ALWAYS: Final = 7  # every sample is walked at the first ALWAYS widths: distances are known there
+BANDS: Final = (0.5, 0.2, 0.08, 0.03, 0.01)  # least share of matching rows of each band
 SAMPLES: Final = 96
+ENOUGH: Final = 12  # samples that make a band's sums worth following
 MEASURED_K: Final = 10
 MIN_ROWS: Final = 1024  # below this every search may as well scan
 WIDEST: Final = 4096
-_RESERVE = 1 / 3
+_SPREAD: Final = 0.25  # of the collection: a measurement is taken while it grows by this
+_RESERVE: Final = 1 / 3
+_RESERVE_FILTERED: Final = 2 / 3
+_UNKNOWN: Final = 1.5  # how much wider a filtered walk is where no band was measured
+_GROWTH: Final = 0.15  # share of the width that a doubling adds
+_COST_POWER: Final = 0.7  # distances grow with the width to this power, beyond the ladder's start
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What samples found, summed by width."""
+
+    samples: int = 0
+    wanted: int = 0  # neighbours that a scan found
+    found: tuple[int, ...] = (0,) * len(WIDTHS)
+    distances: tuple[int, ...] = (0,) * ALWAYS
+
+    def plus(self, other: Sums) -> Sums:
+        """Both together."""
+        return Sums(
+            self.samples + other.samples,
+            self.wanted + other.wanted,
+            tuple(a + b for a, b in zip(self.found, other.found, strict=True)),
+            tuple(a + b for a, b in zip(self.distances, other.distances, strict=True)),
+        )
+
+    def table(self) -> tuple[tuple[int, float], ...]:
+        """(width, recall@10), never falling."""
+        best, rows = 0.0, []
+        for width, found in zip(WIDTHS, self.found, strict=True):
+            best = max(best, found / max(self.wanted, 1))
+            rows.append((width, round(best, 4)))
+        return tuple(rows)
+
+    def cost(self, width: float) -> float:
+        """Mean distance computations of a walk of that width."""
+        known = WIDTHS[:ALWAYS]
+        means = [d / max(self.samples, 1) for d in self.distances]
+        if width <= known[-1]:
+            return float(np.interp(width, known, means))
+        return means[-1] * float((width / known[-1]) ** _COST_POWER)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Sums without a filter, and by band of selectivity."""
+
+    plain: Sums = Sums()
+    bands: tuple[Sums, ...] = (Sums(),) * len(BANDS)
+
+    def plus(self, other: Measured) -> Measured:
+        """Both together."""
+        bands = tuple(a.plus(b) for a, b in zip(self.bands, other.bands, strict=True))
+        return Measured(self.plain.plus(other.plain), bands)
+
+    def band(self, share: float) -> Sums | None:
+        """The sums of a share's band, or of the next wider band that has enough of them."""
+        at = band_of(share)
+        for sums in reversed(self.bands[: len(BANDS) if at is None else at + 1]):
+            if sums.samples >= ENOUGH:
+                return sums
+        return None
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """Measured recall@10 by width, and how many rows there were."""
+    """A finished measurement at `rows` rows, and the one that is being taken."""
 
     rows: int
-    table: tuple[tuple[int, float], ...]
+    done: Measured
+    pending: Measured = Measured()
 
-    def width(self, recall: float, k: int, rows: int) -> int:
-        """The width expected to reach `recall` for the best `k` of `rows` rows."""
-        aim = recall + (1 - recall) * _RESERVE
-        width = self._width_at(aim)
+    @property
+    def table(self) -> tuple[tuple[int, float], ...]:
+        """Measured recall@10 by width, without a filter."""
+        return self.done.plain.table()
+
+    def width(self, recall: float, k: int, rows: int, share: float = 1.0) -> int:
+        """The width expected to reach `recall` for the best `k`, `share` of `rows` rows matching."""
+        width = _width_at(self.table, recall + (1 - recall) * _RESERVE)
+        if share < 1:
+            sums = self.done.band(share)
+            if sums is None:
+                width *= _UNKNOWN
+            else:
+                aim = recall + (1 - recall) * _RESERVE_FILTERED
+                width = max(width, _width_at(sums.table(), aim))
         if rows > self.rows:
-            width *= 1 + 0.15 * math.log2(rows / self.rows)
+            width *= 1 + _GROWTH * math.log2(rows / self.rows)
         return min(WIDEST, max(8, math.ceil(width * max(1.0, k / MEASURED_K))))
 
-    def expected(self, width: int, k: int) -> float:
+    def expected(self, width: int, k: int, share: float = 1.0) -> float:
         """The recall that a width is expected to give."""
+        sums = (self.done.band(share) if share < 1 else None) or self.done.plain
+        table = sums.table()
         per_ten = width / max(1.0, k / MEASURED_K)
         found = float(
             np.interp(
                 math.log(max(per_ten, 1)),
-                [math.log(w) for w, _ in self.table],
-                [_loss(r) for _, r in self.table],
+                [math.log(w) for w, _ in table],
+                [_loss(r) for _, r in table],
             )
         )
         return 1 - 10**-found
 
-    def _width_at(self, aim: float) -> float:
-        wanted = _loss(aim)
-        previous: tuple[int, float] | None = None
-        for width, recall in self.table:
-            here = _loss(recall)
-            if here >= wanted:
-                if previous is None:
-                    return width
-                low, below = previous
-                share = (wanted - below) / max(here - below, 1e-9)
-                return low * (width / low) ** share
-            previous = (width, here)
-        last, reached = self.table[-1]
-        return last * (1 + max(0.0, wanted - _loss(reached)) * 2)
+    def cost(self, width: int, share: float = 1.0) -> float | None:
+        """Distance computations that a walk is expected to make; None where it was not measured."""
+        if share == 1:
+            return self.done.plain.cost(width)
+        at = band_of(share)
+        if at is None or self.done.bands[at].samples < ENOUGH:
+            return None
+        return self.done.bands[at].cost(width)
+
+    def with_more(self, more: Measured, ranked: int) -> Effort:
+        """After further samples; the pending measurement takes over once it is complete."""
+        pending = self.pending.plus(more)
+        if pending.plain.samples >= SAMPLES:
+            return Effort(ranked, pending)
+        return Effort(self.rows, self.done, pending)
 
     def pack(self) -> list[Any]:
         """What the file keeps."""
-        return [self.rows, [list(entry) for entry in self.table]]
+        return [self.rows, _pack(self.done), _pack(self.pending)]
 
     @staticmethod
     def unpack(packed: Any) -> Effort:
         """The effort that `pack` described."""
-        rows, table = packed
-        return Effort(int(rows), tuple((int(w), float(r)) for w, r in table))
+        rows, done, pending = packed
+        return Effort(int(rows), _unpack(done), _unpack(pending))
+
+
+def samples_due(effort: Effort | None, ranked: int) -> int:
+    """How many samples a commit that leaves `ranked` rows with vectors is to take (E1)."""
+    if ranked < MIN_ROWS:
+        return 0
+    if effort is None:
+        return SAMPLES
+    if ranked >= 2 * effort.rows:
+        grown = ranked - 2 * effort.rows
+        progress = grown / (2 * effort.rows * _SPREAD)
+    elif 2 * ranked <= effort.rows:
+        shrunk = effort.rows / 2 - ranked
+        progress = shrunk / (effort.rows / 2 * _SPREAD)
+    else:
+        return 0
+    return max(0, int(SAMPLES * min(1.0, progress)) - effort.pending.plain.samples)
+
+
+def band_of(share: float) -> int | None:
+    """Which band a share of matching rows falls into; None below the last."""
+    for at, least in enumerate(BANDS):
+        if share >= least:
+            return at
+    return None
+
+
+def rerank(k: int) -> int:
+    """How many of the walk's results are ranked by their stored vectors: a fifth more than k."""
+    return k + max(2, -(-k // 5))
+
+
+def _width_at(table: tuple[tuple[int, float], ...], aim: float) -> float:
+    wanted = _loss(aim)
+    previous: tuple[int, float] | None = None
+    for width, recall in table:
+        here = _loss(recall)
+        if here >= wanted:
+            if previous is None:
+                return width
+            low, below = previous
+            share = (wanted - below) / max(here - below, 1e-9)
+            return float(low * (width / low) ** share)
+        previous = (width, here)
+    last, reached = table[-1]
+    return last * (1 + max(0.0, wanted - _loss(reached)) * 2)
 
 
 def _loss(recall: float) -> float:
@@ -89,45 +217,16 @@ def _loss(recall: float) -> float:
     return -math.log10(max(1 - recall, 1e-4))
 
 
-def is_due(effort: Effort | None, ranked: int) -> bool:
-    """Whether a collection of `ranked` rows with vectors wants a measurement."""
-    if ranked < MIN_ROWS:
-        return False
-    return effort is None or ranked >= 2 * effort.rows or ranked * 2 <= effort.rows
+def _pack(measured: Measured) -> list[Any]:
+    return [
+        [s.samples, s.wanted, list(s.found), list(s.distances)]
+        for s in (measured.plain, *measured.bands)
+    ]
 
 
-def measure(
-    graph: Any, slots: Any, vectors: Any, mask: bytes | None, visible: int, ranked: int
-) -> Effort:
-    """Measure on sampled rows: `slots` uint32 (s,), `vectors` float32 (s, d).
-
-    Costs one scan and one walk per width for each sample.
-    """
-    found = dict.fromkeys(WIDTHS, 0.0)
-    total = 0
-    for slot, query in zip(slots.tolist(), vectors, strict=True):
-        near, _ = graph.scan(
-            query, MEASURED_K + 1, None, mask=mask, n_visible=visible, exact=False, rr=48
-        )
-        truth = set([s for s in near if s != slot][:MEASURED_K])
-        total += len(truth)
-        for width in WIDTHS:
-            hits = graph.search(
-                query, MEASURED_K, width, rerank(MEASURED_K), mask, visible, 0, slot
-            )[0]
-            found[width] += len(truth.intersection(hits))
-            if width >= 64 and truth.issubset(hits):
-                for wider in WIDTHS[WIDTHS.index(width) + 1 :]:
-                    found[wider] += len(truth)
-                break
-    best = 0.0
-    table = []
-    for width in WIDTHS:
-        best = max(best, found[width] / max(total, 1))
-        table.append((width, round(best, 4)))
-    return Effort(ranked, tuple(table))
-
-
-def rerank(k: int) -> int:
-    """How many of the walk's results are ranked by their stored vectors: a fifth more than k."""
-    return k + max(2, -(-k // 5))
+def _unpack(packed: Any) -> Measured:
+    plain, *bands = (
+        Sums(samples, wanted, tuple(found), tuple(distances))
+        for samples, wanted, found, distances in packed
+    )
+    return Measured(plain, tuple(bands))

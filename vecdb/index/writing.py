@@ -25,10 +25,10 @@ import numpy as np
 from pyroaring import BitMap
 
 from vecdb import _core
-from vecdb.index import attributes, effort
+from vecdb.index import attributes, effort, measure
 from vecdb.index.changes import RowChange, encode_changes, state_of
 from vecdb.index.follow import CHUNK_HEADER, Follower, write_effort, write_names
-from vecdb.index.view import View, mask_of, slots_of
+from vecdb.index.view import View, mask_of
 from vecdb.query.filter import Filter
 from vecdb.storage import codec, keys, log, rows, state, vectors
 from vecdb.storage.log import RowsPart
@@ -368,22 +368,30 @@ class Writing:
     # --- effort --------------------------------------------------------------------------------
 
     def _measure(self) -> effort.Effort | None:
-        if not effort.is_due(self.base.effort, self.state.ranked):
+        """The effort after this commit's share of a measurement; None when it has none."""
+        known, ranked = self.base.effort, self.state.ranked
+        due = effort.samples_due(known, ranked)
+        if not due:
             return None
         view = self.view()
-        candidates = slots_of(view.live, view.slots)
-        chosen = np.random.default_rng(self.commit).choice(
-            candidates, min(effort.SAMPLES, len(candidates)), replace=False
-        )
-        chosen = np.sort(chosen).astype(np.uint32)
         dtype = vectors.DTYPES[self.follower.schema.dtype]
-        queries = [
-            np.frombuffer(view.graph.vector(int(slot)), dtype).astype(np.float32)
-            for slot in chosen
-        ]
-        return effort.measure(
-            view.graph, chosen, queries, view.mask, view.slots, self.state.ranked
-        )
+
+        def vector(slot: int) -> Any:
+            return np.frombuffer(view.graph.vector(slot), dtype).astype(np.float32)
+
+        def metadata(rid: int) -> dict[str, Any]:
+            return codec.unpack_metadata(rows.get(self.txn, self.cid, rid).metadata or b"\x80")
+
+        pending = effort.Measured() if known is None else known.pending
+        more = measure.take(
+            measure.Sampled(
+                view.graph, view.live, ranked, view.slots, view.mask, vector, metadata, self.matches
+            ),
+            due, pending, self.commit,
+        )  # fmt: skip
+        if known is None:
+            return effort.Effort(ranked, more)
+        return known.with_more(more, ranked)
 
     # --- folding on its own: optimize, and when idle -----------------------------------------
 

@@ -54,6 +54,7 @@ class Question:
     stored_bytes: int
     exact: bool
     may_walk: bool = True  # False: nobody knows how wide, and no width was given
+    distances: float | None = None  # that such a walk makes, where it was measured
 
 
 def choose(q: Question) -> Choice:
@@ -67,7 +68,7 @@ def choose(q: Question) -> Choice:
         2 * q.k / q.matches
     )
     share = q.matches / q.ranked
-    walk_us = walk_cost_us(q) * share**SELECTIVITY_POWER
+    walk_us = walk_cost_us(q)
     walk: Strategy = "graph" if q.matches == q.ranked else "filtered graph"
     costs: dict[Strategy, float] = {"exact scan": exact_us, "code scan": code_us}
     if q.may_walk:
@@ -80,10 +81,13 @@ def choose(q: Question) -> Choice:
 
 
 def walk_cost_us(q: Question) -> float:
-    """Estimated time of an unfiltered walk of width ef."""
-    per_hop = HOP_NS + NEW_PER_HOP * (CODE_NS + CODE_BYTE_NS * q.code_bytes)
+    """Estimated time of the walk: what it was measured to compute, else a guess from the counts."""
+    distances = q.distances
+    if distances is None:
+        distances = (q.ef + 4) * NEW_PER_HOP * (q.matches / q.ranked) ** SELECTIVITY_POWER
     rerank = (1.2 * q.k + 2) * (STORED_NS + STORED_BYTE_NS * q.stored_bytes)
-    return (WALK_FIXED_NS + (q.ef + 4) * per_hop + rerank) / 1000
+    each = CODE_NS + CODE_BYTE_NS * q.code_bytes + HOP_NS / NEW_PER_HOP
+    return (WALK_FIXED_NS + distances * each + rerank) / 1000
 
 
 def scan_us(rows: int, each_ns: float, byte_ns: float, row_bytes: int) -> float:
