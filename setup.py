@@ -17,8 +17,8 @@ from setuptools.command.build_ext import build_ext
 
 CORE = Path("vecdb/_core")
 COMMON = [
-    "audit", "codes", "crc", "dispatch", "graph", "memory", "overlay", "pool", "record", "search",
-    "stored", "writer", "kernels_scalar",
+    "audit", "codes", "crc", "dispatch", "graph", "memory", "overlay", "pages", "pool", "record",
+    "search", "stored", "writer", "kernels_scalar",
 ]  # fmt: skip
 X86_FLAGS = {
     "kernels_avx2": ["-mavx2", "-mfma", "-mf16c"],
@@ -78,7 +78,7 @@ setup(
         Extension(
             "vecdb._core._core",
             [str(source) for source in SOURCES],
-            depends=[str(p) for p in (*CORE.glob("*.h"), *CORE.glob("*.inl"))],
+            depends=[str(p) for p in (*CORE.glob("*.h"), *CORE.glob("*.inl"), *CORE.glob("*.pxi"))],
             language="c++",
             extra_compile_args=FLAGS,
             extra_link_args=[*LINK, "-pthread"],

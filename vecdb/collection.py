@@ -344,14 +344,25 @@ class Collection:
         >>> c.search([1, 0], k=2).ids, c.search([1, 0], where=F.year > 2000).ids
         (['a', 'b'], ['b'])
         """
+        key = (k, where, recall, ef, exact) if _may_be_ready(k, where, recall, ef) else None
+        if key is not None and not with_vectors and self._db._local.batch is None:
+            follower = self._db._followers.get(self._cid)
+            ready = None if follower is None else follower.ready(key)
+            if ready is not None:
+                hits = ready.answer(query)
+                if hits is not None:
+                    return hits
         request = _request(k, where, recall, ef, exact, with_vectors)
         schema = self.schema
-        prepared, single = self._query(query, schema)
+        vector, single = self._query(query, schema)
         with self._db._reading(self._cid) as (txn, view):
             context = self._context(txn, view, schema, where)
-            if single:
-                return execute.search(context, prepared, request)
-            return execute.search_many(context, prepared, request)
+            if not single:
+                return execute.search_many(context, vector, request)
+            hits, ready = execute.search(context, vector, request)
+        if ready is not None and key is not None:
+            self._db._follower(self._cid).keep_ready(key, view, ready, ready.held_bytes)
+        return hits
 
     def explain(
         self,
@@ -570,9 +581,11 @@ class Collection:
         return self._checked(np.atleast_2d(found), self.schema.metric)
 
     def _context(self, txn: Any, view: Any, schema: Schema, where: Any) -> Context:
+        db = self._db
         matches = None if where is None else self._matches(txn, view)
+        snapshot = db._env.snapshot(txn) if db._local.batch is None else None
         return Context(
-            schema.name, self._cid, schema, txn, view, matches, parse_record, self._db._threads
+            schema.name, self._cid, schema, txn, view, matches, parse_record, db._threads, snapshot
         )
 
     def _matches(self, txn: Any, view: Any) -> Any:
@@ -633,6 +646,16 @@ def parse_record(payload: bytes) -> Record:
 def _record_of(row: Row) -> Record:
     text = None if row.text is None else row.text.decode()
     return Record(rows.id_from(row.idkey), row.metadata, text, None, codec.unpack_metadata)
+
+
+def _may_be_ready(k: Any, where: Any, recall: Any, ef: Any) -> bool:
+    """Whether these options can be a key that no invalid ones are equal to (True is not 1)."""
+    return (
+        type(k) is int
+        and type(recall) is float
+        and (where is None or isinstance(where, Filter))
+        and (ef is None or type(ef) is int)
+    )
 
 
 def _request(

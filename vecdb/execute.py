@@ -24,13 +24,17 @@ from vecdb.index.effort import WIDEST, rerank
 from vecdb.index.view import View, slots_of
 from vecdb.query.filter import Filter
 from vecdb.query.plan import Choice, Question, choose
-from vecdb.storage import rows
+from vecdb.storage import rows, vectors
+from vecdb.storage.keys import META_KEY
 from vecdb.storage.schema import Schema
+from vecdb.storage.tree import Snapshot
 from vecdb.storage.vectors import stride
-from vecdb.types import Hits, Plan, Record
+from vecdb.types import Hits, Id, Plan, Record
 
 MAX_CHOICES: Final = 256  # plans that a view remembers
 DEFAULT_WIDTH: Final = 64  # before anything was measured
+ONE_THREAD: Final = 50_000  # rows that a scan of one query ranks on the caller's thread
+WALKS: Final = ("graph", "filtered graph")
 Found = tuple[list[int], bytes]
 
 
@@ -57,6 +61,7 @@ class Context(NamedTuple):
     matches: Callable[[Filter], BitMap] | None  # None: the search has no filter
     parse: Callable[[bytes], Record]
     threads: int
+    snapshot: Snapshot | None = None  # reads rows faster than the transaction, where there is one
 
 
 class _Scope(NamedTuple):
@@ -68,55 +73,58 @@ class _Scope(NamedTuple):
     filter_ns: int
 
 
-def search(context: Context, query: Any, request: Request) -> Hits:
-    """The best `k` rows of a view for a float32 vector."""
+class Run(NamedTuple):
+    """A request with everything decided."""
+
+    request: Request
+    scope: _Scope
+    width: int
+    choice: Choice
+
+
+def search(context: Context, query: Any, request: Request) -> tuple[Hits, Any]:
+    """The best `k` rows of a view for a float32 vector, and the same search made ready for more.
+
+    The second is a `_core.Prepared`, or None where the next search must come this way again.
+    """
     started = perf_counter_ns()
-    scope = _scope(context, request.where)
-    width, choice = _chosen(context, request, scope)
+    run = _plan_run(context, request)
     searching = perf_counter_ns()
-    found, distances, fallback = _run(context, query, request, scope, width, choice)
+    found, computed, fallback = _run(context, query, run)
     ended = perf_counter_ns()
-    return _hits(
-        context, request, scope, width, choice, found, distances, fallback,
-        (started, searching, ended),
-    )  # fmt: skip
+    hits = _hits(context, run, found, computed, fallback, (started, searching, ended))
+    return hits, _prepare(context, run)
 
 
 def search_many(context: Context, queries: Any, request: Request) -> list[Hits]:
     """The same for every row of `queries` (b, d), the walks on all threads."""
     started = perf_counter_ns()
-    scope = _scope(context, request.where)
-    width, choice = _chosen(context, request, scope)
+    run = _plan_run(context, request)
     searching = perf_counter_ns()
     answers: list[tuple[Found, int, bool]]
-    if choice.strategy in ("graph", "filtered graph"):
+    if run.choice.strategy in WALKS:
         view, k = context.view, request.k
         walked = view.graph.search_many(
-            queries, k, width, rerank(k), _walk_mask(scope, view), view.slots, choice.budget,
-            context.threads,
+            queries, k, run.width, rerank(k), _walk_mask(run.scope, view), view.slots,
+            run.choice.budget, context.threads,
         )  # fmt: skip
         answers = [
-            _settle(context, query, request, scope, choice, result)
+            _settle(context, query, run, result)
             for query, result in zip(queries, walked, strict=True)
         ]
     else:
-        answers = [_run(context, q, request, scope, width, choice) for q in queries]
+        answers = [_run(context, query, run) for query in queries]
     ended = perf_counter_ns()
     share = (searching, searching + (ended - searching) // max(1, len(answers)))
     return [
-        _hits(
-            context, request, scope, width, choice, found, distances, fallback,
-            (started, *share),
-        )  # fmt: skip
-        for found, distances, fallback in answers
+        _hits(context, run, found, computed, fallback, (started, *share))
+        for found, computed, fallback in answers
     ]
 
 
 def explain(context: Context, request: Request) -> Plan:
     """What `search` would do, without doing it."""
-    scope = _scope(context, request.where)
-    width, choice = _chosen(context, request, scope)
-    return _plan(context, request, scope, width, choice)
+    return Origin(context, _plan_run(context, request)).plan()
 
 
 # --- the steps -------------------------------------------------------------------------------
@@ -133,8 +141,9 @@ def _scope(context: Context, where: Filter | None) -> _Scope:
     return _Scope(len(slots), None, slots, perf_counter_ns() - started)
 
 
-def _chosen(context: Context, request: Request, scope: _Scope) -> tuple[int, Choice]:
-    """Width and plan, remembered by the view: they depend on counts alone."""
+def _plan_run(context: Context, request: Request) -> Run:
+    """Scope, width and plan; the latter two are remembered by the view, as counts decide them."""
+    scope = _scope(context, request.where)
     known = context.view.choices
     key = (scope.count, request.k, request.recall, request.ef, request.exact)
     found = known.get(key)
@@ -144,7 +153,7 @@ def _chosen(context: Context, request: Request, scope: _Scope) -> tuple[int, Cho
         if len(known) >= MAX_CHOICES:
             known.clear()
         known[key] = found
-    return found
+    return Run(request, scope, *found)
 
 
 def _width(view: View, request: Request, scope: _Scope) -> int:
@@ -177,17 +186,17 @@ def _choose(context: Context, request: Request, scope: _Scope, width: int) -> Ch
     )
 
 
-def _run(
-    context: Context, query: Any, request: Request, scope: _Scope, width: int, choice: Choice
-) -> tuple[Found, int, bool]:
-    view, k = context.view, request.k
-    if choice.strategy == "nothing":
+def _run(context: Context, query: Any, run: Run) -> tuple[Found, int, bool]:
+    view, k, scope, strategy = context.view, run.request.k, run.scope, run.choice.strategy
+    if strategy == "nothing":
         return ([], b""), 0, False
-    if choice.strategy not in ("graph", "filtered graph"):
-        return _scan(context, query, k, scope, choice.strategy == "exact scan"), scope.count, False
+    if strategy not in WALKS:
+        return _scan(context, query, k, scope, strategy == "exact scan"), scope.count, False
     mask = _walk_mask(scope, view)
-    result = view.graph.search(query, k, width, rerank(k), mask, view.slots, choice.budget)
-    return _settle(context, query, request, scope, choice, result)
+    result = view.graph.search(
+        query, k, run.width, rerank(k), mask, view.slots, run.choice.budget
+    )
+    return _settle(context, query, run, result)
 
 
 def _walk_mask(scope: _Scope, view: View) -> bytes | None:
@@ -198,102 +207,139 @@ def _walk_mask(scope: _Scope, view: View) -> bytes | None:
     return mask
 
 
-def _settle(
-    context: Context, query: Any, request: Request, scope: _Scope, choice: Choice, result: Any
-) -> tuple[Found, int, bool]:
+def _settle(context: Context, query: Any, run: Run, result: Any) -> tuple[Found, int, bool]:
     """A walk's result, or a scan where the walk came up short."""
     found, distances, computed, _, exhausted = result
-    if not exhausted and len(found) >= min(request.k, scope.count):
+    scope, k = run.scope, run.request.k
+    if not exhausted and len(found) >= min(k, scope.count):
         return (found, distances), computed, False
-    return _scan(context, query, request.k, scope, exact=False), computed + scope.count, True
+    return _scan(context, query, k, scope, exact=False), computed + scope.count, True
 
 
 def _scan(context: Context, query: Any, k: int, scope: _Scope, exact: bool) -> Found:
     view = context.view
     slots = None if scope.slots is None else np.ascontiguousarray(scope.slots)
-    threads = context.threads if scope.count > 50_000 else 1
+    threads = context.threads if scope.count > ONE_THREAD else 1
     found: Found = view.graph.scan(
-        query, k, slots, mask=scope.mask, n_visible=view.slots, exact=exact, rr=2 * k + 16,
+        query, k, slots, mask=scope.mask, n_visible=view.slots, exact=exact, rr=scan_rerank(k),
         threads=threads,
     )  # fmt: skip
     return found
 
 
+def scan_rerank(k: int) -> int:
+    """How many of a code scan's results are ranked by their stored vectors."""
+    return 2 * k + 16
+
+
 def _hits(
     context: Context,
-    request: Request,
-    scope: _Scope,
-    width: int,
-    choice: Choice,
+    run: Run,
     found: Found,
     computed: int,
     fallback: bool,
     times: tuple[int, int, int],
 ) -> Hits:
     slots, distances = found
-    ids, payloads = rows.read_many(context.txn.get, context.cid, slots)
+    ids, payloads = _rows(context, slots)
+    stored = _vectors(context, slots) if run.request.with_vectors else None
     started, searching, ended = times
-    finished = perf_counter_ns()
-
-    def plan() -> Plan:
-        return _plan(
-            context, request, scope, width, choice, computed, fallback,
-            (ended - searching, finished - started),
-        )  # fmt: skip
-
-    parse = context.parse
-    if request.with_vectors:
-        parse = _with_vectors(context, slots, payloads)
-    return Hits(ids, distances, context.schema.metric, payloads, parse, plan)
+    figures = (
+        computed, ended - searching, perf_counter_ns() - started, fallback, run.scope.filter_ns,
+    )  # fmt: skip
+    return Hits(ids, distances, payloads, figures, Origin(context, run, stored))
 
 
-def _with_vectors(context: Context, slots: list[int], payloads: list[bytes]) -> Any:
-    from vecdb.storage import vectors
+def _rows(context: Context, slots: list[int]) -> tuple[list[Id], list[bytes]]:
+    """Ids and payloads, straight from the map where that is possible and finds nothing wrong."""
+    if context.snapshot is not None:
+        rids = np.array(slots, np.uint32)
+        found: tuple[list[Id], list[bytes]] | None = context.snapshot.tree.rows(context.cid, rids)
+        if found is not None:
+            return found
+    return rows.read_many(context.txn.get, context.cid, slots)
 
+
+def _vectors(context: Context, slots: list[int]) -> Any:
     schema = context.schema
-    stored = vectors.read(
-        context.txn, context.cid, np.array(slots, np.uint32), schema.dim, schema.dtype
-    )
-    by_payload = {id(payload): vector for payload, vector in zip(payloads, stored, strict=True)}
+    wanted = np.array(slots, np.uint32)
+    return vectors.read(context.txn, context.cid, wanted, schema.dim, schema.dtype)
 
-    def parse(payload: bytes) -> Record:
-        record = context.parse(payload)
-        record.vector = by_payload[id(payload)]
+
+def _prepare(context: Context, run: Run) -> Any:
+    """The search as one object that needs nothing but the query, for this commit."""
+    snapshot, scope, request, view = context.snapshot, run.scope, run.request, context.view
+    strategy = run.choice.strategy
+    if snapshot is None or request.with_vectors or strategy == "nothing":
+        return None
+    scans = strategy not in WALKS
+    if scans and scope.count > ONE_THREAD:
+        return None
+    k, exact = request.k, strategy == "exact scan"
+    return _core.Prepared(
+        view.graph, snapshot.tree, snapshot.shared, snapshot.begin, META_KEY, snapshot.record,
+        context.cid, Hits, Origin(context._replace(txn=None, matches=None), run), k,
+        min(k, scope.count),
+        ef=0 if scans else run.width,
+        rr=scan_rerank(k) if scans else rerank(k),
+        mask=scope.mask if scans else _walk_mask(scope, view),
+        n_visible=view.slots,
+        budget=run.choice.budget,
+        scans=scans,
+        slots=np.ascontiguousarray(scope.slots) if scans and scope.slots is not None else None,
+        exact=exact,
+        no_zero=context.schema.metric == "cosine",
+    )  # fmt: skip
+
+
+class Origin:
+    """What hits know of their search: decodes their rows, describes the run (types.Source)."""
+
+    __slots__ = ("_context", "_run", "_stored", "metric")
+
+    def __init__(self, context: Context, run: Run, stored: Any = None) -> None:
+        self._context = context
+        self._run = run
+        self._stored = stored
+        self.metric = context.schema.metric
+
+    def record(self, at: int, payload: bytes) -> Record:
+        """The row of hit `at`."""
+        record = self._context.parse(payload)
+        if self._stored is not None:
+            record.vector = self._stored[at]
         return record
 
-    return parse
-
-
-def _plan(
-    context: Context,
-    request: Request,
-    scope: _Scope,
-    width: int,
-    choice: Choice,
-    computed: int = 0,
-    fallback: bool = False,
-    times: tuple[int, int] = (0, 0),
-) -> Plan:
-    walks = choice.strategy in ("graph", "filtered graph")
-    effort = context.view.effort
-    recall = 1.0
-    if walks and not fallback:
-        share = _share(scope.count, context.view.state.ranked)
-        recall = effort.expected(width, request.k, share) if effort else request.recall
-    return Plan(
-        collection=context.name,
-        strategy=choice.strategy,
-        k=request.k,
-        matches=scope.count,
-        rows=context.view.state.live,
-        ef=min(width, WIDEST) if walks else 0,
-        recall=recall,
-        filter=None if request.where is None else repr(request.where),
-        distances=computed,
-        fallback=fallback,
-        filter_us=scope.filter_ns / 1000,
-        search_us=times[0] / 1000,
-        total_us=times[1] / 1000,
-        rejected=choice.rejected,
-        estimated_us=choice.estimated_us,
-    )
+    def plan(
+        self,
+        computed: int = 0,
+        search_ns: int = 0,
+        total_ns: int = 0,
+        fallback: bool = False,
+        filter_ns: int = 0,
+    ) -> Plan:
+        """What ran, or would."""
+        request, scope, width, choice = self._run
+        view = self._context.view
+        walks = choice.strategy in WALKS
+        recall = 1.0
+        if walks and not fallback:
+            share, effort = _share(scope.count, view.state.ranked), view.effort
+            recall = effort.expected(width, request.k, share) if effort else request.recall
+        return Plan(
+            collection=self._context.name,
+            strategy=choice.strategy,
+            k=request.k,
+            matches=scope.count,
+            rows=view.state.live,
+            ef=min(width, WIDEST) if walks else 0,
+            recall=recall,
+            filter=None if request.where is None else repr(request.where),
+            distances=computed,
+            fallback=bool(fallback),
+            filter_us=filter_ns / 1000,
+            search_us=search_ns / 1000,
+            total_us=total_ns / 1000,
+            rejected=choice.rejected,
+            estimated_us=choice.estimated_us,
+        )

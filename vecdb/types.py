@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, overload
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,6 +131,15 @@ class Hit:
         return f"Hit(id={self.id!r}, score={self.score:.4f}, distance={self.distance:.4f})"
 
 
+class Source(Protocol):
+    """Where hits come from: what decodes their rows and tells how they were found."""
+
+    @property
+    def metric(self) -> str: ...
+    def record(self, at: int, payload: bytes) -> Record: ...
+    def plan(self, *figures: int) -> Plan: ...
+
+
 class Hits(Sequence[Hit]):
     """The results of one search, best first: a sequence of `Hit`.
 
@@ -138,24 +147,23 @@ class Hits(Sequence[Hit]):
     Rows are decoded when touched; ids, distances and scores need no decoding of metadata.
     """
 
-    __slots__ = ("_distances", "_ids", "_metric", "_parse", "_plan", "_raw", "_records")
+    __slots__ = ("_distances", "_figures", "_hits", "_ids", "_payloads", "_plan", "_source")
 
     def __init__(
         self,
         ids: list[Id],
         distances: bytes,
-        metric: str,
-        raw: list[bytes],
-        parse: Callable[[bytes], Record],
-        plan: Callable[[], Plan] | Plan,
+        payloads: list[bytes],
+        figures: tuple[int, ...],
+        source: Source,
     ) -> None:
         self._ids = ids
         self._distances: bytes | npt.NDArray[np.float32] = distances
-        self._metric = metric
-        self._raw = raw
-        self._parse = parse
-        self._plan = plan
-        self._records: dict[int, Hit] = {}
+        self._payloads = payloads
+        self._figures = figures
+        self._source = source
+        self._plan: Plan | None = None
+        self._hits: dict[int, Hit] | None = None
 
     @property
     def ids(self) -> list[Id]:
@@ -175,13 +183,13 @@ class Hits(Sequence[Hit]):
     @property
     def scores(self) -> npt.NDArray[np.float32]:
         """Scores, descending: float32 of shape (k,)."""
-        return score_of(self._metric, self.distances)
+        return score_of(self._source.metric, self.distances)
 
     @property
     def plan(self) -> Plan:
         """What ran: strategy, counts, times, estimated recall."""
-        if not isinstance(self._plan, Plan):
-            self._plan = self._plan()
+        if self._plan is None:
+            self._plan = self._source.plan(*self._figures)
         return self._plan
 
     def __len__(self) -> int:
@@ -197,11 +205,13 @@ class Hits(Sequence[Hit]):
         at = index + len(self) if index < 0 else index
         if not 0 <= at < len(self):
             raise IndexError(f"hit {index} of {len(self)}")
-        hit = self._records.get(at)
+        if self._hits is None:
+            self._hits = {}
+        hit = self._hits.get(at)
         if hit is None:
-            distance = float(self.distances[at])
-            hit = Hit(self._parse(self._raw[at]), distance, float(self.scores[at]))
-            self._records[at] = hit
+            record = self._source.record(at, self._payloads[at])
+            hit = Hit(record, float(self.distances[at]), float(self.scores[at]))
+            self._hits[at] = hit
         return hit
 
     def __iter__(self) -> Iterator[Hit]:

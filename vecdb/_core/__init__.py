@@ -2,6 +2,8 @@
 
 from vecdb._core._core import (
     Graph,
+    Prepared,
+    Tree,
     Writer,
     after_fork,
     available_isas,
@@ -19,6 +21,8 @@ from vecdb._core._core import (
 
 __all__ = [
     "Graph",
+    "Prepared",
+    "Tree",
     "Writer",
     "after_fork",
     "available_isas",

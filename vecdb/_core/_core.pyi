@@ -133,3 +133,36 @@ class Writer:
     def changes(self) -> bytes: ...
     def chunk(self, layer: int, i: int) -> bytes: ...
     def rollback(self) -> None: ...
+
+class Tree:
+    def __init__(self, base: int, page_bytes: int, file_bytes: int, last: Any) -> None: ...
+    def get(self, key: bytes) -> bytes | None: ...
+    def rows(self, cid: int, rids: Any) -> tuple[list[Any], list[bytes]] | None: ...
+
+class Prepared:
+    def __init__(
+        self,
+        graph: Graph,
+        tree: Tree,
+        env: Any,
+        begin: Any,
+        meta_key: bytes,
+        record: bytes,
+        cid: int,
+        hits: Callable[..., Any],
+        source: Any,
+        k: int,
+        least: int,
+        ef: int = 0,
+        rr: int = 0,
+        mask: bytes | None = None,
+        n_visible: int = -1,
+        budget: int = 0,
+        scans: bool = False,
+        slots: Any = None,
+        exact: bool = True,
+        no_zero: bool = False,
+    ) -> None: ...
+    @property
+    def held_bytes(self) -> int: ...
+    def answer(self, query: Any) -> Any: ...

@@ -37,6 +37,8 @@ from vecdb.storage.schema import Schema
 from vecdb.storage.state import State
 
 CACHED_FILTERS = 64
+MAX_READY = 64
+READY_BYTES = 16 << 20
 TRIM_ABOVE = 4096  # touched rows in memory: trimming costs as much as what is left
 
 
@@ -55,6 +57,8 @@ class Follower:
         self._view: View | None = None
         self._unattached = False
         self._filters: dict[tuple[int, Filter], BitMap] = {}
+        self._ready: dict[Any, Any] = {}
+        self._ready_bytes = 0
 
     def at(self, txn: Any, commit: int) -> View:
         """The view of a transaction's commit."""
@@ -68,14 +72,16 @@ class Follower:
             return view
         with self.lock:
             if self._epoch != self._epoch_now():
-                self._view = None
+                self._show(None)
                 self._epoch = self._epoch_now()
                 self.attributes = attributes.AttributeImage(self.cid)
             view = self._view
             if view is None:
-                view = self._view = self._load(txn, commit)
+                view = self._load(txn, commit)
+                self._show(view)
             elif view.commit < commit:
-                view = self._view = self._follow(txn, commit, view)
+                view = self._follow(txn, commit, view)
+                self._show(view)
             elif view.commit > commit:
                 return self._past(txn, commit, view)
             if self._unattached:
@@ -126,7 +132,7 @@ class Follower:
                 self._filters.clear()
             if links is not None:
                 view.graph.apply(links)
-            self._view = self._after(view, commit, new, part, effort, view.names)
+            self._show(self._after(view, commit, new, part, effort, view.names))
             self._unattached = True
 
     def newest(self) -> View | None:
@@ -136,8 +142,31 @@ class Follower:
     def forget(self) -> None:
         """Drop what is in memory: the next search loads it from the file."""
         with self.lock:
-            self._view = None
+            self._show(None)
             self._filters.clear()
+
+    # --- searches made ready --------------------------------------------------------------
+
+    def ready(self, key: Any) -> Any:
+        """The search that was kept under a key for the newest view, None where there is none."""
+        return self._ready.get(key)
+
+    def keep_ready(self, key: Any, view: View, search: Any, held_bytes: int) -> None:
+        """Keep a search for as long as its view is the newest one, within READY_BYTES.
+
+        One that is kept too late is no danger: it looks whether its commit is still the last.
+        """
+        if view is not self._view:
+            return
+        self._ready_bytes += held_bytes
+        if len(self._ready) >= MAX_READY or self._ready_bytes > READY_BYTES:
+            self._ready, self._ready_bytes = {}, held_bytes
+        self._ready[key] = search
+
+    def _show(self, view: View | None) -> None:
+        """Make a view the newest one."""
+        self._view = view
+        self._ready, self._ready_bytes = {}, 0
 
     # --- following -----------------------------------------------------------------------
 

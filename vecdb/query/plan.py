@@ -67,7 +67,6 @@ def choose(q: Question) -> Choice:
     code_us = scan_us(q.matches, CODE_NS, CODE_BYTE_NS, q.code_bytes) + exact_us * (
         2 * q.k / q.matches
     )
-    share = q.matches / q.ranked
     walk_us = walk_cost_us(q)
     walk: Strategy = "graph" if q.matches == q.ranked else "filtered graph"
     costs: dict[Strategy, float] = {"exact scan": exact_us, "code scan": code_us}

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from vecdb.errors import ReadOnly, VecdbError
 from vecdb.options import Durability, Mode, Verify
-from vecdb.storage import copies, engine, place, writing
+from vecdb.storage import copies, engine, place, tree, writing
 from vecdb.storage.engine import LMDB_ERRORS
 from vecdb.storage.keys import META_KEY
 from vecdb.storage.meta import Meta
@@ -35,6 +35,7 @@ from vecdb.storage.writing import WriteTxn
 
 if TYPE_CHECKING:
     from vecdb.storage.engine import Txn
+    from vecdb.storage.tree import Snapshot
 
 __all__ = ["LMDB_ERRORS", "Env", "WriteTxn"]
 
@@ -102,6 +103,10 @@ class Env:
         if record is not None and bytes(record) == seen[0]:
             return seen[1]
         return self._was.decode(record)
+
+    def snapshot(self, txn: Txn) -> Snapshot | None:
+        """Return what reads a read transaction's commit without the engine, if anything can."""
+        return tree.at(self._was, txn)
 
     # --- writing -------------------------------------------------------------------------
 

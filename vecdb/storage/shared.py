@@ -43,6 +43,7 @@ from vecdb.storage.process import keep_forever
 
 if TYPE_CHECKING:
     from vecdb.storage.engine import Engine, Txn
+    from vecdb.storage.tree import Snapshot
 
 PATIENCE = 5.0  # seconds that closing and renewing wait for this process's own readers
 NAP = 0.0005
@@ -85,6 +86,8 @@ class Shared:
         self.wrote = False  # since the last clean mark
         self.unsynced = False  # commits of durability "none" since the last sync
         self.seen: tuple[bytes, Meta] = (b"", NOTHING)
+        self.base: tuple[int, int] | None = None  # (epoch, address of the map), for tree.py
+        self.snapshot: Snapshot | None = None  # the last one that tree.py found
         self.queue = WriteQueue()
         self.lock = threading.RLock()  # held while the environment is renewed
         self.sidecar: Sidecar | None = None
