@@ -27,7 +27,7 @@ from workloads.machine import facts
 from workloads.process import Worker
 
 RESULTS = Path(__file__).resolve().parent / "results"
-EFS = [10, 12, 16, 20, 26, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 320, 400, 512, 640, 800]
+EFS = [4, 6, 8, 10, 12, 16, 20, 26, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 320, 400, 512, 640, 800]
 ENOUGH = 0.994  # a sweep ends at the first effort that reaches this recall
 TARGETS = (0.95, 0.99)
 BASELINE = "hnswlib"

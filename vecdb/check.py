@@ -144,7 +144,8 @@ class _Check:
             yield _problem(error, "S1", self.name)
             return
         yield from self._state(now)
-        live, found_rows = BitMap(), {}
+        live = BitMap()
+        found_rows: dict[int, Row] = {}
         for problem in self._rows(now, live, found_rows):
             yield problem
         yield from self._ids(live, found_rows)

@@ -20,6 +20,7 @@ import numpy as np
 from vecdb import execute
 from vecdb.errors import AlreadyExists, EncoderMismatch, InvalidArgument, NotFound
 from vecdb.execute import Context, Request
+from vecdb.index.effort import WIDEST
 from vecdb.index.writing import NewRow, Writing
 from vecdb.ingest import given_ids, given_metadata, given_texts, given_vectors, new_ids
 from vecdb.query.filter import Filter, as_filter
@@ -193,10 +194,10 @@ class Collection:
             return 0
         deleted = 0
         with self._db._writing(cid) as writing:
-            for _, key in dict((k, (i, k)) for i, k in known).values():
-                rid = rows.rid_of(writing.txn, key)
-                if rid is not None:
-                    writing.remove(key, rid, rows.get(writing.txn, cid, rid))
+            for key in {key: None for _, key in known}:
+                found = rows.rid_of(writing.txn, key)
+                if found is not None:
+                    writing.remove(key, found, rows.get(writing.txn, cid, found))
                     deleted += 1
         return deleted
 
@@ -216,8 +217,8 @@ class Collection:
 
     # --- reading -------------------------------------------------------------------------
 
-    @overload
-    def get(self, ids: Id) -> Record | None: ...
+    @overload  # a str is a Sequence[str] to the type checker
+    def get(self, ids: Id) -> Record | None: ...  # type: ignore[overload-overlap]
     @overload
     def get(self, ids: Sequence[Id]) -> list[Record | None]: ...
     def get(self, ids: Any) -> Record | None | list[Record | None]:
@@ -618,7 +619,7 @@ class Collection:
         """Up to PAGE_ROWS records from a key of the id map on, and where to go on (b"": the end)."""
         page: list[Record] = []
         with self._db._reading(self._cid) as (txn, _):
-            found = []
+            found: list[bytes] = []
             cursor = txn.cursor()
             more = cursor.set_range(start)
             while more and len(found) < PAGE_ROWS:
@@ -682,9 +683,9 @@ def _checked_request(
     if not isinstance(k, int | np.integer) or isinstance(k, bool) or not 1 <= k <= MAX_K:
         _refuse(f"k={k!r:.40}: give an int from 1 to {MAX_K:,}")
     if ef is not None and (
-        not isinstance(ef, int | np.integer) or isinstance(ef, bool) or not 1 <= ef <= execute.WIDEST
+        not isinstance(ef, int | np.integer) or isinstance(ef, bool) or not 1 <= ef <= WIDEST
     ):
-        _refuse(f"ef={ef!r:.40}: give an int from 1 to {execute.WIDEST:,}")
+        _refuse(f"ef={ef!r:.40}: give an int from 1 to {WIDEST:,}")
     if isinstance(recall, bool) or not isinstance(recall, int | float) or not 0 < recall <= 1:
         _refuse(f"recall={recall!r:.40}: give a number above 0 and at most 1")
     return Request(

@@ -360,13 +360,13 @@ class Database:
             for found, schema in batch.catalog.values():
                 if found == cid:
                     return schema
-        schema = self._schemas.get(cid)
-        if schema is None:
+        known = self._schemas.get(cid)
+        if known is None:
             self._current_catalog()
-            schema = self._schemas.get(cid)
-        if schema is None:
+            known = self._schemas.get(cid)
+        if known is None:
             raise NotFound("the collection of this handle was dropped")
-        return schema
+        return known
 
     def _follower(self, cid: int) -> Follower:
         found = self._followers.get(cid)

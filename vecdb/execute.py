@@ -67,7 +67,7 @@ class Context(NamedTuple):
 class _Scope(NamedTuple):
     """The rows that a search may return."""
 
-    count: int
+    matching: int
     mask: bytes | None
     slots: Any  # uint32 array of the matches under a filter, else None
     filter_ns: int
@@ -145,7 +145,7 @@ def _plan_run(context: Context, request: Request) -> Run:
     """Scope, width and plan; the latter two are remembered by the view, as counts decide them."""
     scope = _scope(context, request.where)
     known = context.view.choices
-    key = (scope.count, request.k, request.recall, request.ef, request.exact)
+    key = (scope.matching, request.k, request.recall, request.ef, request.exact)
     found = known.get(key)
     if found is None:
         width = _width(context.view, request, scope)
@@ -162,7 +162,7 @@ def _width(view: View, request: Request, scope: _Scope) -> int:
     if view.effort is None:
         return max(DEFAULT_WIDTH, 2 * request.k)
     ranked = view.state.ranked
-    return view.effort.width(request.recall, request.k, ranked, _share(scope.count, ranked))
+    return view.effort.width(request.recall, request.k, ranked, _share(scope.matching, ranked))
 
 
 def _share(count: int, ranked: int) -> float:
@@ -174,14 +174,14 @@ def _choose(context: Context, request: Request, scope: _Scope, width: int) -> Ch
     return choose(
         Question(
             request.k,
-            scope.count,
+            scope.matching,
             ranked,
             width,
             -(-schema.dim // 64) * 64,
             stride(schema.dim, schema.dtype),
             request.exact or (request.ef is None and request.recall >= 1),
             request.ef is not None or effort is not None,
-            effort.cost(width, _share(scope.count, ranked)) if effort else None,
+            effort.cost(width, _share(scope.matching, ranked)) if effort else None,
         )
     )
 
@@ -191,7 +191,7 @@ def _run(context: Context, query: Any, run: Run) -> tuple[Found, int, bool]:
     if strategy == "nothing":
         return ([], b""), 0, False
     if strategy not in WALKS:
-        return _scan(context, query, k, scope, strategy == "exact scan"), scope.count, False
+        return _scan(context, query, k, scope, strategy == "exact scan"), scope.matching, False
     mask = _walk_mask(scope, view)
     result = view.graph.search(
         query, k, run.width, rerank(k), mask, view.slots, run.choice.budget
@@ -211,15 +211,15 @@ def _settle(context: Context, query: Any, run: Run, result: Any) -> tuple[Found,
     """A walk's result, or a scan where the walk came up short."""
     found, distances, computed, _, exhausted = result
     scope, k = run.scope, run.request.k
-    if not exhausted and len(found) >= min(k, scope.count):
+    if not exhausted and len(found) >= min(k, scope.matching):
         return (found, distances), computed, False
-    return _scan(context, query, k, scope, exact=False), computed + scope.count, True
+    return _scan(context, query, k, scope, exact=False), computed + scope.matching, True
 
 
 def _scan(context: Context, query: Any, k: int, scope: _Scope, exact: bool) -> Found:
     view = context.view
     slots = None if scope.slots is None else np.ascontiguousarray(scope.slots)
-    threads = context.threads if scope.count > ONE_THREAD else 1
+    threads = context.threads if scope.matching > ONE_THREAD else 1
     found: Found = view.graph.scan(
         query, k, slots, mask=scope.mask, n_visible=view.slots, exact=exact, rr=scan_rerank(k),
         threads=threads,
@@ -273,13 +273,13 @@ def _prepare(context: Context, run: Run) -> Any:
     if snapshot is None or request.with_vectors or strategy == "nothing":
         return None
     scans = strategy not in WALKS
-    if scans and scope.count > ONE_THREAD:
+    if scans and scope.matching > ONE_THREAD:
         return None
     k, exact = request.k, strategy == "exact scan"
     return _core.Prepared(
         view.graph, snapshot.tree, snapshot.shared, snapshot.begin, META_KEY, snapshot.record,
         context.cid, Hits, Origin(context._replace(txn=None, matches=None), run), k,
-        min(k, scope.count),
+        min(k, scope.matching),
         ef=0 if scans else run.width,
         rr=scan_rerank(k) if scans else rerank(k),
         mask=scope.mask if scans else _walk_mask(scope, view),
@@ -296,6 +296,8 @@ class Origin:
     """What hits know of their search: decodes their rows, describes the run (types.Source)."""
 
     __slots__ = ("_context", "_run", "_stored", "metric")
+
+    metric: str
 
     def __init__(self, context: Context, run: Run, stored: Any = None) -> None:
         self._context = context
@@ -324,13 +326,13 @@ class Origin:
         walks = choice.strategy in WALKS
         recall = 1.0
         if walks and not fallback:
-            share, effort = _share(scope.count, view.state.ranked), view.effort
+            share, effort = _share(scope.matching, view.state.ranked), view.effort
             recall = effort.expected(width, request.k, share) if effort else request.recall
         return Plan(
             collection=self._context.name,
             strategy=choice.strategy,
             k=request.k,
-            matches=scope.count,
+            matches=scope.matching,
             rows=view.state.live,
             ef=min(width, WIDEST) if walks else 0,
             recall=recall,

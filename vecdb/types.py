@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast, overload
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,10 +134,11 @@ class Hit:
 class Source(Protocol):
     """Where hits come from: what decodes their rows and tells how they were found."""
 
-    @property
-    def metric(self) -> str: ...
+    metric: str
+
     def record(self, at: int, payload: bytes) -> Record: ...
-    def plan(self, *figures: int) -> Plan: ...
+    @property
+    def plan(self) -> Callable[..., Plan]: ...  # takes the hits' figures
 
 
 class Hits(Sequence[Hit]):
@@ -233,7 +234,7 @@ def score_of(metric: str, distances: npt.NDArray[np.float32]) -> npt.NDArray[np.
         return 1 - distances
     if metric == "dot":
         return -distances
-    return 1 / (1 + distances)
+    return cast("npt.NDArray[np.float32]", 1 / (1 + distances))
 
 
 @dataclass(frozen=True, slots=True)

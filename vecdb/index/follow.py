@@ -29,7 +29,7 @@ from vecdb.index import attributes
 from vecdb.index.changes import decode_changes
 from vecdb.index.effort import Effort
 from vecdb.index.tail import Tail
-from vecdb.index.view import View, mask_of, next_mask
+from vecdb.index.view import View, live_mask, next_mask
 from vecdb.query.filter import Filter
 from vecdb.storage import codec, keys, log, rows, state, vectors
 from vecdb.storage.log import RowsPart
@@ -252,11 +252,8 @@ class Follower:
                 live.difference_update(BitMap(change.died))
                 if change.attributes is not None:
                     tail.advance(at, decode_changes(change.attributes))
-        mask = mask_of(live, now.slots)
-        if _core.mask_count(mask) == now.slots:
-            mask = None
         return View(
-            commit, now, graph, live, mask, tail,
+            commit, now, graph, live, live_mask(live, now.slots), tail,
             read_names(txn, self.cid), read_effort(txn, self.cid),
         )  # fmt: skip
 

@@ -58,6 +58,12 @@ def slots_of(rids: BitMap, slots: int) -> Any:
     return found[: np.searchsorted(found, min(slots, PLAIN))]
 
 
+def live_mask(live: BitMap, slots: int) -> bytes | None:
+    """The bit set of the live slots; None while every slot is live."""
+    mask = mask_of(live, slots)
+    return None if _core.mask_count(mask) == slots else mask
+
+
 def mask_of(rids: BitMap, slots: int) -> bytes:
     """The bit set of those rids that are slots."""
     return _core.mask_of(np.ascontiguousarray(slots_of(rids, slots)), slots)

@@ -28,7 +28,7 @@ from vecdb import _core
 from vecdb.index import attributes, effort, measure
 from vecdb.index.changes import RowChange, encode_changes, state_of
 from vecdb.index.follow import CHUNK_HEADER, Follower, write_effort, write_names
-from vecdb.index.view import View, mask_of
+from vecdb.index.view import View, live_mask
 from vecdb.query.filter import Filter
 from vecdb.storage import codec, keys, log, rows, state, vectors
 from vecdb.storage.log import RowsPart
@@ -193,10 +193,7 @@ class Writing:
         if self._view is None:
             tail = self.base.tail.copy()
             tail.advance(self.commit, self._changes())
-            slots = self.state.slots
-            mask: bytes | None = mask_of(self.live, slots)
-            if _core.mask_count(mask) == slots:
-                mask = None
+            mask = live_mask(self.live, self.state.slots)
             self._view = View(
                 self.commit, self.state, self._graph or self.base.graph, self.live, mask,
                 tail, self.names, self.base.effort,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SUBHEADER: Final = struct.Struct("<IIIHH20x")  # first slot, count, dim, dtype code, zero, padding
 DATA_OFFSET: Final = 12 + SUBHEADER.size  # from the start of the record to the first vector
-DTYPES: Final = {"f32": np.dtype("<f4"), "f16": np.dtype("<f2")}
+DTYPES: Final[dict[str, np.dtype[Any]]] = {"f32": np.dtype("<f4"), "f16": np.dtype("<f2")}
 _DTYPE_CODES: Final = {"f32": 1, "f16": 2}
 _BLOCK_BYTES = 128 << 10  # a block is at most this large, and at most 1,024 rows
 
