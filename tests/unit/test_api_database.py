@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -367,3 +369,33 @@ def test_optimize_changes_no_answer(db: vecdb.Database) -> None:
 
 def test_versions_are_told() -> None:
     assert vecdb.__version__ and isinstance(vecdb.FORMAT_VERSION, int)
+
+
+@pytest.mark.parametrize("immutable", [False, True])
+def test_closing_waits_for_searches_of_other_threads(tmp_path: Path, immutable: bool) -> None:
+    """The map goes away with the last handle: under a search that would end the process."""
+    path = tmp_path / "a.vecdb"
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((6000, 32)).astype(np.float32)
+    with vecdb.open(path) as db:
+        db.create_collection("c", dim=32).add(list(range(6000)), vectors)
+    script = (
+        "import sys, threading, time, numpy as np, vecdb\n"
+        "q = np.random.default_rng(1).standard_normal((20, 32)).astype(np.float32)\n"
+        "def run(c):\n"
+        "    try:\n"
+        "        while True:\n"
+        "            for x in q: c.search(x); c.search(x, exact=True)\n"
+        "    except vecdb.errors.Closed: pass\n"
+        "for _ in range(25):\n"
+        "    db = vecdb.open(sys.argv[1], mode='r', immutable=sys.argv[2] == 'True')\n"
+        "    threads = [threading.Thread(target=run, args=(db['c'],)) for _ in range(3)]\n"
+        "    for t in threads: t.start()\n"
+        "    time.sleep(0.02); db.close()\n"
+        "    for t in threads: t.join()\n"
+        "print('sound')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path), str(immutable)], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "sound\n"), done.stderr

@@ -32,7 +32,7 @@ static const u32 NO_SLOT = 0xFFFFFFFFu;
 static const u32 SEG_SHIFT = 16;  // arrays grow by segments of 65,536 rows that never move
 static const u32 SEG_MASK = 0xFFFFu;
 static const u32 ENTRY_SHIFT = 5;   // every 32nd slot is also a node of the entry layer
-static const u32 ENTRY_SCAN = 60;   // entry nodes compared before the walk of that layer
+static const u32 ENTRY_SCAN = 32;   // entry nodes compared before the walk of that layer
 static const u32 MAX_ROW = 512;     // links a row, at most (M = 256)
 static const u32 OV_SHIFT = 10;     // overlay rows are kept in chunks of 1,024
 

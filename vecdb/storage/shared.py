@@ -17,8 +17,8 @@ Invariants:
       caches and transactions;
   V3  LMDB's errors leave translated, and a failed transaction leaves no lock behind.
 
-Rejected: counting readers in Python (a lock on the path of every search; LMDB's table
-knows), and closing under live readers (py-lmdb would end them, and buffers that they gave
+Rejected: counting readers in Python wherever LMDB's table knows them (counted.py does it where
+there is no table), and closing under live readers (py-lmdb would end them, and buffers that they gave
 out would dangle).
 """
 
@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 from vecdb.errors import Busy, Closed, InvalidArgument, NotFound, ReadOnly, VecdbError
 from vecdb.options import Durability, Mode, Verify
 from vecdb.storage import engine, meta, opening, place, translate
+from vecdb.storage.counted import Account
 from vecdb.storage.engine import LMDB_ERRORS, end, readers
 from vecdb.storage.keys import META_KEY
 from vecdb.storage.locks import Sidecar, WriteQueue
@@ -94,6 +95,7 @@ class Shared:
         self.fd = -1  # the data file, for looking at raw bytes and telling files apart
         self.map_size = 0
         self.lmdb: Any = None
+        self.account: Account | None = None  # of an immutable file, which has no reader table
         self.begin: Any = gone
 
     # --- opening and closing -------------------------------------------------------------
@@ -126,7 +128,7 @@ class Shared:
                 f"{self.name} was opened when it could only be read; close that first"
             )
         if self.handles == 0:  # closed, but readers had not ended
-            self.begin = self.lmdb.begin if self.lmdb is not None else stale
+            self.begin = self._entrance() if self.lmdb is not None else stale
         return self
 
     def settle(self, mode: Mode, verify: Verify, timeout: float) -> None:
@@ -165,7 +167,15 @@ class Shared:
             return
         self.lmdb, self.map_size = self.opened()
         self.fd = os.open(self.place.data, os.O_RDONLY | os.O_CLOEXEC)
-        self.begin = self.lmdb.begin
+        self.begin = self._entrance()
+
+    def _entrance(self) -> Any:
+        """What begins transactions of the environment that is open."""
+        if not self.immutable:
+            return self.lmdb.begin
+        if self.account is None:
+            self.account = Account(self.lmdb)
+        return self.account.begin
 
     def close(self, patience: float) -> bool:
         """Mark the file as cleanly closed and close it when this process's readers have ended.
@@ -184,7 +194,7 @@ class Shared:
         self.begin = gone
         if self.lmdb is not None:
             self.lmdb.close()
-            self.lmdb = None
+            self.lmdb = self.account = None
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -285,17 +295,20 @@ class Shared:
     def readers_ended(self, patience: float) -> bool:
         """Wait for the readers of this process; `begin` must have been taken away before."""
         end = time.monotonic() + patience
-        while not self.immutable:
+        while True:
             try:
-                own = [id for pid, id in readers(self.lmdb) if pid == os.getpid()]
+                if not self._own_readers():
+                    return True
             except (ValueError, *LMDB_ERRORS):
                 return False
-            if not own:
-                return True
             if time.monotonic() >= end:
                 return False
             time.sleep(NAP)
-        return True
+
+    def _own_readers(self) -> int:
+        if self.immutable:
+            return 0 if self.account is None else len(self.account)
+        return sum(pid == os.getpid() for pid, _ in readers(self.lmdb))
 
     def renew(self) -> None:
         """Close the engine and open it again: after a failed write, or with a larger map."""
@@ -318,7 +331,7 @@ class Shared:
                     owner_pid=os.getpid(),
                 )
             self.lmdb.close()
-            self.lmdb = None
+            self.lmdb = self.account = None
             try:
                 yield
             finally:
@@ -358,7 +371,7 @@ class Shared:
         self.lmdb, self.map_size = self.opened()
         self.epoch += 1
         self.seen = (b"", NOTHING)
-        self.begin = self.lmdb.begin
+        self.begin = self._entrance()
 
     def same_file(self) -> bool:
         try:
@@ -371,7 +384,7 @@ class Shared:
         """In a child, inside fork(): give up what belongs to the parent, ending nothing."""
         if self.lmdb is not None:
             keep_forever(self.lmdb)
-            self.lmdb = None
+            self.lmdb = self.account = None
             self.begin = stale
         if self.sidecar is not None:
             self.sidecar.abandon()
