@@ -1,4 +1,4 @@
-"""Measure vecdb beside its peers: `python benchmarks/run.py ingest | search | open`.
+"""Measure vecdb beside its peers: `python benchmarks/run.py ingest | search | open | follow`.
 
 Each engine runs in its own process. Searches are one query a call on one thread, with the ids
 read; they are swept over `ef`, so that speeds are compared at equal recall. Engines take turns
@@ -31,6 +31,8 @@ EFS = [4, 6, 8, 10, 12, 16, 20, 26, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256,
 ENOUGH = 0.994  # a sweep ends at the first effort that reaches this recall
 TARGETS = (0.95, 0.99)
 BASELINE = "hnswlib"
+FOLLOWED = 2_500  # rows that are added while a reader looks on
+FOLLOWED_COMMIT = 100
 
 
 def main() -> None:
@@ -44,7 +46,8 @@ def main() -> None:
         },
         "data": {},
     }
-    measure = {"ingest": ingest, "search": search, "open": open_}[options.workload]
+    workloads = {"ingest": ingest, "search": search, "open": open_, "follow": follow}
+    measure = workloads[options.workload]
     for name in options.data:
         print(f"== {options.workload}, {name}")
         result["data"][name] = measure(name, options)
@@ -87,6 +90,45 @@ def open_(name: str, options: argparse.Namespace) -> dict[str, Any]:
             f"import {facts_['import_s'] * 1e3:6.1f} ms"
         )
     return {"engines": found}
+
+
+def follow(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds that a reader's first search after a commit of another process takes.
+
+    vecdb alone: no peer has such a thing. Beside it what opening and a first search cost.
+    """
+    import vecdb
+
+    data = datasets.load(name, options.queries, options.limit or None)
+    first = len(data.base) - FOLLOWED
+    looks: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        path = Path(folder) / f"vecdb.{name}"
+        db = stack.enter_context(vecdb.open(path, threads=options.threads))
+        rows = db.create_collection("rows", len(data.base[0]), metric=data.metric)
+
+        def add(start: int, end: int) -> None:
+            metadata = data.metadata[start:end] or None
+            rows.add(list(range(start, end)), data.base[start:end], metadata=metadata)
+
+        for start in range(0, first, 1000):
+            add(start, min(start + 1000, first))
+        opened = []
+        for _ in range(options.rounds):
+            with _worker("vecdb", name, Path(folder), options) as worker:
+                opened.append(worker.order("load"))
+        with _worker("vecdb", name, Path(folder), options) as worker:
+            worker.order("load")
+            for start in range(first, len(data.base), FOLLOWED_COMMIT):
+                add(start, start + FOLLOWED_COMMIT)
+                looks.append(worker.order("look"))
+    open_s = statistics.median(one["load_s"] + one["first_s"] for one in opened)
+    follow_s = statistics.median(one["first_s"] - one["again_s"] for one in looks)
+    print(
+        f"open and first search {open_s * 1e3:.1f} ms; following a commit of {FOLLOWED_COMMIT} "
+        f"{follow_s * 1e3:.2f} ms, {100 * follow_s / open_s:.1f} %"
+    )
+    return {"open_s": open_s, "follow_s": follow_s, "looks": looks, "opened": opened}
 
 
 def search(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -177,7 +219,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("workload", choices=["ingest", "search", "open"])
+    parser.add_argument("workload", choices=["ingest", "search", "open", "follow"])
     choices = ["debian", "fashion", "made"]
     parser.add_argument("--data", nargs="+", choices=choices, default=datasets.names())
     parser.add_argument(
