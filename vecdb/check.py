@@ -6,22 +6,34 @@ invariants are those of the modules that keep them; tests/unit/test_check.py pla
 each.
 
     F1  every record is of a known kind, is framed, and its checksum covers its key
-    M1  no commit number in the file is above the meta record's
-    C1  collection names are unique, and collection numbers below the next one; no orphan records
+    F2  every key is spelled as its kind spells it
+    M1  the meta record can be read, and no commit number in the file is above its own
+    C1  collection names are unique, declarations possible, and collection numbers below the next
+        one; no orphan records
     R1  ids and live rows lead to each other
+    R2  the records that the graph is loaded from pass their checksums
     R3  a row's `changed` is at most the file's commit number
-    R5  a row's metadata can be decoded
+    R4  a row has a vector exactly if its number is a slot's, and its number has been handed out
+    R5  a row's record and its metadata can be decoded
     V1  every full block of vectors is written, and no other
     V2  a block names its place, shape and dtype
     V3  a slot outside a written block has its vector in its row's record
-    S1  the collection's state is readable, and no watermark lies beyond the last commit
+    S1  the collection's state is readable, no watermark lies beyond the last commit, and the last
+        log records that it names are there
     S2  the state's counts are those of the rows
+    L2  log records can be read
     W1  the bitmap of live rows (image and log) names the live rows
     A1  postings and orders (image and tail) say of every row what its metadata says
+    A2  every chunk of a long posting is the one that its leaf names, and no other is there
+    A3  the log's attribute changes can be read
+    E1  the measured effort can be read
     G1  link images and link log can be loaded
     G2  links are in range, without loops, duplicates or gaps
-    G3  every live slot can be reached
+    G3  every live slot is in the graph and can be reached
     G4  this process's graph is the file's, link for link
+
+Where images and log cannot be loaded, what rests on them (W1, A1 against the rows, G2 to G4) is not
+looked at: the damage that is reported comes first.
 """
 
 from __future__ import annotations
@@ -30,6 +42,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pyroaring import BitMap
 
 from vecdb import _core
@@ -39,8 +52,9 @@ from vecdb.index.changes import state_of
 from vecdb.index.follow import Follower
 from vecdb.index.valuekey import KIND_OF_TAG
 from vecdb.index.view import View
-from vecdb.storage import codec, keys, rows, state, vectors
+from vecdb.storage import codec, keys, log, rows, state, vectors
 from vecdb.storage.env import LMDB_ERRORS
+from vecdb.storage.meta import FRAME
 from vecdb.storage.rows import PLAIN, Row
 from vecdb.storage.schema import Schema, read_all
 from vecdb.types import Problem
@@ -49,6 +63,7 @@ if TYPE_CHECKING:
     from vecdb.database import Database
 
 KINDS = frozenset(KIND_OF_TAG.values())
+EMPTY = 0xFFFFFFFF  # an entry that is no link
 LIMIT = 1000  # problems reported of one collection; more of the same tell nothing new
 
 
@@ -69,9 +84,13 @@ def _problems(db: Database, txn: Any) -> Iterator[Problem]:
     try:
         commit = db._env.commit_number(txn)
         next_cid = db._env.meta(txn).next_cid
+    except VecdbError as error:
+        yield Problem("M1", "meta", getattr(error, "detail", "") or str(error))
+        return
+    try:
         catalog = read_all(txn)
     except VecdbError as error:
-        yield _problem(error, "C1", "the catalog")
+        yield _problem(error, "C1", getattr(error, "where", "") or "the catalog")
         return
     yield from _check_catalog(txn, catalog, next_cid)
     for name, (cid, schema) in sorted(catalog.items()):
@@ -92,6 +111,8 @@ def _check_frames(txn: Any) -> Iterator[Problem]:
         key = bytes(cursor.key())
         if key[0] not in keys.KIND_NAMES:
             yield Problem("F1", key.hex(), "a record of an unknown kind")
+        elif not keys.well_formed(key):
+            yield Problem("F2", keys.describe(key), "no key of that kind is spelled like this")
         else:
             try:
                 _core.unseal(key[0], key, cursor.value())
@@ -109,7 +130,7 @@ def _check_catalog(
     more = cursor.first()
     while more:
         key = bytes(cursor.key())
-        if len(key) >= 5 and key[0] != keys.META:
+        if key[0] in keys.KIND_NAMES and key[0] != keys.META and keys.well_formed(key):
             cid = int.from_bytes(key[1:5], "big")
             found[cid] += key[0] == keys.CATALOG
             if cid not in known:
@@ -141,22 +162,22 @@ class _Check:
         try:
             now = state.read(self.txn, self.cid)
         except VecdbError as error:
-            yield _problem(error, "S1", self.name)
+            yield self.problem(error, "S1", self.name)
             return
         yield from self._state(now)
         live = BitMap()
         found_rows: dict[int, Row] = {}
-        for problem in self._rows(now, live, found_rows):
-            yield problem
+        yield from self._rows(now, live, found_rows)
         yield from self._ids(live, found_rows)
         yield from self._blocks(now)
         yield from self._log()
+        yield from self._counts(now, live)
+        yield from self._images()
         try:
             view = self.follower.at(self.txn, self.commit)
         except VecdbError as error:
-            yield _problem(error, "G1", self.name)
+            yield self.problem(error, "G1", self.name)
             return
-        yield from self._counts(now, live)
         yield from self._bitmap(view, live)
         yield from self._attributes(view, live, found_rows)
         yield from self._graph(view, live, mine)
@@ -165,10 +186,21 @@ class _Check:
         """A place inside the collection."""
         return f"{self.name}/{what}"
 
+    def problem(self, error: VecdbError, code: str, where: str) -> Problem:
+        """What an error says, at the place that it names; else the code and place given."""
+        found = _problem(error, code, where)
+        place = getattr(error, "where", "")
+        return Problem(found.code, self.at(place), found.detail) if place else found
+
     def _state(self, now: state.State) -> Iterator[Problem]:
         marks = [now.links_to, now.live_to, now.round_from, now.links_cut, now.rows_cut]
-        if max([*marks, *now.fields_to]) > self.commit:
+        if max([*marks, now.links_last, now.rows_last, *now.fields_to]) > self.commit:
             yield Problem("S1", self.name, "a watermark lies beyond the last commit")
+        last = [(log.LINKS, now.links_last, now.links_to), (log.ROWS, now.rows_last, now.rows_to)]
+        for part, commit, folded in last:
+            if commit > folded and self.txn.get(keys.log(self.cid, commit, part)) is None:
+                where = self.at(keys.describe(keys.log(self.cid, commit, part)))
+                yield Problem("S1", where, "the last log record, not yet folded, is missing")
 
     def _rows(
         self, now: state.State, live: BitMap, found: dict[int, Row]
@@ -181,21 +213,32 @@ class _Check:
             try:
                 row = rows.decode(_core.unseal(keys.ROWS, key, value))
                 codec.unpack_metadata(row.metadata) if row.metadata else None
-            except (ValueError, VecdbError, IndexError) as error:
-                yield Problem("R5", where, str(error))
+                (row.text or b"").decode()
+            except (ValueError, VecdbError) as error:
+                yield Problem("R5", where, getattr(error, "detail", "") or str(error))
                 continue
             if row.changed > self.commit:
                 yield Problem("R3", where, f"changed by commit {row.changed}, after the last one")
+            yield from self._row(now, rid, row, full, size)
             if not row.dead:
                 live.add(rid)
                 found[rid] = row
-            if rid < PLAIN and (row.inline is not None) != (rid >= full):
-                yield Problem("V3", where, "its vector is both or neither in its block and inline")
-            if row.inline is not None and len(row.inline) != size:
-                yield Problem("V3", where, f"its vector has {len(row.inline)} bytes, not {size}")
         for slot in range(full, now.slots):
             if self.txn.get(keys.row(self.cid, slot)) is None:
                 yield Problem("V3", self.at(f"row {slot}"), "the vector of this slot is missing")
+
+    def _row(
+        self, now: state.State, rid: int, row: Row, full: int, size: int
+    ) -> Iterator[Problem]:
+        where = self.at(f"row {rid}")
+        if row.has_vector != (rid < PLAIN):
+            yield Problem("R4", where, "its number is a slot's exactly if it has no vector")
+        if rid >= (now.slots if rid < PLAIN else PLAIN + now.plain):
+            yield Problem("R4", where, "its number has not been handed out yet")
+        if rid < PLAIN and (row.inline is not None) != (rid >= full):
+            yield Problem("V3", where, "its vector is both or neither in its block and inline")
+        if row.inline is not None and len(row.inline) != size:
+            yield Problem("V3", where, f"its vector has {len(row.inline)} bytes, not {size}")
 
     def _ids(self, live: BitMap, found: dict[int, Row]) -> Iterator[Problem]:
         led_to = BitMap()
@@ -226,7 +269,8 @@ class _Check:
             try:
                 vectors.verify_block(key, value, block, count, schema.dim, schema.dtype)
             except VecdbError as error:
-                yield _problem(error, "V2", self.at(f"block {block}"))
+                detail = getattr(error, "detail", "") or str(error)
+                yield Problem("V2", self.at(f"block {block}"), detail)
             if block >= expected:
                 yield Problem("V1", self.at(f"block {block}"), "this block is not full yet")
         for block in range(expected):
@@ -236,7 +280,17 @@ class _Check:
     def _log(self) -> Iterator[Problem]:
         for key, _ in self._scan(keys.LOG):
             if key != keys.state(self.cid) and keys.log_position(key)[0] > self.commit:
-                yield Problem("M1", self.at("log"), "a record lies beyond the last commit")
+                yield Problem("M1", self.at(keys.describe(key)), "it lies beyond the last commit")
+        for key, value in self._scan(keys.LINKS):
+            commit = int.from_bytes(value[FRAME : FRAME + 8], "little")
+            if commit > self.commit:
+                detail = f"of commit {commit}, beyond the last one"
+                yield Problem("M1", self.at(keys.describe(key)), detail)
+
+    def _images(self) -> Iterator[Problem]:
+        """The images in themselves, before they are compared with the rows."""
+        for code, where, detail in self.follower.attributes.problems(self.txn):
+            yield Problem(code, self.at(where), detail)
 
     def _counts(self, now: state.State, live: BitMap) -> Iterator[Problem]:
         ranked = int(live.range_cardinality(0, PLAIN))
@@ -256,7 +310,12 @@ class _Check:
         names = dict(view.names)
         for rid, row in found.items():
             metadata = codec.unpack_metadata(row.metadata) if row.metadata else {}
-            for entry in state_of(metadata, names):
+            try:
+                entries = state_of(metadata, names)
+            except VecdbError as error:
+                yield Problem("R5", self.at(f"row {rid}"), str(error))
+                continue
+            for entry in entries:
                 expected.setdefault(entry, BitMap()).add(rid)
         for fieldid, name in enumerate(names):
             if fieldid >= len(view.names):
@@ -268,7 +327,7 @@ class _Check:
                         "A1", self._field(view, entry[0]), "a posting disagrees with the rows"
                     )
         except VecdbError as error:
-            yield _problem(error, "A1", self.name)
+            yield self.problem(error, "A1", self.name)
             return
         for entry in expected:
             yield Problem("A1", self._field(view, entry[0]), "a posting is missing")
@@ -294,6 +353,9 @@ class _Check:
         lost = BitMap(view.graph.unreachable()) & live
         if lost:
             yield Problem("G3", self.name, f"no walk reaches {_some(lost)}")
+        outside = self._outside(view, live)
+        if outside:
+            yield Problem("G3", self.name, f"the graph has no links of {_some(outside)}")
         if mine is None or mine.commit != view.commit:
             return
         if mine.graph.n_slots != view.graph.n_slots:
@@ -303,7 +365,17 @@ class _Check:
             for layer in (0, 1):
                 for chunk in range(view.graph.n_chunks(layer)):
                     if view.graph.chunk(layer, chunk) != mine.graph.chunk(layer, chunk):
-                        yield Problem("G4", self.at(f"links {layer}/{chunk}"), "differs from memory")
+                        where = self.at(f"links {layer}/{chunk}")
+                        yield Problem("G4", where, "it differs from memory")
+
+    def _outside(self, view: View, live: BitMap) -> BitMap:
+        """Live slots that are not in the graph: the first place of their row is empty."""
+        graph, width, outside = view.graph, 2 * self.schema.M, BitMap()
+        for chunk in range(graph.n_chunks(0)):
+            first_places = np.frombuffer(graph.chunk(0, chunk), "<u4")[::width]
+            empty = np.flatnonzero(first_places == EMPTY) + chunk * graph.chunk_rows
+            outside.update(empty.tolist())
+        return outside & live
 
     def _scan(self, kind: int) -> Iterator[tuple[bytes, Any]]:
         prefix = keys.prefix(kind, self.cid)
@@ -313,12 +385,14 @@ class _Check:
             key = bytes(cursor.key())
             if not key.startswith(prefix):
                 return
-            yield key, cursor.value()
+            if keys.well_formed(key):  # the others are reported already (F2)
+                yield key, cursor.value()
             more = cursor.next()
 
 
 def _problem(error: VecdbError, code: str, where: str) -> Problem:
-    return Problem(getattr(error, "code", "") or code, where, str(error))
+    detail = getattr(error, "detail", "") or str(error)
+    return Problem(getattr(error, "code", "") or code, where, detail)
 
 
 def _some(rids: BitMap) -> str:

@@ -26,6 +26,7 @@ from typing import Any, Final
 
 from pyroaring import BitMap
 
+from vecdb.errors import Corrupt
 from vecdb.index import audit, posting
 from vecdb.index.changes import RowChange, decode_changes, encode_changes, state_of
 from vecdb.index.fold import END, fold
@@ -212,3 +213,5 @@ def _decode(key: bytes, record: Any) -> Leaf:
         return Leaf.decode(payload)
     except (ValueError, TypeError) as error:
         raise damaged("A1", key, str(error)) from None
+    except Corrupt as error:
+        raise damaged("A1", key, error.detail) from None

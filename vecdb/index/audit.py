@@ -1,6 +1,7 @@
 """Is the attribute image of a collection sound in itself? Every violation, not only the first.
 
-Looks at structure alone; whether postings say what the rows say is the caller's to compare.
+Looks at structure alone (A1 and A2 of attributes.py); whether postings say what the rows say is
+the caller's to compare.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pyroaring import BitMap
 
 from vecdb.errors import Corrupt
 from vecdb.index import posting
-from vecdb.index.leaf import STAMP, Leaf, bitmap, stamp_of
+from vecdb.index.leaf import STAMP, Leaf, bitmap, posting_of, stamp_of
 from vecdb.index.valuekey import KIND_OF_TAG, MAX_KEY
 from vecdb.storage import keys
 from vecdb.storage.rows import open_record
@@ -31,7 +32,7 @@ def problems(txn: Any, cid: int) -> Iterator[Finding]:
             payload = open_record(keys.ATTRIBUTES, key, record, code="A1")
             leaf = Leaf.decode(payload)
         except Corrupt as error:
-            yield "A1", where, str(error)
+            yield "A1", where, error.detail
             continue
         except (ValueError, TypeError) as error:
             yield "A1", where, f"the leaf cannot be read: {error}"
@@ -62,9 +63,9 @@ def _rows(
         return bitmap(leaf.inline(at, at + 1))
     if isinstance(other, bytes):
         try:
-            return BitMap.deserialize(other)
-        except ValueError as error:
-            yield "A1", keys.describe(field + leaf.keys[at]), str(error)
+            return posting_of(other)
+        except Corrupt as error:
+            yield "A1", keys.describe(field + leaf.keys[at]), error.detail
             return BitMap()
     rows = BitMap()
     for chunk, count, stamp in other:
@@ -73,7 +74,7 @@ def _rows(
         try:
             found = posting.read(txn, key, count, stamp)
         except Corrupt as error:
-            yield "A2", keys.describe(key), str(error)
+            yield "A2", keys.describe(key), error.detail
             continue
         if any(rid >> 16 != chunk for rid in (found.min(), found.max())):
             yield "A2", keys.describe(key), "rows of another chunk"

@@ -21,7 +21,7 @@ from pyroaring import BitMap
 
 from vecdb import _core
 from vecdb.index import posting
-from vecdb.index.leaf import Builder, Chunks, Leaf, bitmap
+from vecdb.index.leaf import Builder, Chunks, Leaf, bitmap, posting_of
 from vecdb.storage import keys
 
 END: Final = b"\xff"  # bound of a field's last leaf: above every value key
@@ -98,7 +98,7 @@ class _Fold:
             else:
                 self._bring_back(builder, key, chunks)
             return chunks != other
-        before = bitmap(leaf.inline(at, at + 1)) if other is None else BitMap.deserialize(other)
+        before = bitmap(leaf.inline(at, at + 1)) if other is None else posting_of(other)
         rows = (before - out) | put
         if rows == before:
             builder.run(leaf, at, at + 1)

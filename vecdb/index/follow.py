@@ -25,9 +25,10 @@ import numpy as np
 from pyroaring import BitMap
 
 from vecdb import _core
+from vecdb.errors import Corrupt
 from vecdb.index import attributes
-from vecdb.index.changes import decode_changes
-from vecdb.index.effort import Effort
+from vecdb.index.changes import Batch, decode_changes
+from vecdb.index.effort import ALWAYS, BANDS, WIDTHS, Effort, Measured
 from vecdb.index.tail import Tail
 from vecdb.index.view import View, live_mask, next_mask
 from vecdb.query.filter import Filter
@@ -175,9 +176,9 @@ class Follower:
         links, parts = [], []
         for at, part, payload in log.read(txn, self.cid, view.commit, commit):
             if part == log.LINKS:
-                links.append(payload)
+                links.append((at, payload))
             else:
-                parts.append((at, RowsPart.unpack(payload)))
+                parts.append((at, RowsPart.unpack(payload, self.cid, at)))
         graph = view.graph
         if new.links_cut > view.commit or new.graph != view.state.graph:
             graph = self._load_graph(txn, new, commit)
@@ -192,13 +193,13 @@ class Follower:
         return self._after(view, commit, new, RowsPart(), effort, view.names)
 
     def _follow_links(
-        self, txn: Any, graph: Any, links: list[Any], before: int, slots: int
+        self, txn: Any, graph: Any, links: list[tuple[int, Any]], before: int, slots: int
     ) -> None:
         """Vectors and codes first, then the links that lead to them (F2)."""
         self._load_vectors(txn, graph, before, slots)
         self._attach_private(txn, graph, slots)
-        for record in links:
-            self._apply(graph, record)
+        for commit, record in links:
+            self._apply(graph, commit, record)
 
     def _after(
         self,
@@ -222,11 +223,18 @@ class Follower:
         tail = view.tail
         if part.attributes is not None:
             tail = tail.copy()
-            tail.advance(commit, decode_changes(part.attributes))
+            tail.advance(commit, self._decoded(commit, part.attributes))
             self._filters.clear()
             if len(tail) > TRIM_ABOVE:
                 tail.trim(new.rows_to)
         return View(commit, new, view.graph, live, mask, tail, names, effort)
+
+    def _decoded(self, commit: int, encoded: Any) -> Batch:
+        try:
+            return decode_changes(encoded)
+        except Corrupt as error:
+            key = keys.log(self.cid, commit, log.ROWS)
+            raise rows.damaged("A3", key, error.detail) from None
 
     # --- loading -------------------------------------------------------------------------
 
@@ -247,11 +255,11 @@ class Follower:
         tail = Tail(now.rows_to)
         for at, part, payload in log.read(txn, self.cid, now.rows_to, commit):
             if part == log.ROWS:
-                change = RowsPart.unpack(payload)
+                change = RowsPart.unpack(payload, self.cid, at)
                 live.update(change.born)
                 live.difference_update(BitMap(change.died))
                 if change.attributes is not None:
-                    tail.advance(at, decode_changes(change.attributes))
+                    tail.advance(at, self._decoded(at, change.attributes))
         return View(
             commit, now, graph, live, live_mask(live, now.slots), tail,
             read_names(txn, self.cid), read_effort(txn, self.cid),
@@ -265,19 +273,32 @@ class Follower:
         )  # fmt: skip
         if not now.slots:
             return graph
+        self._attach_blocks(txn, graph, now.slots // self.block_rows)
+        self._load_inline(txn, graph, 0, now.slots)
         lo, step = now.scale or (0.0, 1.0)
         graph.set_state(now.slots, lo, step)
+        graph.encode(0, now.slots, self.threads)
+        self._load_chunks(txn, graph)
+        for at, part, payload in log.read(txn, self.cid, now.links_to, commit):
+            if part == log.LINKS:
+                self._apply(graph, at, payload)
+        return graph
+
+    def _attach_blocks(self, txn: Any, graph: Any, expected: int) -> None:
+        """Every block, none missing: so that slots beyond what is stored reserve no memory."""
+        schema, done = self.schema, 0
         for block, record in vectors.scan_blocks(
             txn, self.cid, self.block_rows, schema.dim, schema.dtype
         ):
+            if done == expected:
+                key = keys.vector_block(self.cid, 0, block)
+                raise rows.damaged("V1", key, "this block is not full yet")
+            if block != done:
+                break
             graph.attach_block(block, record, vectors.DATA_OFFSET)
-        self._load_inline(txn, graph, 0, now.slots)
-        graph.encode(0, now.slots, self.threads)
-        self._load_chunks(txn, graph)
-        for _, part, payload in log.read(txn, self.cid, now.links_to, commit):
-            if part == log.LINKS:
-                self._apply(graph, payload)
-        return graph
+            done += 1
+        if done < expected:
+            raise self._missing(done)
 
     def _load_chunks(self, txn: Any, graph: Any) -> None:
         prefix = keys.prefix(keys.LINKS, self.cid)
@@ -289,17 +310,19 @@ class Follower:
                 return
             payload = rows.open_record(keys.LINKS, key, cursor.value(), code="G1")
             layer, chunk = key[6], int.from_bytes(key[7:], "big")
+            if layer not in (0, 1) or chunk >= graph.n_chunks(layer):
+                raise rows.damaged("G1", key, "links of slots that were never handed out")
             try:
                 graph.load_chunk(layer, chunk, payload[CHUNK_HEADER:])
             except ValueError as error:
                 raise rows.damaged("G1", key, str(error)) from None
             found = cursor.next()
 
-    def _apply(self, graph: Any, record: Any) -> None:
+    def _apply(self, graph: Any, commit: int, record: Any) -> None:
         try:
             graph.apply(record)
         except ValueError as error:
-            raise rows.damaged("G1", keys.state(self.cid), f"link log: {error}") from None
+            raise rows.damaged("G1", keys.log(self.cid, commit, log.LINKS), str(error)) from None
 
     # --- vectors -------------------------------------------------------------------------
 
@@ -339,9 +362,12 @@ class Follower:
             txn, self.cid, block, self.block_rows, schema.dim, schema.dtype
         )
         if record is None:
-            key = keys.vector_block(self.cid, 0, block)
-            raise rows.damaged("V1", key, "the block of vectors is missing")
+            raise self._missing(block)
         graph.attach_block(block, record, vectors.DATA_OFFSET)
+
+    def _missing(self, block: int) -> Corrupt:
+        key = keys.vector_block(self.cid, 0, block)
+        return rows.damaged("V1", key, "the block of vectors is missing")
 
 
 CHUNK_HEADER = 36  # commit number u64, layer u8, padding: links start on a 64-byte boundary
@@ -353,7 +379,9 @@ def read_names(txn: Any, cid: int) -> dict[str, int]:
     record = txn.get(key)
     if record is None:
         return {}
-    names = codec.unpack(rows.open_record(keys.FIELDS, key, record, code="A1"))
+    names = rows.unpack_record(keys.FIELDS, key, record, code="A1")
+    if not isinstance(names, list) or not all(type(name) is str for name in names):
+        raise rows.damaged("A1", key, "it is no list of names")
     return {name: fieldid for fieldid, name in enumerate(names)}
 
 
@@ -369,7 +397,28 @@ def read_effort(txn: Any, cid: int) -> Effort | None:
     record = txn.get(key)
     if record is None:
         return None
-    return Effort.unpack(codec.unpack(rows.open_record(keys.EFFORT, key, record, code="E1")))
+    packed = rows.unpack_record(keys.EFFORT, key, record, code="E1")
+    try:
+        effort = Effort.unpack(packed)
+    except (ValueError, TypeError) as error:
+        raise rows.damaged("E1", key, str(error)) from None
+    if effort.rows < 1 or not (_adds_up(effort.done) and _adds_up(effort.pending)):
+        raise rows.damaged("E1", key, "its sums are no measurement's")
+    return effort
+
+
+def _adds_up(measured: Measured) -> bool:
+    """Whether these are numbers of the right shape."""
+    sums = (measured.plain, *measured.bands)
+    return len(sums) == 1 + len(BANDS) and all(
+        len(each.found) == len(WIDTHS)
+        and len(each.distances) == ALWAYS
+        and all(
+            type(n) is int and n >= 0
+            for n in (each.samples, each.wanted, *each.found, *each.distances)
+        )
+        for each in sums
+    )
 
 
 def write_effort(txn: Any, cid: int, effort: Effort) -> None:

@@ -32,6 +32,7 @@ from typing import Any, Final
 
 from pyroaring import BitMap
 
+from vecdb.errors import Corrupt
 from vecdb.storage import codec
 
 Chunks = list[list[Any]]  # [[chunk, rows, stamp], ...] of a posting that is kept outside
@@ -70,6 +71,12 @@ class Leaf:
     def decode(payload: memoryview) -> Leaf:
         """The leaf in a verified payload; ValueError when it is none."""
         keys, counts, rids, others = codec.unpack(payload[STAMP:])
+        if not (type(keys) is list and all(type(key) is bytes and key for key in keys)):
+            raise ValueError("a leaf's value keys are not bytes")
+        if type(counts) is not bytes or type(rids) is not bytes or type(others) is not list:
+            raise ValueError("a leaf's parts are not of their kinds")
+        if not all(type(other) is bytes or _names_chunks(other) for other in others):
+            raise ValueError("a leaf's postings are neither bitmaps nor chunks")
         if len(counts) != len(keys) or counts.count(0) != len(others):
             raise ValueError("a leaf's counts do not fit its keys")
         if 4 * sum(counts) != len(rids):
@@ -94,7 +101,7 @@ class Leaf:
             if other is None:
                 found = bitmap(self.inline(at, at + 1))
             elif isinstance(other, bytes):
-                found = BitMap.deserialize(other)
+                found = posting_of(other)
             else:
                 found = load(self.keys[at], other)
                 self.weight += 2 * len(found)
@@ -193,9 +200,39 @@ def bitmap(rids: bytes) -> BitMap:
     return BitMap(numbers)
 
 
+def deserialised(content: bytes) -> BitMap:
+    """The bitmap of its serialised form; ValueError when it is none."""
+    if not content:
+        raise ValueError("no bitmap has no bytes")
+    return BitMap.deserialize(content)
+
+
+def posting_of(serialised: bytes) -> BitMap:
+    """The rows of a posting that lies in its leaf; Corrupt when it cannot be read."""
+    try:
+        return deserialised(serialised)
+    except ValueError as error:
+        raise Corrupt(
+            f"a posting in an attribute leaf cannot be read ({error}); run db.check(), which names "
+            "it, then restore a backup",
+            code="A1",
+            where="attributes",
+            detail=str(error),
+        ) from None
+
+
 def stamp_of(content: bytes) -> bytes:
     """The name of a content."""
     return blake2b(content, digest_size=STAMP).digest()
+
+
+def _names_chunks(other: Any) -> bool:
+    """Whether this is a list of [chunk, rows, stamp]."""
+    return type(other) is list and all(
+        type(entry) is list and [type(part) for part in entry] == [int, int, bytes]
+        and 0 <= entry[0] < 1 << 16 and entry[1] > 0
+        for entry in other
+    )  # fmt: skip
 
 
 def _split(leaf: Leaf, sizes: list[int]) -> Iterator[Leaf]:

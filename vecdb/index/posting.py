@@ -18,7 +18,7 @@ import numpy as np
 from pyroaring import BitMap
 
 from vecdb import _core
-from vecdb.index.leaf import STAMP, stamp_of
+from vecdb.index.leaf import STAMP, deserialised, stamp_of
 from vecdb.storage import keys
 from vecdb.storage.rows import damaged, open_record
 
@@ -60,7 +60,7 @@ def read(txn: Any, key: bytes, count: int | None = None, stamp: bytes | None = N
     if stamp is not None and payload[:STAMP] != stamp:
         raise damaged("A2", key, "not the chunk that its leaf names")
     try:
-        rows = BitMap.deserialize(bytes(payload[STAMP:]))
+        rows = deserialised(bytes(payload[STAMP:]))
     except ValueError as error:
         raise damaged("A2", key, str(error)) from None
     if count is not None and len(rows) != count:

@@ -183,6 +183,42 @@ def after(prefix: bytes) -> bytes:
     return bare[:-1] + bytes((bare[-1] + 1,)) if bare else b""
 
 
+def well_formed(key: bytes) -> bool:
+    """Whether a key of a known kind is spelled as its kind spells it."""
+    least, most = _SIZES[key[0]]
+    if not least <= len(key) <= most:
+        return False
+    if key[0] == IDS:
+        try:
+            id = decode_id(key)
+        except ValueError:
+            return False
+        return row_id(int.from_bytes(key[1:5], "big"), id) == key
+    if key[0] in (VECTORS, LINKS, EFFORT) and key[5] != 0:
+        return False  # of a second vector field, which this format has not
+    if key[0] == LINKS:
+        return key[6] in (0, 1)
+    if key[0] == LOG:
+        return key[13] in (LOG_LINKS, LOG_ROWS) or key[5:] == b"\xff" * 9
+    return True
+
+
+_SIZES = {
+    CATALOG: (5, 5),
+    IDS: (7, 6 + MAX_ID_BYTES),
+    ROWS: (9, 9),
+    VECTORS: (10, 10),
+    ATTRIBUTES: (8, MAX_KEY),
+    POSTINGS: (11, MAX_KEY),
+    LIVE: (7, 7),
+    FIELDS: (5, 5),
+    LINKS: (11, 11),
+    EFFORT: (6, 6),
+    LOG: (14, 14),
+    META: (1, 1),
+}
+
+
 def describe(key: bytes | memoryview) -> str:
     """Return a key as people read it in messages: kind, collection and the rest in hex."""
     raw = bytes(key)

@@ -9,7 +9,7 @@ Live bitmap, attributes and graph on disk are images, folded from the log in bat
 has a watermark; readers ignore records at or below it, and upkeep takes them away a few per commit,
 so that no commit pays for a whole round.
 
-Invariants (checked by storage/check.py):
+Invariants (checked by vecdb/check.py):
   L1  replay is last-event-wins: applying records that an image already contains changes nothing;
   L2  a part that is absent above its watermark means that the commit did not touch that part.
 
@@ -26,6 +26,7 @@ from typing import Any, Final
 import numpy as np
 
 from vecdb import _core
+from vecdb.errors import Corrupt
 from vecdb.storage import codec, keys, rows
 from vecdb.storage.state import State
 
@@ -50,15 +51,22 @@ class RowsPart:
         return codec.pack([born, died, self.names, self.attributes])
 
     @staticmethod
-    def unpack(payload: bytes | memoryview) -> RowsPart:
-        """The part in a verified payload."""
-        born, died, names, attributes = codec.unpack(payload)
-        return RowsPart(
-            np.frombuffer(born, "<u4").tolist(),
-            np.frombuffer(died, "<u4").tolist(),
-            names,
-            attributes,
-        )
+    def unpack(payload: bytes | memoryview, cid: int, commit: int) -> RowsPart:
+        """The part in the verified payload of a collection's commit; Corrupt when it is none."""
+        try:
+            born, died, names, attributes = codec.unpack(payload)
+            if not all(type(name) is str for name in names):
+                raise TypeError("a field's name is no text")
+            return RowsPart(
+                np.frombuffer(born, "<u4").tolist(),
+                np.frombuffer(died, "<u4").tolist(),
+                names,
+                attributes,
+            )
+        except (ValueError, TypeError) as error:
+            raise rows.damaged("L2", keys.log(cid, commit, ROWS), str(error)) from None
+        except Corrupt as error:
+            raise rows.damaged("L2", keys.log(cid, commit, ROWS), error.detail) from None
 
 
 def put(txn: Any, cid: int, commit: int, part: int, payload: bytes) -> None:

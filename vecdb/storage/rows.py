@@ -12,7 +12,7 @@ A row record (the framing and its checksum are `_core.seal`'s) holds
     id_size   u16   text_size u32   metadata_size u32
     id key, text, metadata (msgpack), vector (stored dtype, only when INLINE)
 
-Invariants (checked by storage/check.py):
+Invariants (checked by vecdb/check.py):
   R1  every id leads to one live row that carries that id, and every live row is led to;
   R2  a checksum covers the key too: a record moved to another key is caught;
   R3  `changed` is at most the file's commit number;
@@ -30,7 +30,7 @@ from typing import Any, Final, NamedTuple
 
 from vecdb import _core
 from vecdb.errors import Corrupt
-from vecdb.storage import keys
+from vecdb.storage import codec, keys
 from vecdb.types import Id
 
 PLAIN: Final = 1 << 31  # rids from here on have no slot in the graph
@@ -66,9 +66,13 @@ def encode(row: Row) -> bytes:
 
 
 def decode(payload: bytes | memoryview) -> Row:
-    """The row in a payload whose checksum has been verified."""
+    """The row in a payload whose checksum has been verified; ValueError when it is none."""
+    if len(payload) < _HEADER.size:
+        raise ValueError(f"{len(payload)} bytes are too few for a row")
     changed, flags, _, id_size, text_size, metadata_size = _HEADER.unpack_from(payload)
     at = _HEADER.size
+    if at + id_size + text_size + metadata_size > len(payload):
+        raise ValueError("its parts do not fit")
     idkey = bytes(payload[at : at + id_size])
     at += id_size
     text = bytes(payload[at : at + text_size]) if flags & _TEXT else None
@@ -85,6 +89,15 @@ def open_record(kind: int, key: bytes, record: Any, *, code: str = "R2") -> memo
         return _core.unseal(kind, key, record)
     except ValueError as error:
         raise damaged(code, key, str(error)) from None
+
+
+def unpack_record(kind: int, key: bytes, record: Any, *, code: str) -> Any:
+    """What a framed msgpack record holds, or `Corrupt` naming its key."""
+    payload = open_record(kind, key, record, code=code)
+    try:
+        return codec.unpack(payload)
+    except Corrupt as error:
+        raise damaged(code, key, error.detail) from None
 
 
 def damaged(code: str, key: bytes, detail: str) -> Corrupt:
@@ -121,7 +134,11 @@ def get(txn: Any, cid: int, rid: int) -> Row:
     record = txn.get(key)
     if record is None:
         raise damaged("R1", key, "the row's record is missing")
-    return decode(open_record(keys.ROWS, key, record))
+    payload = open_record(keys.ROWS, key, record)
+    try:
+        return decode(payload)
+    except ValueError as error:
+        raise damaged("R2", key, str(error)) from None
 
 
 def payload(txn: Any, cid: int, rid: int) -> bytes:

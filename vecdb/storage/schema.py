@@ -1,6 +1,6 @@
 """What was a collection declared to be? One catalog record per collection.
 
-Invariants (checked by storage/check.py):
+Invariants (checked by vecdb/check.py):
   C1  names are unique, and every collection number is below the meta record's next one;
   C2  a number is never used again, so that no record of a dropped collection can be mistaken.
 """
@@ -87,10 +87,10 @@ def read_all(txn: Any) -> dict[str, tuple[int, Schema]]:
         key = bytes(cursor.key())
         if not key.startswith(prefix):
             break
-        payload = rows.open_record(keys.CATALOG, key, cursor.value(), code="C1")
+        declared = rows.unpack_record(keys.CATALOG, key, cursor.value(), code="C1")
         try:
-            schema = Schema(**codec.unpack(payload))
-        except TypeError as error:
+            schema = validate(Schema(**declared))
+        except (TypeError, InvalidArgument) as error:
             raise rows.damaged("C1", key, str(error)) from None
         found[schema.name] = (int.from_bytes(key[1:5], "big"), schema)
         more = cursor.next()

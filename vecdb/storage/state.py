@@ -13,7 +13,7 @@ tree as the newest log records. It is what a reader needs in order to follow or 
     graph            number of the graph; a rebuilt graph has another one
     links_last, rows_last  the last commits that logged each part
 
-Invariants (checked by storage/check.py):
+Invariants (checked by vecdb/check.py):
   S1  a log record of commit c is present, for each of its parts, while c is above that part's
       watermark, unless that commit did not touch the collection;
   S2  `live` and `ranked` are the counts of the rows that the live bitmap names.
@@ -24,7 +24,7 @@ Rejected: the state inside the meta record. Collections would rewrite each other
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Final
 
 from vecdb import _core
 from vecdb.storage import codec, keys, rows
@@ -59,6 +59,10 @@ class State:
         values["fields_to"] = list(self.fields_to)
         return State(**values)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.fields_to, list) or not isinstance(self.scale, list | None):
+            raise TypeError("fields_to and scale are lists")
+
     @property
     def unfolded(self) -> bool:
         """Whether any image lacks a logged change."""
@@ -70,17 +74,34 @@ class State:
         return min([self.live_to, *self.fields_to])
 
 
+_NUMBERS: Final = [f.name for f in fields(State) if f.type == "int"]
+
+
 def read(txn: Any, cid: int) -> State:
     """The state of a collection as of a transaction."""
     key = keys.state(cid)
     record = txn.get(key)
     if record is None:
         raise rows.damaged("S1", key, "the collection's state is missing")
-    payload = rows.open_record(keys.LOG, key, record, code="S1")
+    found = rows.unpack_record(keys.LOG, key, record, code="S1")
     try:
-        return State(**codec.unpack(payload))
-    except (TypeError, ValueError) as error:
+        state = State(**found)
+    except TypeError as error:
         raise rows.damaged("S1", key, str(error)) from None
+    if not _plausible(state):
+        raise rows.damaged("S1", key, "it holds what no state can hold")
+    return state
+
+
+def _plausible(state: State) -> bool:
+    """Whether every value is of its kind and within its bounds."""
+    numbers = (getattr(state, name) for name in _NUMBERS)
+    if not all(type(n) is int and 0 <= n < 1 << 63 for n in (*numbers, *state.fields_to)):
+        return False
+    if max(state.slots, state.plain) > rows.PLAIN:
+        return False
+    scale = state.scale
+    return scale is None or (len(scale) == 2 and all(type(part) is float for part in scale))
 
 
 def write(txn: Any, cid: int, state: State) -> None:

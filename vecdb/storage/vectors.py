@@ -6,7 +6,7 @@ in its row's record. A block's payload is a sub-header of 36 bytes and the vecto
 the stored dtype; with the 16 bytes of LMDB's page header and the 12 of the frame the vectors start
 on a 64-byte boundary of the map, so that the graph ranks results from the map itself.
 
-Invariants (checked by storage/check.py):
+Invariants (checked by vecdb/check.py):
   V1  block b exists exactly when all its slots have been handed out, (b + 1) * block_rows <= slots;
   V2  its sub-header names its first slot, its count, the dimension and the dtype of the collection;
   V3  a slot without a written block has a row record with its vector INLINE, live or dead.

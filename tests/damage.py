@@ -1,0 +1,141 @@
+"""A file with everything in it, and ways to damage what it holds: for tests of `check` and errors.
+
+Damage goes in beneath vecdb, through LMDB itself. `put` seals a record with a right checksum over
+wrong content: what a bug would write, and what no checksum can find.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+
+import vecdb
+from vecdb import _core
+from vecdb.index.effort import MIN_ROWS
+from vecdb.storage import codec, keys
+
+DIM = 64
+BLOCK = 512  # rows of a block of vectors of that dimension, and of a chunk of links
+ROWS = 1300  # two blocks and 276 inline vectors, three chunks of links
+SMALL = 540  # one block and 28 inline vectors, two chunks of links
+HALF_DIM = 16
+
+
+def build(path: Path | str, rows: int = ROWS) -> None:
+    """Write the file: images and unfolded logs, dead rows, every kind of record.
+
+    "rows" (number 1) was folded at so many rows and has changed since: 24 slots and their links are
+    in the log only. "halves" (2) was never folded; "one" (3) has one row, "empty" (4) none. A file
+    of SMALL rows lacks the measured effort alone.
+    """
+    rng = np.random.default_rng(5)
+    with vecdb.open(path, durability="none", upkeep=False) as db:
+        c = db.create_collection("rows", dim=DIM, metric="l2")
+        halves = db.create_collection("halves", dim=HALF_DIM, dtype="f16")
+        db.create_collection("one", dim=3).add("only", [1, 2, 3], metadata={"x": 1}, texts="one")
+        db.create_collection("empty", dim=3)
+        vectors, last = whole(rng, rows + 24, DIM), rows - 1
+        c.add([*range(rows)], vectors[:rows], metadata=[metadata(i) for i in range(rows)])
+        c.delete([3, 400, last])
+        c.optimize()
+        c.add([*range(rows, rows + 20)], vectors[rows:-4],
+              metadata=[metadata(i) for i in range(rows, rows + 20)])  # fmt: skip
+        c.upsert([5, 500, last - 9, rows + 1], vectors[-4:], metadata=[{"n": -i} for i in range(4)])
+        c.delete([9, last - 1, rows])
+        c.update([1, 300, last - 2], metadata=[{"n": 7, "late": 1}, {"tag": None}, {"tag": "a"}])
+        c.add(["plain", "also plain"], metadata=[{"n": 1}, {"tag": "b"}], texts=["x", ""])
+        for first in range(0, 60, 20):
+            ids = [f"half-{i}" for i in range(first, first + 20)]
+            shares = [{"share": i / 60} for i in range(20)]
+            halves.add(ids, whole(rng, 20, HALF_DIM), metadata=shares)
+        halves.delete("half-3")
+    with read(path) as txn:
+        kinds = {bytes(key)[0] for key, _ in txn.cursor()}
+    missing = {keys.KIND_NAMES[kind] for kind in keys.KIND_NAMES.keys() - kinds}
+    assert missing == ({"effort"} if rows < MIN_ROWS else set()), missing
+
+
+def whole(rng: Any, n: int, dim: int) -> Any:
+    """Vectors of whole numbers: distances come out the same however they are computed."""
+    return rng.integers(-40, 41, (n, dim)).astype(np.float32)
+
+
+def metadata(i: int) -> dict[str, Any]:
+    """A row's metadata: a value for each kind of posting, long ones too."""
+    return {
+        "n": i,
+        "even": i % 2 == 0,
+        "tag": "abc"[i % 3],
+        "list": [i % 5, "x"],
+        "when": datetime(2020, 1, 1 + i % 28, tzinfo=UTC),
+        "in": {"deep": i / 7},
+    }
+
+
+# --- beneath vecdb -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def read(path: Path | str) -> Iterator[Any]:
+    """A read transaction on a file that nobody has open."""
+    with _transaction(path, write=False) as txn:
+        yield txn
+
+
+@contextlib.contextmanager
+def write(path: Path | str) -> Iterator[Any]:
+    """A write transaction on a file that nobody has open; the file is this one still."""
+    with _transaction(path, write=True) as txn:
+        yield txn
+
+
+@contextlib.contextmanager
+def _transaction(path: Path | str, *, write: bool) -> Iterator[Any]:
+    env = lmdb.open(str(path), subdir=False, map_size=1 << 28, lib_version=0, sync=False)
+    try:
+        with env.begin(write=write) as txn:
+            yield txn
+    finally:
+        env.close()
+
+
+def payload(txn: Any, key: bytes) -> bytes:
+    """What a record says."""
+    return bytes(_core.unseal(key[0], key, txn.get(key)))
+
+
+def put(txn: Any, key: bytes, content: bytes) -> None:
+    """Write a record whose frame and checksum are right, whatever it says."""
+    txn.put(key, _core.seal(key[0], key, content))
+
+
+def change(txn: Any, key: bytes, how: Callable[[Any], Any]) -> None:
+    """Replace what a msgpack record says."""
+    put(txn, key, codec.pack(how(codec.unpack(payload(txn, key)))))
+
+
+def patch(txn: Any, key: bytes, layout: str, offset: int, *values: Any) -> None:
+    """Overwrite numbers inside a record."""
+    content = bytearray(payload(txn, key))
+    struct.pack_into(layout, content, offset, *values)
+    put(txn, key, bytes(content))
+
+
+def keys_of(txn: Any, prefix: bytes) -> list[bytes]:
+    """The keys that begin with a prefix, in order."""
+    cursor = txn.cursor()
+    if not cursor.set_range(prefix):
+        return []
+    found = []
+    for key in cursor.iternext(values=False):
+        if not bytes(key).startswith(prefix):
+            break
+        found.append(bytes(key))
+    return found
