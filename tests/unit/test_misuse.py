@@ -349,7 +349,8 @@ TABLE = [
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[vecdb.Database]:
-    with vecdb.open(tmp_path_factory.mktemp("misuse") / "m.vecdb", durability="none") as db:
+    path = tmp_path_factory.mktemp("misuse") / "m.vecdb"
+    with vecdb.open(path, durability="none", upkeep=False) as db:  # nobody else commits
         c = db.create_collection("c", dim=3, metric="cosine")
         db.create_collection("halves", dim=3, metric="l2", dtype="f16").add("h", [1, 2, 3])
         c.add(["a", "b", 1], [*V, [1, 1, 1]], metadata=[{"year": 1}, {"n.m": 2}, {"l": [1]}],

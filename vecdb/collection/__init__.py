@@ -1,0 +1,61 @@
+"""A collection: rows with ids, metadata, text and one vector each; written, read and searched.
+
+    handle.py   what all verbs stand on
+    write.py    add, upsert, update, delete, optimize
+    read.py     get, count, len, in, iteration, stats
+    search.py   search, explain
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vecdb.collection.handle import parse_record
+from vecdb.collection.read import ReadVerbs
+from vecdb.collection.search import SearchVerbs
+from vecdb.collection.write import WriteVerbs
+
+if TYPE_CHECKING:
+    from vecdb.database import Database
+
+__all__ = ["Collection", "parse_record"]
+
+
+class Collection(WriteVerbs, ReadVerbs, SearchVerbs):
+    """A named set of rows in a database; made by `create_collection`, found by `db[name]`.
+
+    Writing: add, upsert, update, delete, optimize. Reading: get, count, len, in, iteration.
+    Searching: search, explain. About itself: name, schema, stats.
+
+    >>> import vecdb
+    >>> with vecdb.open() as db:
+    ...     c = db.create_collection("c", dim=2)
+    ...     _ = c.add(["a", "b"], [[1, 0], [0, 1]])
+    ...     c.search([1, 0.1], k=1).ids
+    ['a']
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        schema = self.schema
+        encoder = f", encoder={schema.encoder!r}" if schema.encoder else ""
+        return (
+            f"Collection({schema.name!r}, dim={schema.dim}, metric={schema.metric!r}{encoder}, "
+            f"{len(self):,} rows)"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Collection):
+            return NotImplemented
+        return self._db is other._db and self._cid == other._cid
+
+    def __hash__(self) -> int:
+        return hash((id(self._db), self._cid))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _from_pickle, (self._db, self.name)
+
+
+def _from_pickle(db: Database, name: str) -> Collection:
+    return db[name]
