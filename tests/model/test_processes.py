@@ -321,7 +321,7 @@ def test_an_aborted_transaction_leaves_no_trace_in_any_process(path: str) -> Non
     create(path)
     reader = started(READER, path, "rw", SEED, SIZES)
     model: Model = {}
-    with vecdb.open(path, durability="relaxed") as db:
+    with vecdb.open(path, durability="relaxed", upkeep=False) as db:
         n = 0
         for turn in range(25):
             n += 1

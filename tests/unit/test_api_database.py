@@ -27,7 +27,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=["file", "memory"])
 def db(request: pytest.FixtureRequest, path: Path) -> Iterator[vecdb.Database]:
-    with vecdb.open(path if request.param == "file" else None) as database:
+    with vecdb.open(path if request.param == "file" else None, upkeep=False) as database:
         yield database
         assert database.check() == []
 
