@@ -2,7 +2,8 @@
 
 One extension for every processor of an architecture: each instruction set has a translation unit of
 its own, compiled with its own flags, and the best one is chosen at run time. Nothing is compiled for
-the builder's processor, and floating point stays IEEE.
+the builder's processor, and floating point stays IEEE: no product and sum is fused but where a
+kernel asks for it, so that a vector has the same code on every processor.
 
 VECDB_SANITIZE=address,undefined or thread builds with sanitizers.
 """
@@ -27,19 +28,22 @@ X86_FLAGS = {
         "-mprefer-vector-width=512",
     ],
 }  # fmt: skip
-ARM_FLAGS = {"kernels_neon": ["-march=armv8.2-a+dotprod"]}
+ARM_FLAGS = {"kernels_neon": [], "kernels_dotprod": ["-march=armv8.2-a+dotprod"]}
 
 MACHINE = platform.machine().lower()
 ISA_FLAGS = (
     X86_FLAGS if MACHINE in ("x86_64", "amd64") else
     ARM_FLAGS if MACHINE in ("aarch64", "arm64") else {}
 )  # fmt: skip
-FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fvisibility=hidden", "-g0"]
+ALWAYS = ["-std=c++17", "-fvisibility=hidden", "-ffp-contract=off"]
+FLAGS = [*ALWAYS, "-O3", "-fno-math-errno", "-g0"]
 LINK = ["-Wl,-s"] if platform.system() == "Linux" else []
 if os.environ.get("VECDB_SANITIZE"):
     wanted = "-fsanitize=" + os.environ["VECDB_SANITIZE"]
-    FLAGS = ["-std=c++17", "-O1", "-g", "-fno-omit-frame-pointer", "-fvisibility=hidden", wanted]
+    FLAGS = [*ALWAYS, "-O1", "-g", "-fno-omit-frame-pointer", wanted]
     LINK = [wanted]
+if platform.system() == "Darwin":  # one architecture: a Python for two would ask for both
+    os.environ.setdefault("ARCHFLAGS", f"-arch {MACHINE}")
 
 
 class Build(build_ext):

@@ -183,11 +183,18 @@ static bool offer(InsertArgs& a, u32 n, u32 q, bool pin, bool force) {
     return done;
 }
 
-// Down the pins from n until a row takes q: ends, because the tree of pins has leaves.
+// Down the pins from n until a row takes q: ends, because the tree of pins has leaves. Where a
+// damaged image makes a circle of them, the way comes back to a row that was marked (Brent's
+// method: the mark moves on after 1, 2, 4, ... steps), and q stays without a pin: check() tells.
 template <bool IS_DOT>
 static void descend(InsertArgs& a, u32 n, u32 q) {
+    u32 mark = EMPTY, steps = 0, next_mark = 1;
     for (;;) {
-        if (offer<IS_DOT>(a, n, q, true, true)) return;
+        if (n == mark || offer<IS_DOT>(a, n, q, true, true)) return;
+        if (++steps == next_mark) {
+            mark = n;
+            next_mark *= 2;
+        }
         const u32* row = row_of<true>(a.layer, n);
         u32 R = a.layer.R, child = EMPTY;
         u32 start = q % R;  // spread over the children

@@ -13,6 +13,8 @@
 #if defined(__aarch64__) && defined(__linux__)
 #include <arm_acle.h>
 #include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <arm_acle.h>
 #endif
 
 namespace vecdb {
@@ -90,6 +92,14 @@ WITH_CRC inline u64 step(u64 c, const u8* p) {
     return __crc32cd((u32)c, v);
 }
 bool has_instruction() { return getauxval(AT_HWCAP) & (1u << 7); }
+#elif defined(__aarch64__) && defined(__APPLE__) && defined(__ARM_FEATURE_CRC32)
+#define WITH_CRC  // every Apple processor that runs macOS has it, and the compiler knows
+inline u64 step(u64 c, const u8* p) {
+    u64 v;
+    memcpy(&v, p, 8);
+    return __crc32cd((u32)c, v);
+}
+bool has_instruction() { return true; }
 #endif
 
 #ifdef WITH_CRC

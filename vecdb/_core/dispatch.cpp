@@ -27,6 +27,9 @@ extern const Kernels kernels;
 namespace neon {
 extern const Kernels kernels;
 }
+namespace dotprod {
+extern const Kernels kernels;
+}
 #endif
 
 static std::vector<const Kernels*> usable() {
@@ -42,10 +45,14 @@ static std::vector<const Kernels*> usable() {
     if (avx2) found.push_back(&avx2::kernels);
 #elif defined(__aarch64__)
 #if defined(__linux__)
-    if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) found.push_back(&neon::kernels);
+    bool dot = getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+#elif defined(__APPLE__)
+    bool dot = true;  // every Apple processor that runs macOS has it
 #else
-    found.push_back(&neon::kernels);  // every Apple processor has the dot product
+    bool dot = false;  // no way to ask
 #endif
+    if (dot) found.push_back(&dotprod::kernels);
+    found.push_back(&neon::kernels);
 #endif
     found.push_back(&scalar::kernels);
     return found;

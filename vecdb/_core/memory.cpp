@@ -41,7 +41,7 @@ void Segments::ensure(u32 n) {
     if (n <= had) return;
     if (n > MAX_SLOTS) throw std::bad_alloc();
     u32 need = ((n - 1) >> SEG_SHIFT) + 1;
-    bool small = (u64)had * row_bytes_ < HUGE_PAGE;
+    [[maybe_unused]] bool small = (u64)had * row_bytes_ < HUGE_PAGE;
     for (; segments_ < need; segments_++) {
         table_[segments_] = map_aligned(segment_bytes_);
 #ifdef MADV_NOHUGEPAGE

@@ -66,14 +66,22 @@ static inline void code_dotx4(const u8* q, const u8* const* p, u32 n, i32* out) 
 struct Single {
     typedef float value;
     static inline __m256 load(const float* p) { return _mm256_loadu_ps(p); }
-    static inline float one(const float* p) { return *p; }
+    static inline float one(const float* p) {
+        float f;
+        __builtin_memcpy(&f, p, 4);  // stored rows may be unaligned
+        return f;
+    }
 };
 struct Half {
     typedef u16 value;
     static inline __m256 load(const u16* p) {
         return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
     }
-    static inline float one(const u16* p) { return _cvtsh_ss(*p); }
+    static inline float one(const u16* p) {
+        u16 h;
+        __builtin_memcpy(&h, p, 2);
+        return _cvtsh_ss(h);
+    }
 };
 static inline float fold_ps(__m256 v) {
     __m128 x = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
