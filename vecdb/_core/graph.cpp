@@ -193,6 +193,8 @@ void Graph::set_state(u32 n, Scale s) {
     require_no_changes();
     if (n < n_slots()) throw std::invalid_argument("n_slots cannot shrink");
     if (n > MAX_SLOTS) throw std::invalid_argument("n_slots out of range");
+    if (!(s.step >= 0 && s.step < 1e38f && s.lo > -3e38f && s.lo < 3e38f))
+        throw std::invalid_argument("scale out of range");
     if (max_loaded_ > n) throw std::invalid_argument("a loaded chunk links beyond n_slots");
     ensure(n);
     if (s.valid() && (!codes || codes->scale != s)) {
