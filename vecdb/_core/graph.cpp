@@ -145,7 +145,7 @@ u32 Graph::n_chunks(u32 layer) const {
 std::vector<u8> Graph::chunk(u32 layer, u32 i) {
     std::lock_guard<std::mutex> hold(write_mutex);
     u32 rows = rows_of(layer, n_slots()), R = width(layer);
-    if ((u64)i * CHUNK_ROWS >= rows) throw std::invalid_argument("no such chunk");
+    if (layer > 1 || (u64)i * CHUNK_ROWS >= rows) throw std::invalid_argument("no such chunk");
     u32 first = i * CHUNK_ROWS, n = std::min(CHUNK_ROWS, rows - first);
     std::vector<u8> out((size_t)n * R * 4);
     for (u32 r = 0; r < n; r++)

@@ -256,7 +256,7 @@ std::vector<u8> Writer::chunk(u32 layer, u32 i) {
     std::unique_lock<std::shared_mutex> alone(sight_mutex_);
     require_alive();
     u32 rows = rows_of(layer, n_slots()), R = g_.width(layer);
-    if ((u64)i * CHUNK_ROWS >= rows) throw std::invalid_argument("no such chunk");
+    if (layer > 1 || (u64)i * CHUNK_ROWS >= rows) throw std::invalid_argument("no such chunk");
     canonicalise();
     u32 first = i * CHUNK_ROWS, n = std::min(CHUNK_ROWS, rows - first);
     std::vector<u8> out((size_t)n * R * 4);
