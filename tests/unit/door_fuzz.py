@@ -20,8 +20,9 @@ from vecdb import _core
 
 DIM = 4
 INTEGERS = [
-    0, 1, -1, 2, 3, 5, 31, 32, 33, 63, 64, 100, 511, 512, 513, 4096, 2**31 - 3, 2**31 - 2, 2**31 - 1,
-    2**31, 2**32 - 2, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1,
+    0, 1, -1, 2, 3, 5, 31, 32, 33, 63, 64, 100, 511, 512, 513, 4096, 2**31 - 3, 2**31 - 2,
+    2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1, 2**64,
+    -(2**63), -(2**63) - 1,
 ]  # fmt: skip
 FLOATS = [0.0, -0.0, 1.5, -1.0, 0.02, 1e-40, 3e38, 1e300, float("nan"), float("inf"), -float("inf")]
 
@@ -47,8 +48,9 @@ class Fuzz:
         r = self.r
         self.writer: Any = None
         self.graph = _core.Graph(
-            DIM, r.choice(["l2", "cosine", "dot"]), r.choice(["f32", "f16"]), M=r.choice([2, 4, 16]),
-            block_rows=r.choice([1, 4, 64]), isa=r.choice([None, *_core.available_isas()]),
+            DIM, r.choice(["l2", "cosine", "dot"]), r.choice(["f32", "f16"]),
+            M=r.choice([2, 4, 16]), block_rows=r.choice([1, 4, 64]),
+            isa=r.choice([None, *_core.available_isas()]),
         )  # fmt: skip
         self.keep.clear()
         self.records: list[bytes] = [b""]
@@ -102,10 +104,10 @@ class Fuzz:
         return self.mixed(lambda: self.r.choice([None, self.r.randbytes(self.r.randrange(33))]))
 
     def bits(self) -> Any:
-        return self.mixed(lambda: self.r.choice([0, 1, 64, 150, 1000, 2**64 - 1, 2**64 - 63, 2**40]))
+        return self.mixed(lambda: self.r.choice([0, 1, 64, 150, 1000, 2**64 - 1, 2**64 - 63]))
 
     def walk(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        some = {"mask": self.mask, "n_visible": self.signed, "budget": self.signed, "skip": self.signed}
+        some = {"mask": self.mask, **dict.fromkeys(["n_visible", "budget", "skip"], self.signed)}
         chosen = {name: make() for name, make in some.items() if self.r.random() < 0.4}
         return (self.query(), self.count(), self.count(), self.count()), chosen
 
@@ -144,8 +146,9 @@ class Fuzz:
     def try_scan(self) -> None:
         target = self.r.choice([self.graph, self.writer])
         target.scan(
-            self.query(), self.count(), slots=self.mixed(lambda: self.r.choice([None, self.slots()])),
-            mask=self.mask(), n_visible=self.signed(), exact=self.r.choice([True, False]),
+            self.query(), self.count(), mask=self.mask(),
+            slots=self.mixed(lambda: self.r.choice([None, self.slots()])),
+            n_visible=self.signed(), exact=self.r.choice([True, False]),
             rr=self.count(), threads=self.count(),
         )  # fmt: skip
 
@@ -214,7 +217,8 @@ class Fuzz:
         r = self.r
         chunk = np.frombuffer(self.graph.chunk(0, 0), "u4").copy()
         for _ in range(r.randrange(4)):
-            chunk[r.randrange(len(chunk))] = r.choice([r.randrange(200), 2**32 - 1, 2**32 - 2, 2**31])
+            link = r.choice([r.randrange(200), 2**32 - 1, 2**32 - 2, 2**31])
+            chunk[r.randrange(len(chunk))] = link
         self.mutations += 1
         index = self.mixed(lambda: r.choice([0, 0, 0, 1, 2**22]))
         if isinstance(index, int) and 10 < index < 2**22:
@@ -289,9 +293,8 @@ class Fuzz:
         pages = self.pages.copy()
         self.keep_pages = pages
         first, size = self.last
-        tree = _core.Tree(
-            pages.ctypes.data, 4096, pages.nbytes, self.mixed(lambda: pages[first : first + size], 0.05)
-        )
+        last = self.mixed(lambda: pages[first : first + size], 0.05)
+        tree = _core.Tree(pages.ctypes.data, 4096, pages.nbytes, last)
         for _ in range(self.r.choice([0, 0, 1, 20])):  # damage comes after: the tree is in use
             page = self.r.randrange(len(pages) // 4096)
             pages[page * 4096 + self.r.randrange(self.r.choice([64, 4096]))] = self.r.randrange(256)
@@ -310,8 +313,9 @@ class Fuzz:
         env = Environment(self.mixed(lambda: lambda *a: txn))
         ready = _core.Prepared(
             self.graph, tree, env, env.begin, b"key", meta, self.mixed(lambda: 1),
-            self.mixed(lambda: lambda *a: a), None, self.count(), self.mixed(lambda: 0), self.count(),
-            self.count(), self.mask(), self.signed(), self.signed(), r.choice([True, False]),
+            self.mixed(lambda: lambda *a: a), None, self.count(), self.mixed(lambda: 0),
+            self.count(), self.count(), self.mask(), self.signed(), self.signed(),
+            r.choice([True, False]),
             self.mixed(lambda: r.choice([None, self.slots()])), True, r.choice([True, False]),
         )  # fmt: skip
         if r.random() < 0.1:
@@ -352,7 +356,8 @@ def tree_pages() -> tuple[np.ndarray, tuple[int, int]]:
         with lmdb.open(path, subdir=False, map_size=1 << 22) as env:
             with env.begin(write=True) as txn:
                 for i in range(300):
-                    txn.put(i.to_bytes(4, "big"), bytes(i * 7 % 300) + (b"x" * 9000 if i % 50 == 0 else b""))
+                    size = 9000 if i % 50 == 0 else i * 7 % 300
+                    txn.put(i.to_bytes(4, "big"), b"x" * size)
                 txn.put(b"\xff" * 9, end)
         pages = np.fromfile(path, "u1")
     return pages[: len(pages) // 4096 * 4096], (pages.tobytes().rindex(end), len(end))
