@@ -3,8 +3,10 @@
 #include "graph.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <new>
 #include <stdexcept>
 
 #include "pool.h"
@@ -38,8 +40,16 @@ LayerView layer_view(Graph& g, u32 layer) {
             nullptr, 0};
 }
 
-// Rows never written hold EMPTY, so that "not in the graph" needs no other mark.
+static u64 physical_memory() {
+    static const u64 bytes = (u64)sysconf(_SC_PHYS_PAGES) * (u64)sysconf(_SC_PAGESIZE);
+    return bytes;
+}
+
+// Rows never written hold EMPTY, so that "not in the graph" needs no other mark. Emptying them
+// takes their memory at once: a slot number that no machine of this size can serve is refused
+// before anything grows, since the system would grant it and end the process later.
 void Graph::ensure(u32 n) {
+    if ((u64)n * base_links.row_bytes() > physical_memory()) throw std::bad_alloc();
     stored.ensure(n);
     if (codes) codes->ensure(n);
     for (u32 layer = 0; layer < 2; layer++) {
