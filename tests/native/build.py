@@ -1,4 +1,4 @@
-"""Builds the native tests: the core's own sources without Python, and the programs beside this file.
+"""Builds the native tests: the core's own sources without Python, and the programs beside it.
 
 1. Which sources and flags the core has is read from setup.py, so that there is one list.
 2. What was built is kept in pytest's cache under a name made of all that it was built from.

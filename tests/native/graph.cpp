@@ -338,6 +338,32 @@ CASE("graph", "attached blocks serve vectors, writable copies replace them, deta
         }
 }
 
+CASE("graph", "slots beyond the machine's memory are refused with nothing changed") {
+    Graph g(options(4, L2, F32, 256));  // 2 kB of links a slot: 4 TB for all of them
+    const u32 far = MAX_SLOTS - 64;
+    Bytes block(64 * 16, 0);
+    auto refuses = [](std::function<void()> f) {
+        try {
+            f();
+        } catch (const std::bad_alloc&) {
+            return true;
+        }
+        return false;
+    };
+    CHECK(refuses([&] { g.set_state(far, Scale{0, 1}); }), "a state");
+    CHECK(refuses([&] { g.put_vectors(&far, block.data(), 1); }), "a vector");
+    CHECK(refuses([&] { g.attach_block(far / 64, block.data(), 64); }), "a block");
+    {
+        Writer w(g);
+        CHECK(refuses([&] { w.insert(far, block.data(), 1, 1); }), "an insertion");
+        CHECK(refusal([&] { w.changes(); }).size(), "a record of what failed");
+    }
+    CHECK(g.n_slots() == 0 && g.stored.rows() == 0 && g.base_links.rows() == 0, "it grew");
+    Random r(25);
+    commit(g, rows_of_vectors(r, 100, 4));
+    sound(g);
+}
+
 CASE("graph", "one thread builds the same graph on every instruction set") {
     for (u32 metric : {L2, DOT}) {
         Bytes first;

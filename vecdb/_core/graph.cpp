@@ -3,8 +3,10 @@
 #include "graph.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <new>
 #include <stdexcept>
 
 #include "pool.h"
@@ -38,8 +40,16 @@ LayerView layer_view(Graph& g, u32 layer) {
             nullptr, 0};
 }
 
-// Rows never written hold EMPTY, so that "not in the graph" needs no other mark.
+static u64 physical_memory() {
+    static const u64 bytes = (u64)sysconf(_SC_PHYS_PAGES) * (u64)sysconf(_SC_PAGESIZE);
+    return bytes;
+}
+
+// Rows never written hold EMPTY, so that "not in the graph" needs no other mark. Emptying them
+// takes their memory at once: a slot number that no machine of this size can serve is refused
+// before anything grows, since the system would grant it and end the process later.
 void Graph::ensure(u32 n) {
+    if ((u64)n * base_links.row_bytes() > physical_memory()) throw std::bad_alloc();
     stored.ensure(n);
     if (codes) codes->ensure(n);
     for (u32 layer = 0; layer < 2; layer++) {
@@ -145,7 +155,7 @@ u32 Graph::n_chunks(u32 layer) const {
 std::vector<u8> Graph::chunk(u32 layer, u32 i) {
     std::lock_guard<std::mutex> hold(write_mutex);
     u32 rows = rows_of(layer, n_slots()), R = width(layer);
-    if ((u64)i * CHUNK_ROWS >= rows) throw std::invalid_argument("no such chunk");
+    if (layer > 1 || (u64)i * CHUNK_ROWS >= rows) throw std::invalid_argument("no such chunk");
     u32 first = i * CHUNK_ROWS, n = std::min(CHUNK_ROWS, rows - first);
     std::vector<u8> out((size_t)n * R * 4);
     for (u32 r = 0; r < n; r++)
@@ -193,6 +203,8 @@ void Graph::set_state(u32 n, Scale s) {
     require_no_changes();
     if (n < n_slots()) throw std::invalid_argument("n_slots cannot shrink");
     if (n > MAX_SLOTS) throw std::invalid_argument("n_slots out of range");
+    if (!(s.step >= 0 && s.step < 1e38f && s.lo > -3e38f && s.lo < 3e38f))
+        throw std::invalid_argument("scale out of range");
     if (max_loaded_ > n) throw std::invalid_argument("a loaded chunk links beyond n_slots");
     ensure(n);
     if (s.valid() && (!codes || codes->scale != s)) {

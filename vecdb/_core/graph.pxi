@@ -96,7 +96,7 @@ cdef class Graph:
         finally:
             PyBuffer_Release(&view)
 
-    def put_vectors(self, const uint32_t[::1] slots, vectors):
+    def put_vectors(self, const uint32_t[::1] slots not None, vectors):
         """Keep private copies of vectors of the stored dtype, and their codes."""
         cdef Py_buffer view
         PyObject_GetBuffer(vectors, &view, PyBUF_SIMPLE)

@@ -42,8 +42,14 @@ void Segments::ensure(u32 n) {
     if (n > MAX_SLOTS) throw std::bad_alloc();
     u32 need = ((n - 1) >> SEG_SHIFT) + 1;
     [[maybe_unused]] bool small = (u64)had * row_bytes_ < HUGE_PAGE;
+    u32 before = segments_;
     for (; segments_ < need; segments_++) {
-        table_[segments_] = map_aligned(segment_bytes_);
+        try {
+            table_[segments_] = map_aligned(segment_bytes_);
+        } catch (...) {  // what is refused keeps no memory; no row of it was published
+            while (segments_ > before) munmap(table_[--segments_], segment_bytes_);
+            throw;
+        }
 #ifdef MADV_NOHUGEPAGE
         madvise(table_[segments_], segment_bytes_, small ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
 #endif

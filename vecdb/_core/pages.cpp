@@ -138,7 +138,7 @@ bool Tree::locate(const u8* map, u32 page_size, u64 file_bytes, const u8* last) 
     if (pages < 2 || load<u32>(base + HEADER) != MAGIC) return false;
     for (u32 i = 0; i < 2; i++) {
         root = load<u64>(base + (u64)i * page_size + META_ROOT);
-        if (last_of(*this).p == last) return true;
+        if (last && last_of(*this).p == last) return true;
     }
     return false;
 }

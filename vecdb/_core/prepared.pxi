@@ -50,14 +50,14 @@ cdef class Tree:
         if not found:
             raise ValueError("the tree of this record is not in the map")
 
-    def get(self, bytes key):
+    def get(self, bytes key not None):
         """A copy of a record, None where there is none."""
         cdef Record r = self.tree.find(<const uint8_t*>PyBytes_AS_STRING(key), <uint32_t>PyBytes_GET_SIZE(key))
         if r.p == NULL:
             return None
         return PyBytes_FromStringAndSize(<const char*>r.p, <Py_ssize_t>r.n)
 
-    def rows(self, uint32_t cid, const uint32_t[::1] rids):
+    def rows(self, uint32_t cid, const uint32_t[::1] rids not None):
         """(ids, payloads) of rows; None when any of them is not as it should be."""
         if not rids.shape[0]:
             return [], []
@@ -71,10 +71,10 @@ cdef tuple rows_from_tree(CTree* tree, uint32_t cid, const uint32_t* rids, uint3
     cdef uint8_t* key
     cdef uint32_t i, rid
     cdef const uint8_t* p
-    keys.resize(9 * n)
+    keys.resize(<size_t>9 * n)
     found.resize(n)
     for i in range(n):
-        key = keys.data() + 9 * i
+        key = keys.data() + <size_t>9 * i
         rid = rids[i]
         key[0] = 0x30
         key[1], key[2], key[3], key[4] = cid >> 24, (cid >> 16) & 255, (cid >> 8) & 255, cid & 255
@@ -83,7 +83,7 @@ cdef tuple rows_from_tree(CTree* tree, uint32_t cid, const uint32_t* rids, uint3
     ids, payloads = [], []
     for i in range(n):
         p = found[i].p
-        if p == NULL or not frame_sound(0x30, keys.data() + 9 * i, 9, p, found[i].n):
+        if p == NULL or not frame_sound(0x30, keys.data() + <size_t>9 * i, 9, p, found[i].n):
             return None
         if not row_fits(p + FRAME, <Py_ssize_t>found[i].n - FRAME):
             return None

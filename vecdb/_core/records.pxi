@@ -15,11 +15,13 @@ def crc32c(data, value=0) -> int:
         PyBuffer_Release(&view)
 
 
-def seal(int kind, bytes key, payload) -> bytes:
+def seal(int kind, bytes key not None, payload) -> bytes:
     """A framed record: kind, version, length, checksum over key and payload, payload."""
     cdef Py_buffer view
     cdef uint32_t n, crc
     cdef uint8_t* to
+    if not 0 <= kind <= 255:
+        raise ValueError(f"kind={kind}: give 0 to 255")
     PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
     try:
         if view.len > 0x7FFFFFF0:
@@ -68,7 +70,7 @@ cdef str frame_problem(int kind, const uint8_t* key, Py_ssize_t key_size, const 
     return None
 
 
-def unseal(int kind, bytes key, record):
+def unseal(int kind, bytes key not None, record):
     """The payload of a framed record, a view of it; ValueError says what is wrong with it."""
     cdef Py_buffer view
     PyObject_GetBuffer(record, &view, PyBUF_SIMPLE)
@@ -84,7 +86,7 @@ def unseal(int kind, bytes key, record):
     return memoryview(record)[FRAME:]
 
 
-def read_rows(get, uint32_t cid, list rids) -> tuple:
+def read_rows(get, uint32_t cid, list rids not None) -> tuple:
     """(ids, payloads) of rows, through a transaction's `get`; ValueError carries (key, problem).
 
     The layouts are those of storage/keys.py and storage/rows.py; this loop is here because every

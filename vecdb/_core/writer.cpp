@@ -105,8 +105,13 @@ void Writer::add(const u32* slots, const u8* vectors, u32 n, u32 top, u32 thread
     store(slots, vectors, n, threads);
     failed_ = false;
     u32 known = root_ == EMPTY ? 0 : n_slots(), i = 0;
-    for (; i < n && known + i < FIRST_ALONE; i++) link(slots[i], top);
-    parallel(n - i, threads, [&](u32 j) { link(slots[i + j], top); });
+    try {
+        for (; i < n && known + i < FIRST_ALONE; i++) link(slots[i], top);
+        parallel(n - i, threads, [&](u32 j) { link(slots[i + j], top); });
+    } catch (...) {  // no memory to walk with: some rows are linked, others are not
+        failed_ = true;
+        throw;
+    }
     n_.store(top, std::memory_order_release);
     if (failed_) throw std::bad_alloc();
 }
@@ -251,7 +256,7 @@ std::vector<u8> Writer::chunk(u32 layer, u32 i) {
     std::unique_lock<std::shared_mutex> alone(sight_mutex_);
     require_alive();
     u32 rows = rows_of(layer, n_slots()), R = g_.width(layer);
-    if ((u64)i * CHUNK_ROWS >= rows) throw std::invalid_argument("no such chunk");
+    if (layer > 1 || (u64)i * CHUNK_ROWS >= rows) throw std::invalid_argument("no such chunk");
     canonicalise();
     u32 first = i * CHUNK_ROWS, n = std::min(CHUNK_ROWS, rows - first);
     std::vector<u8> out((size_t)n * R * 4);
@@ -287,14 +292,15 @@ void Writer::undo() {
             memset(bits.row(u), 0, bits.row_bytes());
         }
     }
-    std::vector<u32> slots = reused_;
-    for (u32 s = base_n_; s < top; s++) slots.push_back(s);
-    for (u32 s : slots) {
-        if (!g_.stored.has(s)) continue;
+    // nothing is allocated for a slot: after a lack of memory `top` may be any number
+    auto drop = [&](u32 s) {
+        if (!g_.stored.has(s)) return;
         g_.stored.remove(s);
         if (g_.codes && s < g_.codes->rows()) g_.codes->forget(s);
-    }
-    for (u32 s : slots) g_.stored.drop_private_if_empty(s / g_.stored.block_rows(), g_.epochs);
+    };
+    for (u32 s : reused_) drop(s);
+    for (u32 s = base_n_; s < top; s++) drop(s);
+    for (u32 block : g_.stored.private_blocks()) g_.stored.drop_private_if_empty(block, g_.epochs);
 }
 
 void Writer::rollback() {

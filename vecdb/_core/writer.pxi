@@ -42,7 +42,7 @@ cdef class Writer:
         finally:
             PyBuffer_Release(&view)
 
-    def insert_at(self, const uint32_t[::1] slots, vectors, threads=1):
+    def insert_at(self, const uint32_t[::1] slots not None, vectors, threads=1):
         cdef Py_buffer view
         cdef uint32_t t = count_of(threads, "threads")
         PyObject_GetBuffer(vectors, &view, PyBUF_SIMPLE)
