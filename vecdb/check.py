@@ -251,6 +251,9 @@ class _Check:
                 continue
             rid = int.from_bytes(payload, "little")
             row = found.get(rid)
+            if len(payload) != 4:
+                yield Problem("R1", where, f"{len(payload)} bytes where a row's number belongs")
+                continue
             if row is None:
                 yield Problem("R1", where, f"it leads to row {rid}, which is not there")
             elif row.idkey != key[5:]:

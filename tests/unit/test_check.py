@@ -187,7 +187,8 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
      "rows/id 8", "row 999999"),
     ("R1", "an id to another's row", lambda t: put(t, keys.row_id(CID, 8), rows._RID.pack(7)),
      "rows/id 8", "another id"),
-    ("R1", "an id without a number", lambda t: put(t, keys.row_id(CID, 8), b""), "rows/id 8", "row 0"),
+    ("R1", "an id without a number", lambda t: put(t, keys.row_id(CID, 8), b""), "rows/id 8", "0 bytes"),
+    ("R1", "an id with too long a number", lambda t: put(t, keys.row_id(CID, 8), bytes(2000)), "rows/id 8", "2000 bytes"),
     ("R1", "an id to a dead row", lambda t: put(t, keys.row_id(CID, 8), rows._RID.pack(1298)),
      "rows/id 8", "not there"),
     ("R1", "a row that nobody leads to", delete(keys.row_id(CID, 8)), "rows/row 8", "no id"),
@@ -209,6 +210,7 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
     ("R5", "a field twice", lambda t: row(t, 8, lambda r: r._replace(metadata=codec.pack({"a": {"b": 1}, "a.b": 2}))),
      "rows/row 8", "twice"),
     ("R5", "a row too short", lambda t: put(t, keys.row(CID, 8), b"123"), "rows/row 8", "few"),
+    ("R5", "a row without an id", lambda t: row(t, 8, lambda r: r._replace(idkey=b"")), "rows/row 8", "no id"),
     ("R5", "parts that do not fit", lambda t: patch(t, keys.row(CID, 8), "<I", 12, 1 << 30), "rows/row 8", "fit"),
     ("R5", "text that is not UTF-8", lambda t: row(t, 8, lambda r: r._replace(text=b"\xff")), "rows/row 8", "utf"),
     # vectors
@@ -240,6 +242,7 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
     ("S2", "a wrong count of vectors", lambda t: now(t, ranked=1), "rows", "1 with vectors"),
     # log
     ("L2", "a log record that is none", lambda t: put(t, LOG_KEY, b"\xc1"), "rows/log/1/0x000000000000000d01", ""),
+    ("L2", "a log's key too long", lambda t: move(t, LOG_KEY, LOG_KEY + b"x"), "rows/log/1/0x000000000000000d0178", "spelled"),
     ("L2", "numbers cut short", lambda t: rows_log(t, lambda p: [b"123", *p[1:]]),
      "rows/log/1/0x000000000000000d01", "buffer"),
     ("L2", "names that are numbers", lambda t: rows_log(t, lambda p: [*p[:2], [5], p[3]]),

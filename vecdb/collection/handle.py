@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from vecdb.errors import EncoderMismatch, InvalidArgument
+from vecdb.errors import Corrupt, EncoderMismatch, InvalidArgument
 from vecdb.ingest import given_vectors
 from vecdb.query.filter import Filter
 from vecdb.storage import codec, keys, rows, vectors
@@ -97,6 +97,8 @@ class Handle:
     def _stored(self, txn: Any, rid: int, row: Row) -> npt.NDArray[Any]:
         schema = self.schema
         if row.inline is not None:
+            if len(row.inline) != vectors.stride(schema.dim, schema.dtype):
+                raise rows.damaged("V3", keys.row(self._cid, rid), "its vector has another length")
             return np.frombuffer(row.inline, vectors.DTYPES[schema.dtype])
         if rid >= PLAIN:
             raise rows.damaged("R4", keys.row(self._cid, rid), "a vector without a slot")
@@ -112,8 +114,15 @@ def parse_record(payload: bytes) -> Record:
 
 def record_of(row: Row) -> Record:
     """The record of a row, without its vector."""
-    text = None if row.text is None else row.text.decode()
-    return Record(rows.id_from(row.idkey), row.metadata, text, None, codec.unpack_metadata)
+    id = rows.id_from(row.idkey)
+    try:
+        text = None if row.text is None else row.text.decode()
+    except UnicodeDecodeError as error:
+        raise Corrupt(
+            f"row {id!r}: its text cannot be decoded ({error}); restore a backup",
+            code="R5", where=f"row {id!r}", detail=str(error),
+        ) from None  # fmt: skip
+    return Record(id, row.metadata, text, None, codec.unpack_metadata)
 
 
 def refuse(message: str) -> NoReturn:

@@ -213,7 +213,7 @@ def posting_of(serialised: bytes) -> BitMap:
         return deserialised(serialised)
     except ValueError as error:
         raise Corrupt(
-            f"a posting in an attribute leaf cannot be read ({error}); run db.check(), which names "
+            f"attributes: a posting in a leaf cannot be read ({error}); run db.check(), which names "
             "it, then restore a backup",
             code="A1",
             where="attributes",

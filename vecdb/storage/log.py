@@ -86,11 +86,17 @@ def read(txn: Any, cid: int, after: int, to: int) -> Iterator[tuple[int, int, me
         key = bytes(cursor.key())
         if key >= end:
             return
-        commit, part = keys.log_position(key)
+        commit, part = _position(key)
         if commit > to:
             return
         yield commit, part, rows.open_record(keys.LOG, key, cursor.value(), code="L2")
         found = cursor.next()
+
+
+def _position(key: bytes) -> tuple[int, int]:
+    if not keys.well_formed(key):
+        raise rows.damaged("L2", key, "no key of the log is spelled like this")
+    return keys.log_position(key)
 
 
 def cut(txn: Any, cid: int, state: State) -> None:
@@ -118,7 +124,7 @@ def _cut_part(txn: Any, cid: int, part: int, done: int, limit: int) -> int:
         key = bytes(cursor.key())
         if key >= end:
             return limit
-        commit, found_part = keys.log_position(key)
+        commit, found_part = _position(key)
         if commit > limit:
             return limit
         if found_part == part:

@@ -37,6 +37,8 @@ PLAIN: Final = 1 << 31  # rids from here on have no slot in the graph
 
 _HEADER: Final = struct.Struct("<QBBHII")
 _RID: Final = struct.Struct("<I")
+_INT_ID: Final = bytes((keys.INT_ID,))
+_STR_ID: Final = bytes((keys.STR_ID,))
 _TEXT, _VECTOR, _INLINE, _DEAD = 1, 2, 4, 8
 
 
@@ -80,7 +82,15 @@ def decode(payload: bytes | memoryview) -> Row:
     metadata = bytes(payload[at : at + metadata_size])
     at += metadata_size
     inline = bytes(payload[at:]) if flags & _INLINE else None
+    if not flags & _DEAD and not _spells_id(idkey):
+        raise ValueError("it carries no id")
     return Row(changed, idkey, text, metadata, bool(flags & _VECTOR), inline, bool(flags & _DEAD))
+
+
+def _spells_id(idkey: bytes) -> bool:
+    """Whether `id_from` can read it."""
+    tag, size = idkey[:1], len(idkey)
+    return size == 9 if tag == _INT_ID else size > 1 and tag == _STR_ID
 
 
 def open_record(kind: int, key: bytes, record: Any, *, code: str = "R2") -> memoryview:
