@@ -19,6 +19,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from vecdb.collection import Collection
@@ -35,7 +36,7 @@ from vecdb.errors import (
 from vecdb.index.follow import Follower
 from vecdb.index.view import View
 from vecdb.index.writing import Writing
-from vecdb.options import OpenOptions, check_open
+from vecdb.options import Mode, OpenOptions, check_open
 from vecdb.storage import keys, state
 from vecdb.storage.env import LMDB_ERRORS, Env
 from vecdb.storage.schema import Schema, put, read_all, validate
@@ -217,8 +218,6 @@ class Database:
         >>> db.rename_collection("c", "d"); db.collections()
         ['d']
         """
-        from dataclasses import replace
-
         with self._batch() as batch:
             cid, schema = self._existing(batch, old)
             if new in batch.catalog:
@@ -341,7 +340,9 @@ class Database:
     def __reduce__(self) -> tuple[Any, ...]:
         if self._options.path is None:
             _refuse("a database in memory cannot be pickled; use a file for other processes")
-        return Database, (self._options,)
+        self._usable()
+        mode: Mode = "r" if self._options.mode == "r" else "rw"  # "x" was for making it
+        return _unpickled, (replace(self._options, path=self._env.path, mode=mode),)
 
     # --- behind the verbs ----------------------------------------------------------------
 
@@ -664,6 +665,14 @@ def _delete_range(txn: Any, prefix: bytes) -> None:
     found = cursor.set_range(prefix)
     while found and bytes(cursor.key()).startswith(prefix):
         found = cursor.delete()
+
+
+def _unpickled(options: OpenOptions) -> Database:
+    """A handle of its own on the file of a pickled one, which must be there: nothing is made."""
+    assert options.path is not None
+    if not os.path.exists(options.path):
+        raise NotFound(f"{options.path} is not there: a handle was pickled that had it open")
+    return Database(options)
 
 
 def _after_fork() -> None:

@@ -14,6 +14,7 @@ from vecdb.collection.handle import parse_record
 from vecdb.collection.read import ReadVerbs
 from vecdb.collection.search import SearchVerbs
 from vecdb.collection.write import WriteVerbs
+from vecdb.errors import NotFound
 
 if TYPE_CHECKING:
     from vecdb.database import Database
@@ -54,8 +55,14 @@ class Collection(WriteVerbs, ReadVerbs, SearchVerbs):
         return hash((id(self._db), self._cid))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _from_pickle, (self._db, self.name)
+        return _from_pickle, (self._db, self._cid, self.name)
 
 
-def _from_pickle(db: Database, name: str) -> Collection:
-    return db[name]
+def _from_pickle(db: Database, cid: int, name: str) -> Collection:
+    """By its number: renamed it is the same collection, and another one of that name is not."""
+    found = Collection(db, cid)
+    try:
+        db._schema(cid)
+    except NotFound:
+        raise NotFound(f"collection {name!r} was dropped after this handle was pickled") from None
+    return found
