@@ -6,6 +6,7 @@ Skipped where ../shared/data is not there. Figures are printed with `-s`.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -16,8 +17,10 @@ import numpy as np
 import pytest
 
 import vecdb
+from tests import child
 from tests.data import debian, needs_data, recall, split
 from vecdb import F
+from vecdb.storage.env import Env
 
 pytestmark = [needs_data(), pytest.mark.timeout(600)]
 COMMIT = 1000
@@ -94,6 +97,85 @@ def test_exact_equals_brute_force(built: tuple[Path, float]) -> None:
             assert set(hits.ids) <= set(ids)
 
 
+class Counted:
+    """A read transaction, or a cursor of one, that adds up the bytes that it hands out."""
+
+    def __init__(self, inner: Any, read: list[int]) -> None:
+        self._inner = inner
+        self._read = read
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def get(self, key: bytes) -> Any:
+        return self._count(self._inner.get(key))
+
+    def value(self) -> Any:
+        return self._count(self._inner.value())
+
+    def item(self) -> Any:
+        key, value = self._inner.item()
+        return key, self._count(value)
+
+    def cursor(self) -> Counted:
+        return Counted(self._inner.cursor(), self._read)
+
+    def _count(self, value: Any) -> Any:
+        if value is not None:
+            self._read.append(len(value))
+        return value
+
+
+def test_following_a_commit_reads_little_of_what_opening_reads(
+    built: tuple[Path, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commits of 100 rows by another process, with deletes: bytes and records, not seconds."""
+    path = tmp_path / "copy.vecdb"
+    shutil.copyfile(built[0], path)
+    _, _, queries = debian()
+    read: list[int] = []
+    begin = Env.begin_read
+    monkeypatch.setattr(Env, "begin_read", lambda self: Counted(begin(self), read))
+    writer = (
+        "import sys, numpy as np, vecdb\n"
+        "db = vecdb.open(sys.argv[1], upkeep=False); c = db['packages']; q = np.load(sys.argv[2])\n"
+        "for n in map(int, sys.stdin):\n"
+        "    ids = [f'new-{n}-{i}' for i in range(100)]\n"
+        "    c.add(ids, q[n * 100 : n * 100 + 100], metadata=[{'n': n, 'section': 'libs'}] * 100)\n"
+        "    print('added', flush=True)\n"
+    )
+    np.save(tmp_path / "q.npy", queries)
+    with vecdb.open(path, mode="r") as db:
+        c = db["packages"]
+
+        def taken(question: Any) -> tuple[int, int, Any]:
+            read.clear()
+            answer = question()
+            return sum(read), len(read), answer
+
+        opening, records, _ = taken(lambda: c.search(queries[0], where=F.section == "libs"))
+        before = c.count(F.section == "libs")
+        other = child.start(writer, path, tmp_path / "q.npy")
+        assert other.stdin is not None and other.stdout is not None
+        shares = []
+        for n in range(5):
+            other.stdin.write(f"{n}\n".encode())
+            other.stdin.flush()
+            assert other.stdout.readline() == b"added\n"
+            query = queries[n * 100 + 50]
+            size, number, hits = taken(lambda q=query: c.search(q, 1, where=F.section == "libs"))
+            assert hits.ids == [f"new-{n}-50"]
+            assert c.count(F.section == "libs") == before + 100 * (n + 1)
+            shares.append((size / opening, number))
+            assert size < 0.1 * opening, f"{size} bytes of {opening}"
+        child.end(other)
+        db._followers[c._cid].forget()  # the control: loading again is what it must not cost
+        again, _, _ = taken(lambda: c.search(queries[0], where=F.section == "libs"))
+        assert again > 0.9 * opening
+    print(f"\nopening {opening / 1e6:.1f} MB in {records} records; following 100 inserts: "
+          + ", ".join(f"{100 * share:.2f} % in {number}" for share, number in shares))  # fmt: skip
+
+
 def random_filter(rng: np.random.Generator, rows: list[dict[str, Any]]) -> Any:
     """Clauses on every field, whose operands come from rows: from everything to one row."""
 
@@ -162,8 +244,6 @@ def test_random_filters(built: tuple[Path, float], filters: int) -> None:
 
 @pytest.mark.parametrize("what", ["random", "section"])
 def test_recall_after_deletes(built: tuple[Path, float], tmp_path: Path, what: str) -> None:
-    import shutil
-
     path = tmp_path / "copy.vecdb"
     shutil.copy(built[0], path)
     _, rows, queries = debian()
