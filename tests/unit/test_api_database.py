@@ -15,7 +15,7 @@ import pytest
 
 import vecdb
 from vecdb import F
-from vecdb.errors import AlreadyExists, InvalidArgument, NotFound
+from vecdb.errors import AlreadyExists, Closed, InvalidArgument, NotFound
 
 V = [[1.0, 0.0], [0.0, 1.0]]
 
@@ -269,6 +269,40 @@ def test_every_durability_keeps_what_was_closed(path: Path, durability: str) -> 
         db.sync()
     with vecdb.open(path, mode="r", immutable=True) as db:
         assert db["c"].search([1, 0]).ids == ["a"]
+
+
+def test_an_immutable_file_can_be_backed_up(path: Path) -> None:
+    with vecdb.open(path) as db:
+        db.create_collection("c", dim=2).add("a", [1, 0])
+    with vecdb.open(path, mode="r", immutable=True) as db:
+        db.backup(path.with_name("copy.vecdb"))
+    with vecdb.open(path.with_name("copy.vecdb")) as db:
+        assert db["c"].get("a") is not None and db.check() == []
+
+
+def test_figures_asked_while_another_thread_closes_are_closed_or_right(path: Path) -> None:
+    with vecdb.open(path) as db:
+        db.create_collection("c", dim=2)
+    odd: list[BaseException] = []
+
+    def ask(db: vecdb.Database) -> None:
+        try:
+            while True:
+                assert db.stats()["records"] > 0
+        except Closed:
+            pass
+        except BaseException as error:
+            odd.append(error)
+
+    for _ in range(60):
+        db = vecdb.open(path)
+        threads = [threading.Thread(target=ask, args=(db,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        db.close()
+        for thread in threads:
+            thread.join()
+    assert odd == []
 
 
 def test_mode_x_makes_a_new_file(path: Path) -> None:
