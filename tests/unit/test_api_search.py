@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
+from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 
 import vecdb
 from tests.deeds import distances
-from vecdb import F
+from vecdb import F, _core
 
 N, DIM = 3000, 20
 RNG = np.random.default_rng(5)
@@ -201,6 +204,51 @@ def test_hits_stay_what_they_were_when_rows_change_later() -> None:
         c.upsert("a", [0, 1], metadata={"x": 2})
         db.drop_collection("c")
         assert (hits[0].metadata, hits[0].text) == ({"x": 1}, "old")
+
+
+def test_kept_hits_hold_no_place_in_the_reader_table(tmp_path: Path) -> None:
+    with vecdb.open(tmp_path / "d.vecdb") as db:
+        c = db.create_collection("c", dim=2)
+        c.add(["a", "b"], [[1, 0], [0, 1]])
+        kept = [c.search([1, 0.5]) for _ in range(1200)]  # a list is never made ready
+        kept += [c.search([1, 0.5], with_vectors=True) for _ in range(1200)]
+        assert {tuple(hits.ids) for hits in kept} == {("a", "b")}
+        assert db.stats()["readers"] == 0
+
+
+def test_kept_hits_keep_neither_graph_nor_matches() -> None:
+    import gc
+    from pyroaring import BitMap
+
+    with vecdb.open() as db:
+        c = db.create_collection("c", dim=DIM, metric="l2")
+        c.add(range(N), DATA, metadata=[{"i": i} for i in range(N)])
+        hits = [c.search(QUERIES[0].tolist(), where=F.i < 2000), c.search(QUERIES[0])]
+        hits += [c.search(QUERIES[0].astype(np.float32)) for _ in range(2)]
+        seen, pending = set(), list(hits)
+        while pending:
+            one = pending.pop()
+            if id(one) in seen or isinstance(one, type | type(gc) | FunctionType):
+                continue
+            seen.add(id(one))
+            assert not isinstance(one, _core.Graph | BitMap) and not hasattr(one, "abort")
+            assert not isinstance(one, np.ndarray) or one.size <= DIM
+            pending += gc.get_referents(one)
+
+
+def test_hits_can_be_pickled(c: vecdb.Collection) -> None:
+    for how in ({}, {"where": F.even == True, "with_vectors": True}):  # noqa: E712
+        for query in (QUERIES[3], QUERIES[3].astype(np.float32), QUERIES[3].astype(np.float32)):
+            hits = c.search(query, 5, **how)  # type: ignore[arg-type]
+            again = pickle.loads(pickle.dumps(hits))
+            assert again.ids == hits.ids and again.plan == hits.plan
+            assert [h.metadata for h in again] == [h.metadata for h in hits]
+            assert np.array_equal(again.distances, hits.distances)
+
+
+@pytest.mark.parametrize("exact", [[], [0], {}, 1, None])
+def test_any_truth_value_serves_as_exact(c: vecdb.Collection, exact: Any) -> None:
+    assert c.search(QUERIES[0], exact=exact).ids == c.search(QUERIES[0], exact=bool(exact)).ids
 
 
 def test_with_vectors_brings_the_stored_ones(c: vecdb.Collection) -> None:

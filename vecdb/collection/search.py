@@ -68,7 +68,7 @@ class SearchVerbs(Handle):
         >>> c.search([1, 0], k=2).ids, c.search([1, 0], where=F.year > 2000).ids
         (['a', 'b'], ['b'])
         """
-        key = (k, where, recall, ef, exact) if _may_be_ready(k, where, recall, ef) else None
+        key = (k, where, recall, ef, exact) if _may_be_ready(k, where, recall, ef, exact) else None
         if key is not None and not with_vectors and self._db._local.batch is None:
             follower = self._db._followers.get(self._cid)
             ready = None if follower is None else follower.ready(key)
@@ -160,10 +160,11 @@ class SearchVerbs(Handle):
         )
 
 
-def _may_be_ready(k: Any, where: Any, recall: Any, ef: Any) -> bool:
+def _may_be_ready(k: Any, where: Any, recall: Any, ef: Any, exact: Any) -> bool:
     """Whether these options can be a key that no invalid ones are equal to (True is not 1)."""
     return (
         type(k) is int
+        and type(exact) is bool
         and type(recall) is float
         and (where is None or isinstance(where, Filter))
         and (ef is None or type(ef) is int)
