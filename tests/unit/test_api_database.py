@@ -134,6 +134,31 @@ def test_a_large_transaction_searches_its_own_graph(db: vecdb.Database) -> None:
     assert sum(len(set(a) & set(b)) for a, b in zip(inside, right, strict=True)) >= 237
 
 
+@pytest.mark.parametrize("before", [0, 3])
+@pytest.mark.parametrize("added, deleted", [(1, 1), (2, 1), (3, 3), (400, 1), (400, 399), (9000, 1)])
+def test_rows_that_come_and_go_within_a_transaction_are_never_found(
+    path: Path, before: int, added: int, deleted: int
+) -> None:
+    data = np.random.default_rng(0).normal(size=(before + added, 4))
+    with vecdb.open(path) as db, vecdb.open(path, mode="r") as other:
+        c = db.create_collection("c", dim=4, metric="l2")
+        c.add(range(before), data[:before])
+        assert len(other["c"].search(data[0])) == before  # follows from here on
+        with db.transaction():
+            c.add(range(before, before + added), data[before:], metadata=[{"x": 1}] * added)
+            c.delete(range(before, before + deleted))
+        left = before + added - deleted
+        for one in (c, other["c"]):
+            for how in ({}, {"exact": True}, {"ef": 50}, {"where": ~(F.x == 2)}):
+                for query in data[before : before + 20]:
+                    found = one.search(query.astype(np.float32), 20, **how).ids  # type: ignore[arg-type]
+                    assert len(found) == min(20, left)
+                    assert not set(found) & set(range(before, before + deleted))
+        c.add("later", data[0])
+        assert len(c.search(data[0], 10_000)) == left + 1 == len(other["c"].search(data[0], 10_000))
+        assert db.check() == []
+
+
 def test_an_exception_aborts_all_of_it(db: vecdb.Database) -> None:
     c = db.create_collection("c", dim=2)
     d = db.create_collection("d", dim=2)

@@ -216,7 +216,7 @@ class Follower:
             live = live.copy()
             live.update(part.born)
             live.difference_update(BitMap(part.died))
-        if part.born or part.died or mask is not None:
+        if mask is not None or new.ranked != new.slots:
             mask = next_mask(mask, view.state.slots, new, part.born, part.died)
         if part.names:
             names = {**names, **{n: len(names) + i for i, n in enumerate(part.names)}}
