@@ -159,6 +159,23 @@ def test_rows_that_come_and_go_within_a_transaction_are_never_found(
         assert db.check() == []
 
 
+def test_handles_on_an_aborted_collection_never_lead_to_another(db: vecdb.Database) -> None:
+    with pytest.raises(ZeroDivisionError), db.transaction():
+        made = db.create_collection("a", dim=2)
+        made.add("row", [1, 0])
+        found = db["a"]
+        raise ZeroDivisionError
+    b = db.create_collection("b", dim=3)  # gets the number that "a" would have had
+    for gone in (made, found):
+        for use in (lambda c: len(c), lambda c: c.add("x", [1, 0, 0]), lambda c: c.search([1, 0, 0])):
+            with pytest.raises(NotFound):
+                use(gone)
+    with db.transaction():
+        kept = db.create_collection("kept", dim=2)
+        kept.add("row", [1, 0])
+    assert len(b) == 0 and kept.search([1, 0]).ids == ["row"]
+
+
 def test_an_exception_aborts_all_of_it(db: vecdb.Database) -> None:
     c = db.create_collection("c", dim=2)
     d = db.create_collection("d", dim=2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import array
 import pickle
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import FunctionType
@@ -14,6 +16,7 @@ import pytest
 import vecdb
 from tests.deeds import distances
 from vecdb import F, _core
+from vecdb.errors import InvalidArgument
 
 N, DIM = 3000, 20
 RNG = np.random.default_rng(5)
@@ -249,6 +252,32 @@ def test_hits_can_be_pickled(c: vecdb.Collection) -> None:
 @pytest.mark.parametrize("exact", [[], [0], {}, 1, None])
 def test_any_truth_value_serves_as_exact(c: vecdb.Collection, exact: Any) -> None:
     assert c.search(QUERIES[0], exact=exact).ids == c.search(QUERIES[0], exact=bool(exact)).ids
+
+
+def test_a_query_answers_alike_in_every_form_the_first_time_and_later(c: vecdb.Collection) -> None:
+    one = QUERIES[4].astype(np.float32)
+    spread = np.zeros((DIM, 2), np.float32)
+    spread[:, 0] = one
+    forms: list[Any] = [
+        one, one.astype(float), one.tolist(), tuple(one.tolist()), one.astype(">f4"), spread[:, 0],
+        memoryview(one), array.array("f", one.tolist()), one.astype(np.longdouble),
+    ]  # fmt: skip
+    one.flags.writeable = False
+    for how in ({}, {"where": F.i < 50}, {"where": F.i < 2500}, {"exact": True}, {"ef": 40}):
+        wanted = c.search(one, 7, **how)  # type: ignore[arg-type]
+        for _ in range(3):
+            for query in forms:
+                hits = c.search(query, 7, **how)
+                assert hits.ids == wanted.ids
+                assert hits.distances.tolist() == wanted.distances.tolist()
+
+
+def test_a_query_that_is_too_long_is_refused_without_a_warning(c: vecdb.Collection) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            with pytest.raises(InvalidArgument, match="overflows"):
+                c.search(np.full(DIM, 1e30, np.float32))
 
 
 def test_with_vectors_brings_the_stored_ones(c: vecdb.Collection) -> None:

@@ -159,7 +159,8 @@ class Follower:
         """
         if view is not self._view:
             return
-        self._ready_bytes += held_bytes
+        before = self._ready.get(key)
+        self._ready_bytes += held_bytes - (0 if before is None else before.held_bytes)
         if len(self._ready) >= MAX_READY or self._ready_bytes > READY_BYTES:
             self._ready, self._ready_bytes = {}, held_bytes
         self._ready[key] = search
