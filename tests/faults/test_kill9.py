@@ -106,6 +106,8 @@ class Run:
         if rng.random() < 0.9:
             said = writer.stdout.readline()
             assert said == b"ready\n", "the writer could not open the file"
+            for _ in range(rng.choice((1, 2, 3, 4))):  # however slow the machine is
+                said += writer.stdout.readline()
             time.sleep(rng.choice([0.01, 0.1, 0.4]) * rng.random())
         else:
             time.sleep(0.5 * rng.random())  # while it starts and opens
