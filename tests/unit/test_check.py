@@ -211,6 +211,8 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
      "rows/row 8", "twice"),
     ("R5", "a row too short", lambda t: put(t, keys.row(CID, 8), b"123"), "rows/row 8", "few"),
     ("R5", "a row without an id", lambda t: row(t, 8, lambda r: r._replace(idkey=b"")), "rows/row 8", "no id"),
+    ("R5", "an id that is not UTF-8", lambda t: row(t, 8, lambda r: r._replace(idkey=b"\x02\xff")), "rows/row 8", "no id"),
+    ("R5", "an id of no kind", lambda t: row(t, 8, lambda r: r._replace(idkey=b"\x07abc")), "rows/row 8", "no id"),
     ("R5", "parts that do not fit", lambda t: patch(t, keys.row(CID, 8), "<I", 12, 1 << 30), "rows/row 8", "fit"),
     ("R5", "text that is not UTF-8", lambda t: row(t, 8, lambda r: r._replace(text=b"\xff")), "rows/row 8", "utf"),
     # vectors
