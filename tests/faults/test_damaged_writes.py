@@ -95,7 +95,7 @@ def test_a_damaged_file_is_written_to_wholly_or_not_at_all(
 ) -> None:
     tally = fuzz(sound, tmp_path, cases, how)
     assert tally.bad == [] and tally.silent == []
-    assert tally.counts["errors"] > 50 and tally.counts["deeds"] > 100
+    assert tally.counts["errors"] > 50 and tally.counts["deeds"] > 50
 
 
 @pytest.mark.slow
