@@ -91,9 +91,16 @@ def read(path: Path | str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def write(path: Path | str) -> Iterator[Any]:
-    """A write transaction on a file that nobody has open; the file is this one still."""
+    """A write transaction on a file that nobody has open; the file is this one still.
+
+    It ends as every commit of vecdb's does, with the meta record written: reading straight from the
+    map knows a tree by the place of that record, and would go on reading the tree before.
+    """
     with _transaction(path, write=True) as txn:
         yield txn
+        record = txn.get(keys.META_KEY)
+        if record is not None:
+            txn.put(keys.META_KEY, bytes(record))
 
 
 @contextlib.contextmanager

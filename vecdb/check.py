@@ -7,6 +7,8 @@ each.
 
     F1  every record is of a known kind, is framed, and its checksum covers its key
     F2  every key is spelled as its kind spells it
+    F3  the file's pages form sound trees; where they do not, nothing else is looked at, because the
+        engine would end the process on its way there
     M1  the meta record can be read, and no commit number in the file is above its own
     C1  collection names are unique, declarations possible, and collection numbers below the next
         one; no orphan records
@@ -71,6 +73,9 @@ def check_database(db: Database) -> list[Problem]:
     """Every violated invariant of a database."""
     txn = db._env.begin_read()
     try:
+        unsound = db._env.unsound()
+        if unsound:
+            return [Problem("F3", "structure", finding) for finding in unsound[:LIMIT]]
         return list(_problems(db, txn))
     except LMDB_ERRORS as error:
         raise db._env.translated(error) from error

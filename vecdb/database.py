@@ -65,9 +65,10 @@ def open(
 
     `mode`: "rw" creates, "r" never writes, "x" must not exist. `durability`: "full" survives power
     loss, "relaxed" a process kill, "none" only `sync()`. `timeout`: seconds that a write waits for
-    another's. `verify`: "auto", "always" or "never" check the file's structure first. `immutable`:
-    read-only media. `threads`: for batches and bulk inserts, default all cores. `max_size`: bytes
-    the file may reach. `upkeep=False` leaves folding to commits alone.
+    another's. `verify`: "auto", "always" or "never" check the file's structure first; "never" trusts
+    it, and over broken pages LMDB may end the process. `immutable`: read-only media. `threads`: for
+    batches and bulk inserts, default all cores. `max_size`: bytes the file may reach.
+    `upkeep=False` leaves folding to commits alone.
     Raises InvalidArgument, NotFound, AlreadyExists, ReadOnly, Busy, WrongFormat, Corrupt.
 
     >>> import vecdb
@@ -285,6 +286,9 @@ class Database:
 
     def check(self) -> list[Problem]:
         """Read everything and return every violated invariant; an empty list means sound.
+
+        Costs a pass over the file's pages and a decoding of every row, all in Python; others may
+        write meanwhile.
 
         >>> import vecdb
         >>> vecdb.open().check()

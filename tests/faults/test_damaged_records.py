@@ -193,13 +193,14 @@ def damage_sealed(path: Path, rng: random.Random) -> str:
 class Asker:
     """A process that answers for many files, and another one when it has died."""
 
-    def __init__(self) -> None:
+    def __init__(self, code: str = READER) -> None:
+        self._code = code
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, order: dict[str, Any]) -> dict[str, Any] | None:
         """Its answer; None when it died or hangs."""
         if self._process is None:
-            self._process = child.start(READER, stderr=subprocess.DEVNULL)
+            self._process = child.start(self._code, stderr=subprocess.DEVNULL)
         process = self._process
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(json.dumps(order).encode() + b"\n")

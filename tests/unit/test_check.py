@@ -211,6 +211,8 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
      "rows/row 8", "twice"),
     ("R5", "a row too short", lambda t: put(t, keys.row(CID, 8), b"123"), "rows/row 8", "few"),
     ("R5", "a row without an id", lambda t: row(t, 8, lambda r: r._replace(idkey=b"")), "rows/row 8", "no id"),
+    ("R5", "an id that is not UTF-8", lambda t: row(t, 8, lambda r: r._replace(idkey=b"\x02\xff")), "rows/row 8", "no id"),
+    ("R5", "an id of no kind", lambda t: row(t, 8, lambda r: r._replace(idkey=b"\x07abc")), "rows/row 8", "no id"),
     ("R5", "parts that do not fit", lambda t: patch(t, keys.row(CID, 8), "<I", 12, 1 << 30), "rows/row 8", "fit"),
     ("R5", "text that is not UTF-8", lambda t: row(t, 8, lambda r: r._replace(text=b"\xff")), "rows/row 8", "utf"),
     # vectors
@@ -372,6 +374,33 @@ with damage.write(sys.argv[1]) as txn:
         assert ("M1", "meta") in [(p.code, p.where) for p in db.check()]
 
 
+@pytest.mark.parametrize("mode", ["r", "rw"])
+def test_broken_pages_beneath_an_open_database_are_named_and_end_nobody(path: Path, mode: str) -> None:
+    """Pages written over by others, in place for another, in place: the engine itself would abort."""
+    code = """
+import os, random, sys
+import vecdb
+path, mode = sys.argv[1:]
+rng, found = random.Random(20), 0
+with vecdb.open(path, mode=mode) as db:
+    assert db.check() == []
+    fd = os.open(path, os.O_RDWR)
+    pages = os.fstat(fd).st_size // 4096
+    for _ in range(25):
+        at, other = rng.sample(range(2, pages), 2)
+        before = os.pread(fd, 4096, at * 4096)
+        os.pwrite(fd, os.pread(fd, 4096, other * 4096), at * 4096)
+        problems = db.check()
+        assert all(p.code in ("F1", "F3") and p.detail for p in problems[:1]), problems[:3]
+        found += [p.where for p in problems if p.code == "F3"][:1] == ["structure"]
+        os.pwrite(fd, before, at * 4096)
+    assert db.check() == []
+print(found)
+"""
+    found = int(child.end(child.start(code, path, mode)))
+    assert found >= 5, f"{found} of 25 exchanged pages were part of the tree and noticed"
+
+
 def test_a_graph_in_memory_that_is_not_the_files_is_named(path: Path) -> None:
     with vecdb.open(path, upkeep=False) as db:
         db["rows"].search(np.zeros(damage.DIM), 5)
@@ -390,7 +419,7 @@ def test_a_graph_in_memory_that_is_not_the_files_is_named(path: Path) -> None:
 # --- the table is whole ------------------------------------------------------------------------------
 
 CODE = re.compile(r"[A-Z][0-9]")
-ELSEWHERE = {"G4"}  # planted in memory, above
+ELSEWHERE = {"F3", "G4"}  # planted in the file's pages and in memory, above
 
 
 def codes_in(source: str) -> set[str]:

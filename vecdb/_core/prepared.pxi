@@ -87,7 +87,10 @@ cdef tuple rows_from_tree(CTree* tree, uint32_t cid, const uint32_t* rids, uint3
             return None
         if not row_fits(p + FRAME, <Py_ssize_t>found[i].n - FRAME):
             return None
-        ids.append(id_from(p + FRAME))
+        id = id_from(p + FRAME)
+        if id is None:
+            return None
+        ids.append(id)
         payloads.append(PyBytes_FromStringAndSize(<const char*>p + FRAME, <Py_ssize_t>found[i].n - FRAME))
     return ids, payloads
 

@@ -112,9 +112,12 @@ def read_rows(get, uint32_t cid, list rids not None) -> tuple:
             problem = frame_problem(0x30, key, 9, p, view.len)
             if problem is None and not row_fits(p + FRAME, view.len - FRAME):
                 problem = "its parts do not fit"
+            id = id_from(p + FRAME) if problem is None else None
+            if problem is None and id is None:
+                problem = "it carries no id"
             if problem is not None:
                 raise ValueError(name, problem)
-            ids.append(id_from(p + FRAME))
+            ids.append(id)
             payloads.append(PyBytes_FromStringAndSize(<char*>p + FRAME, view.len - FRAME))
         finally:
             PyBuffer_Release(&view)
@@ -128,15 +131,21 @@ cdef inline bint row_fits(const uint8_t* p, Py_ssize_t n) noexcept:
     need = 20 + (p[10] | (<uint32_t>p[11] << 8))
     need += get_u32(p + 12)
     need += get_u32(p + 16)
-    return need <= <uint64_t>n and (p[10] | p[11]) != 0
+    return need <= <uint64_t>n
 
 
 cdef object id_from(const uint8_t* p):
+    """The id of a row that fits; None when its id key spells none."""
     cdef Py_ssize_t size = p[10] | (<uint32_t>p[11] << 8)
     cdef uint64_t number = 0
     cdef int i
-    if p[20] == 2:
-        return PyUnicode_DecodeUTF8(<const char*>p + 21, size - 1, NULL)
+    if size > 1 and p[20] == 2:
+        try:
+            return PyUnicode_DecodeUTF8(<const char*>p + 21, size - 1, NULL)
+        except UnicodeDecodeError:
+            return None
+    if size != 9 or p[20] != 1:
+        return None
     for i in range(1, size):
         number = (number << 8) | p[20 + i]
     return <int64_t>(number ^ (<uint64_t>1 << 63))

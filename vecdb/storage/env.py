@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from vecdb.errors import ReadOnly, VecdbError
 from vecdb.options import Durability, Mode, Verify
-from vecdb.storage import copies, engine, place, tree, writing
+from vecdb.storage import copies, engine, opening, place, tree, writing
 from vecdb.storage.engine import LMDB_ERRORS
 from vecdb.storage.keys import META_KEY
 from vecdb.storage.meta import Meta
@@ -107,6 +107,18 @@ class Env:
     def snapshot(self, txn: Txn) -> Snapshot | None:
         """Return what reads a read transaction's commit without the engine, if anything can."""
         return tree.at(self._was, txn)
+
+    def unsound(self) -> list[str]:
+        """Every violation of the file's structure, found without LMDB; the file may be in use.
+
+        None of a database in memory, nor of a file that is no longer at its path.
+        """
+        where, fd = self._was.place, self._was.fd
+        try:
+            there = not where.private and os.path.samestat(os.stat(where.data), os.fstat(fd))
+        except OSError:
+            there = False
+        return opening.unsound(where.data, engine.check_structure) if there else []
 
     # --- writing -------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ from vecdb.storage.meta import Meta
 from vecdb.storage.place import Place
 
 Check = Callable[[str], list[str]]
+TRIES = 4  # looks at the structure of a file while others commit
 SHOWN = 3  # findings in a message; all of them are in `detail`
 
 
@@ -177,6 +178,28 @@ def _reason(
     if closed is None:  # the sidecar may still name the clean close before this commit
         return known.split()[:2] != expected.split()[:2]
     return known != expected
+
+
+def unsound(data: str, check: Check) -> list[str]:
+    """What is wrong with the structure of a file that is in use; a writer is not waited for.
+
+    A commit in between makes a sound file look broken (O2), so what is found counts only when none
+    came; beside commits that never pause the answer is nothing.
+    """
+    for _ in range(TRIES):
+        before = _txnid(data)
+        findings = check(data) or _lost(data)
+        if not findings or _txnid(data) == before:
+            return findings
+    return []
+
+
+def _txnid(data: str) -> int:
+    try:
+        with open(data, "rb", buffering=0) as file:
+            return header.read_header(file.fileno()).txnid
+    except (NotLmdb, Unreadable):
+        return -1
 
 
 def _check(data: str, check: Check) -> None:

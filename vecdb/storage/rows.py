@@ -89,8 +89,12 @@ def decode(payload: bytes | memoryview) -> Row:
 
 def _spells_id(idkey: bytes) -> bool:
     """Whether `id_from` can read it."""
-    tag, size = idkey[:1], len(idkey)
-    return size == 9 if tag == _INT_ID else size > 1 and tag == _STR_ID
+    if idkey[:1] == _INT_ID:
+        return len(idkey) == 9
+    try:
+        return idkey[:1] == _STR_ID and idkey[1:].decode() != ""
+    except UnicodeDecodeError:
+        return False
 
 
 def open_record(kind: int, key: bytes, record: Any, *, code: str = "R2") -> memoryview:
