@@ -130,7 +130,8 @@ def clause(rng: random.Random) -> Spec:
     if kind in (10, 11):
         return ("like", rng.choice([field, "s", "mix"]), pattern(rng))
     if kind == 12:
-        lat, lon = rng.choice([(*rng.choice(PLACES),), (rng.uniform(-90, 90), rng.uniform(-180, 180))])
+        anywhere = (rng.uniform(-90, 90), rng.uniform(-180, 180))
+        lat, lon = rng.choice([rng.choice(PLACES), anywhere])
         km = rng.choice([0, 0.5, 30, 112, 1000.25, 5000, 10_007, 19_000, 20_100, 1e6])
         return ("within", rng.choice([field, "at", "at"]), lat, lon, km)
     return ("exists" if kind == 13 else "null", field)
@@ -139,7 +140,8 @@ def clause(rng: random.Random) -> Spec:
 def pattern(rng: random.Random) -> str:
     if rng.random() < 0.6:
         return rng.choice(PATTERNS)
-    return "".join(rng.choices(["%", "_", "a", "b", "x", "\\%", "\\_", "\\\\", "é"], k=rng.randrange(7)))
+    pieces = ["%", "_", "a", "b", "x", "\\%", "\\_", "\\\\", "é"]
+    return "".join(rng.choices(pieces, k=rng.randrange(7)))
 
 
 def spec(rng: random.Random, depth: int = 0) -> Spec:
@@ -221,7 +223,8 @@ def as_text(s: Spec, rng: random.Random) -> str:
 
 
 def name(field: str) -> str:
-    if all(part.isidentifier() for part in field.split(".")) and field not in ("or", "in", "in.n", "in.deep.s"):
+    parts = field.split(".")
+    if all(part.isidentifier() for part in parts) and parts[0] not in ("or", "in"):
         return field
     return '"' + field.replace('"', '""') + '"'
 
@@ -249,7 +252,8 @@ def as_dict(s: Spec) -> dict[str, Any]:
         return {s[1]: {names[s[2]]: plain(s[3])}}
     if s[0] in ("exists", "null"):
         return {s[1]: {f"${s[0]}": True}}
-    operator = {"contains any": "$containsAny", "contains all": "$containsAll"}.get(s[0], f"${s[0]}")
+    first, _, rest = s[0].partition(" ")
+    operator = f"${first}{rest.title()}"
     if s[0] in ("between", "within"):
         return {s[1]: {operator: [plain(one) for one in s[2:]]}}
     argument = [plain(one) for one in s[2]] if isinstance(s[2], list) else plain(s[2])
@@ -274,9 +278,9 @@ def truth(s: Spec, metadata: dict[str, Any]) -> bool:
     if s[0] == "not":
         return not truth(s[1], metadata)
     if s[0] == "and":
-        return all([truth(part, metadata) for part in s[1]])
+        return all(truth(part, metadata) for part in s[1])
     if s[0] == "or":
-        return any([truth(part, metadata) for part in s[1]])
+        return any(truth(part, metadata) for part in s[1])
     stored, args = lookup(metadata, s[1]), s[2:]
     if s[0] == "exists":
         return stored is not None
@@ -287,7 +291,7 @@ def truth(s: Spec, metadata: dict[str, Any]) -> bool:
     if s[0] == "between":
         return relation(stored, ">=", args[0]) and relation(stored, "<=", args[1])
     if s[0] == "in":
-        return any([relation(stored, "==", one) for one in args[0]])
+        return any(relation(stored, "==", one) for one in args[0])
     if s[0] == "startswith":
         return isinstance(stored, str) and list(stored)[: len(args[0])] == list(args[0])
     if s[0] == "like":
@@ -297,8 +301,8 @@ def truth(s: Spec, metadata: dict[str, Any]) -> bool:
     if not isinstance(stored, list):
         return False
     if s[0] == "contains":
-        return any([relation(each, "==", args[0]) for each in stored])
-    has = [any([relation(each, "==", one) for each in stored]) for one in args[0]]
+        return any(relation(each, "==", args[0]) for each in stored)
+    has = [any(relation(each, "==", one) for each in stored) for one in args[0]]
     return (True in has) if s[0] == "contains any" else (False not in has)
 
 
@@ -376,7 +380,7 @@ def near(stored: Any, lat: float, lon: float, km: float) -> bool:
         a[0] * b[1] - a[1] * b[0],
     )
     angle = math.atan2(math.hypot(*cross), sum(x * y for x, y in zip(a, b, strict=True)))
-    return 6371.0088 * angle <= km + 1e-9  # rounding: 0 km from here is here
+    return 6371.0088 * angle <= km + 1e-9  # a micrometre: one place may have several names
 
 
 def vector(lat: float, lon: float) -> tuple[float, float, float]:

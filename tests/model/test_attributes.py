@@ -141,9 +141,8 @@ def clause(rng: random.Random) -> Filter:
     if kind in (11, 12):
         listed = F[rng.choice(["tags", "tags", "mix"])]
         several = [operand(rng) for _ in range(rng.randrange(4))]
-        return rng.choice(
-            [listed.contains(operand(rng)), listed.contains_any(several), listed.contains_all(several)]
-        )
+        ask = rng.choice([listed.contains_any, listed.contains_all])
+        return rng.choice([listed.contains(operand(rng)), ask(several)])
     if kind in (13, 14):
         text = rng.choice(STRINGS)
         if kind == 13:

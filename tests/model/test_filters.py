@@ -20,7 +20,7 @@ from pyroaring import BitMap
 
 import vecdb
 from tests import notations
-from vecdb.index import attributes, fold, leaf
+from vecdb.index import attributes, fold, leaf, select
 from vecdb.index.attributes import AttributeImage, RowChange
 from vecdb.index.tail import Tail
 from vecdb.query import as_filter, from_dict, from_json, parse
@@ -118,6 +118,7 @@ def test_leaves_of_any_size_answer_alike(env: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(leaf, "INLINE", 2)
     monkeypatch.setattr(fold, "MAX_INSIDE", 30)
     monkeypatch.setattr(fold, "BACK_INSIDE", 4)
+    monkeypatch.setattr(select, "_FEW", 0)
     counts = compare(env, 99, rows=80, filters=60)
     print(f"seed 99: {dict(counts)}")
 

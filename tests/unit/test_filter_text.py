@@ -280,6 +280,8 @@ def test_places_near_poles_and_the_date_line() -> None:
     assert not F["at"].within(89.9, -170, 22).matches(row)
     assert F.fiji.within(-17, -179.9, 22).matches(row)
     assert F["tuple"].within(1, 2, 0).matches(row)
+    for one, other in [((0, 180), [0, -180]), ((90, 0), [90, 77]), ((-90, -180), [-90, 13.5])]:
+        assert F.p.within(*one, 0).matches({"p": other})
     assert F.place.within(52.52, 13.405, 505).matches({"place": [48.137, 11.575]})  # Berlin, Munich
     assert not F.place.within(52.52, 13.405, 503).matches({"place": [48.137, 11.575]})
 
@@ -287,11 +289,12 @@ def test_places_near_poles_and_the_date_line() -> None:
 # --- fuzz --------------------------------------------------------------------------------
 
 PIECES = [
-    "and", "or", "not", "in", "between", "is", "null", "like", "contains", "any", "all", "exists",
-    "startswith", "true", "false", "datetime", "within", "matches", "inf", "nan", "(", ")", ",", "'",
-    '"', "''", "=", "==", "!=", "<", ">=", "<>", "&", "|", "~", "!", "x", "a.b", "F.x", "'a'",
-    '"b c"', "1", "-1.5", "1e5", ".", "2020-01-01", "'2020-01-01T00:00Z'", " ", "\n", "\x00", "\ud800",
-    "é", "²", "٣", "\U0001f600", "\\", "%", "_", "[", "]", "{", "}", "$", "#", ";", "--", "/*", "`",
+    "and", "or", "not", "in", "between", "is", "null", "like", "contains", "any", "all",
+    "exists", "startswith", "true", "false", "datetime", "within", "matches", "inf", "nan",
+    "(", ")", ",", "'", '"', "''", "=", "==", "!=", "<", ">=", "<>", "&", "|", "~", "!", "x",
+    "a.b", "F.x", "'a'", '"b c"', "1", "-1.5", "1e5", ".", "2020-01-01",
+    "'2020-01-01T00:00Z'", " ", "\n", "\x00", "\ud800", "é", "²", "٣", "\U0001f600", "\\",
+    "%", "_", "[", "]", "{", "}", "$", "#", ";", "--", "/*", "`",
 ]  # fmt: skip
 
 

@@ -34,6 +34,7 @@ Scalar = bool | int | float | str | datetime
 RowMetadata = Callable[[int], Mapping[str, Any]]
 
 _NONE: Final = BitMap()
+_FEW: Final = 256  # rows: some 10 ms of reading, whatever the number of values
 Range = tuple[float, float]  # both ends included
 
 
@@ -94,7 +95,9 @@ class _Source:
         universe: BitMap,
         field_ids: Mapping[str, int],
         row_metadata: RowMetadata,
+        few: bool = False,
     ) -> None:
+        self._few = few  # asking these rows is cheaper than asking a field's values
         self._postings = postings
         self._universe = universe
         self._ids = field_ids
@@ -169,6 +172,9 @@ class _Source:
         if fieldid is None:
             return _NONE
         start, stop = valuekey.starting_with(prefix)
+        if holds is not None and self._few:
+            found = self._universe & self._postings.union(fieldid, start, stop)
+            return BitMap([rid for rid in found if holds(self._stored(rid, field))])
         if holds is not None:
             return self._postings.chosen(
                 fieldid, start, stop, self._asking(field, fieldid, holds)
@@ -194,7 +200,9 @@ class _Source:
         return BitMap([rid for rid in found if holds(self._stored(rid, field))])
 
     def limited(self, rows: BitMap) -> _Source:
-        return _Source(self._postings, self._universe & rows, self._ids, self._row_metadata)
+        left = self._universe & rows
+        few = len(left) <= _FEW
+        return _Source(self._postings, left, self._ids, self._row_metadata, few)
 
     def _in_range(self, fieldid: int, bounds: Range) -> BitMap:
         return self._postings.union(fieldid, *valuekey.elements_between(*bounds))

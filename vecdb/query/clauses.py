@@ -349,6 +349,4 @@ class Within(Clause):
 
     def _near(self, value: Any) -> bool:
         place = geo.place_of(value)
-        if place is None:
-            return False
-        return geo.distance_km((self.latitude, self.longitude), place) <= self.km
+        return place is not None and geo.near((self.latitude, self.longitude), place, self.km)

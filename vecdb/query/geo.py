@@ -4,8 +4,10 @@ A place is a list of two numbers, latitude and longitude in degrees: [48.14, 11.
 else, bools and numbers out of range included, is no place and within no distance.
 
 Invariants:
-  P1  `box` holds every place that `distance_km` puts within the distance, rounding included: it
-      may hold others, so that an index may narrow by it and ask `distance_km` after that.
+  P1  `box` holds every place that `near` puts within the distance, rounding included: it may hold
+      others, so that an index may narrow by it and ask `near` after that;
+  P2  a place is within 0 km of itself, by whatever name: [0, 180] and [0, -180], [90, 0] and
+      [90, 5].
 
 The Earth is a sphere of the mean radius 6371.0088 km (IUGG); distances on the ellipsoid differ
 by up to 0.6 %. Formula: haversine, R. W. Sinnott, "Virtues of the Haversine", 1984.
@@ -17,9 +19,8 @@ from math import asin, cos, degrees, pi, radians, sin, sqrt
 from typing import Any, Final, NamedTuple
 
 EARTH_KM: Final = 6371.0088
-_MARGIN: Final = (
-    1e-7  # radians, 0.6 m: above what rounding does to the formula, antipodes included
-)
+_MARGIN: Final = 1e-7  # radians, 0.6 m: above what rounding does to the formula anywhere
+_SAME_KM: Final = 1e-9  # what rounding puts between two names of one place
 _Range = tuple[float, float]
 
 
@@ -50,6 +51,11 @@ def distance_km(a: _Range, b: _Range) -> float:
     return (
         2 * EARTH_KM * asin(min(1.0, sqrt(up * up + cos(south) * cos(north) * across * across)))
     )
+
+
+def near(a: _Range, b: _Range, km: float) -> bool:
+    """Return whether two places are within a distance of each other, a micrometre forgiven."""
+    return distance_km(a, b) <= km + _SAME_KM
 
 
 def box(latitude: float, longitude: float, km: float) -> Box:
