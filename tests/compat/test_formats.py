@@ -49,6 +49,8 @@ def test_a_kept_file_opens_or_is_refused(kept: Path, tmp_path: Path) -> None:
         live = [i for i in range(1500) if ids[i] not in gone]
         assert c.count(F.number == 7) == sum(metadata[i]["number"] == 7 for i in live)
         assert c.count(F["nested.level"] >= 2) == sum(i % 4 >= 2 for i in live)
+        assert c.count(F.tags.contains("t3")) == sum(i % 5 == 3 for i in live)
+        assert c.count("tags contains all ('t3', 'all')") == sum(i % 5 == 3 for i in live)
         query = vectors[50] + 0.01
         truth = sorted(live, key=lambda i: float(np.linalg.norm(vectors[i] - query)))[:10]
         assert c.search(query, exact=True).ids == [ids[i] for i in truth]

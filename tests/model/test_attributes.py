@@ -24,7 +24,7 @@ from pyroaring import BitMap
 from vecdb.index import attributes, fold, leaf, tail
 from vecdb.index.attributes import AttributeImage, RowChange
 from vecdb.index.tail import Tail
-from vecdb.query import F, Filter, from_json
+from vecdb.query import F, Filter, from_json, parse
 from vecdb.storage import codec
 
 CID = 7
@@ -103,6 +103,8 @@ def metadata(rng: random.Random) -> dict[str, Any]:
         made["mix"] = scalar(rng)
     if rng.random() < 0.4:
         made["tags"] = [scalar(rng) for _ in range(rng.randrange(4))]
+        if rng.random() < 0.3:
+            made["tags"] = [rng.randrange(-95, 95), rng.uniform(-185, 185)]
     if rng.random() < 0.3:
         made["in"] = {"a": scalar(rng), "b": {"c": scalar(rng)} if rng.random() < 0.5 else {}}
     elif rng.random() < 0.3:
@@ -123,7 +125,7 @@ def operand(rng: random.Random, *, ordered: bool = False) -> Any:
 
 def clause(rng: random.Random) -> Filter:
     ref = F[rng.choice(FIELDS)]
-    kind = rng.randrange(11)
+    kind = rng.randrange(16)
     if kind == 0:
         return ref.exists()
     if kind == 1:
@@ -136,6 +138,19 @@ def clause(rng: random.Random) -> Filter:
     if kind == 4:
         pool: list[Any] = rng.choice([NUMBERS, STRINGS, MOMENTS])
         return ref.between(rng.choice(pool), rng.choice(pool))
+    if kind in (11, 12):
+        listed = F[rng.choice(["tags", "tags", "mix"])]
+        several = [operand(rng) for _ in range(rng.randrange(4))]
+        ask = rng.choice([listed.contains_any, listed.contains_all])
+        return rng.choice([listed.contains(operand(rng)), ask(several)])
+    if kind in (13, 14):
+        text = rng.choice(STRINGS)
+        if kind == 13:
+            return F.s.startswith(text[: rng.randrange(210)])
+        wild = rng.choice(["%", "_"])
+        return F[rng.choice(["s", "mix"])].like(text[: rng.randrange(210)] + wild + text[-2:-1])
+    if kind == 15:
+        return F.tags.within(rng.uniform(-90, 90), rng.uniform(-180, 180), rng.uniform(0, 20_100))
     if kind in (5, 6):
         made: Filter = (ref == operand(rng)) if kind == 5 else (ref != operand(rng))
         return made
@@ -381,6 +396,7 @@ def test_expressions_survive_json_and_repr(seed: int) -> None:
     for _ in range(200):
         where = expression(rng)
         assert from_json(where.to_json()) == where
+        assert parse(str(where)) == where
         assert hash(from_json(where.to_json())) == hash(where)
         assert eval(repr(where), scope) == where
 

@@ -191,7 +191,8 @@ TARGETS = [
 FILTERS = [
     bad(f"{name} ({verb})", call, *words, error=FilterError)
     for name, where, words in [
-        ("a str", "year == 1", ("text", "F.")),
+        ("text with a slip", "year == 1 & ok == true", ("character 10", "and")),
+        ("text without a value", "year ==", ("character 7", "value")),
         ("a number", 5, ("int", "F.")),
         ("a list", [F.year == 1], ("list",)),
         ("a bool", True, ("bool",)),

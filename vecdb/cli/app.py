@@ -91,7 +91,7 @@ def search(
     collection: CollectionName = None,
     k: Annotated[int, typer.Option("--k", "-k", help="How many hits.")] = 10,
     where: Annotated[
-        str | None, typer.Option("--where", "-w", help="A filter in dict notation, as JSON.")
+        str | None, typer.Option("--where", "-w", help="A filter: text, or a dict as JSON.")
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every match.")] = False,
     as_json: AsJson = False,
@@ -100,7 +100,7 @@ def search(
 
     \b
     Example:
-      vecdb search python-docs.vecdb "sort a list" --where '{"kind": "method"}'
+      vecdb search python-docs.vecdb "sort a list" --where "kind = 'method'"
     """
     with _reading(file) as db:
         chosen = _collection(db, file, collection)
@@ -282,9 +282,10 @@ def _facts(collection: vecdb.Collection) -> dict[str, Any]:
     }
 
 
-def _filter(where: str | None) -> dict[str, Any] | None:
-    if where is None:
-        return None
+def _filter(where: str | None) -> dict[str, Any] | str | None:
+    """Return what --where spells: a JSON object when it begins like one, else text notation."""
+    if where is None or not where.lstrip().startswith("{"):
+        return where
     found = _json(where)
     if not isinstance(found, dict):
         like = '{"year": {"$gte": 1999}}'

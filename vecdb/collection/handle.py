@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vecdb.database import Database
     from vecdb.encoders.base import Encoder
 
-Where = Filter | Mapping[str, Any]
+Where = Filter | Mapping[str, Any] | str
 
 
 class Handle:

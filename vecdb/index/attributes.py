@@ -21,7 +21,7 @@ values as records (a field of distinct numbers would have as many records as row
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from pyroaring import BitMap
@@ -153,6 +153,17 @@ class Reader:
             for leaf, first, end in self._runs(fieldid, start, stop)
             for at in range(first, end)
         ]
+
+    def chosen(
+        self, fieldid: int, start: bytes, stop: bytes, holds: Callable[[bytes], bool]
+    ) -> BitMap:
+        """The rows of those value keys in [start, stop) that pass `holds`."""
+        load = self._loader(fieldid)
+        found = [
+            leaf.chosen(first, end, holds, load)
+            for leaf, first, end in self._runs(fieldid, start, stop)
+        ]
+        return BitMap.union(*found) if found else _NONE
 
     def leaf(self, fieldid: int, key: bytes) -> tuple[bytes, Leaf | None]:
         """The leaf that a value key belongs to, and its bound; (END, None) past the last."""

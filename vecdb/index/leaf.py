@@ -121,6 +121,20 @@ class Leaf:
             self._union = found
         return found
 
+    def chosen(
+        self, start: int, end: int, holds: Callable[[bytes], bool], load: Load
+    ) -> BitMap:
+        """The rows of those keys of a run that pass `holds`."""
+        inline: list[bytes] = []
+        large: list[BitMap] = []
+        for at in range(start, end):
+            if holds(self.keys[at]):
+                if self.counts[at]:
+                    inline.append(self.inline(at, at + 1))
+                else:
+                    large.append(self.rows(at, load))
+        return BitMap.union(bitmap(b"".join(inline)), *large)
+
     def inline(self, start: int, end: int) -> bytes:
         """The inline rids of a run of keys."""
         return self.rids[4 * self._ends[start] : 4 * self._ends[end]]

@@ -33,8 +33,8 @@ from vecdb.index.effort import (
     rerank,
 )
 from vecdb.index.view import slots_of
+from vecdb.query.clauses import Compare
 from vecdb.query.filter import Filter
-from vecdb.query.nodes import Compare
 from vecdb.query.source import flat
 
 DRAWS: Final = 3

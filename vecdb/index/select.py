@@ -9,7 +9,9 @@ Invariants:
   E1  the result equals `Filter.matches` asked of every live row (tests/model);
   E2  strings that share 200 bytes with a long operand are decided by the rows themselves, one
       row per distinct value;
-  E3  bitmaps that postings hand out are never changed here.
+  E3  what a value key does not tell is asked of rows: long strings (E2) and pairs of numbers,
+      whose order and repetition the elements of a list do not keep;
+  E4  bitmaps that postings hand out are never changed here.
 
 Rejected: patching every posting with the tail, then evaluating once. An operation per clause
 instead of two per filter.
@@ -23,6 +25,7 @@ from typing import Any, Final, Protocol
 
 from pyroaring import BitMap
 
+from vecdb.errors import Corrupt
 from vecdb.index import valuekey
 from vecdb.index.changes import flat
 from vecdb.index.tail import Tail
@@ -31,6 +34,8 @@ Scalar = bool | int | float | str | datetime
 RowMetadata = Callable[[int], Mapping[str, Any]]
 
 _NONE: Final = BitMap()
+_FEW: Final = 256  # rows: some 10 ms of reading, whatever the number of values
+Range = tuple[float, float]  # both ends included
 
 
 class Postings(Protocol):
@@ -40,6 +45,9 @@ class Postings(Protocol):
     def many(self, fieldid: int, wanted: Sequence[bytes]) -> BitMap: ...
     def union(self, fieldid: int, start: bytes, stop: bytes) -> BitMap: ...
     def range(self, fieldid: int, start: bytes, stop: bytes) -> list[tuple[bytes, BitMap]]: ...
+    def chosen(
+        self, fieldid: int, start: bytes, stop: bytes, holds: Callable[[bytes], bool]
+    ) -> BitMap: ...
 
 
 class Image(Protocol):
@@ -66,7 +74,7 @@ def evaluate(
     """Return the rows of `live` that satisfy a filter: a bitmap of the caller's own.
 
     `tail` ends where the transaction's snapshot does (a writer's: with its pending changes);
-    `live` are the live rows there; `row_metadata(rid)` reads a row there: long strings only.
+    `live` are the live rows there; `row_metadata(rid)` reads a row there: see E3.
     """
     touched = tail.touched
     settled = live - touched if touched else live
@@ -87,7 +95,9 @@ class _Source:
         universe: BitMap,
         field_ids: Mapping[str, int],
         row_metadata: RowMetadata,
+        few: bool = False,
     ) -> None:
+        self._few = few  # asking these rows is cheaper than asking a field's values
         self._postings = postings
         self._universe = universe
         self._ids = field_ids
@@ -146,6 +156,73 @@ class _Source:
         wanted = {valuekey.key_of(value) for value in values if value == value}
         return self._postings.many(fieldid, sorted(wanted))
 
+    def lists(self, field: str) -> BitMap:
+        fieldid = self._ids.get(field)
+        return _NONE if fieldid is None else self._postings.get(fieldid, valuekey.LIST)
+
+    def listing(self, field: str, values: Sequence[Scalar]) -> BitMap:
+        fieldid = self._ids.get(field)
+        if fieldid is None:
+            return _NONE
+        wanted = {valuekey.element_key(value) for value in values if value == value}
+        return self._postings.many(fieldid, sorted(wanted))
+
+    def strings(self, field: str, prefix: str, holds: Callable[[str], bool] | None) -> BitMap:
+        fieldid = self._ids.get(field)
+        if fieldid is None:
+            return _NONE
+        start, stop = valuekey.starting_with(prefix)
+        if holds is not None and self._few:
+            found = self._universe & self._postings.union(fieldid, start, stop)
+            return BitMap([rid for rid in found if holds(self._stored(rid, field))])
+        if holds is not None:
+            return self._postings.chosen(
+                fieldid, start, stop, self._asking(field, fieldid, holds)
+            )
+        if len(start) <= valuekey.MAX_STRING:
+            return self._postings.union(fieldid, start, stop)
+        starts = self._asking(field, fieldid, lambda text: text.startswith(prefix))
+        return self._postings.chosen(fieldid, start, stop, starts)
+
+    def pairs(
+        self,
+        field: str,
+        first: Range,
+        second: tuple[Range, ...],
+        holds: Callable[[Any], bool],
+    ) -> BitMap:
+        fieldid = self._ids.get(field)
+        if fieldid is None:
+            return _NONE
+        found = self._universe & self._in_range(fieldid, first)
+        if found:
+            found &= BitMap.union(*(self._in_range(fieldid, each) for each in second))
+        return BitMap([rid for rid in found if holds(self._stored(rid, field))])
+
+    def limited(self, rows: BitMap) -> _Source:
+        left = self._universe & rows
+        few = len(left) <= _FEW
+        return _Source(self._postings, left, self._ids, self._row_metadata, few)
+
+    def _in_range(self, fieldid: int, bounds: Range) -> BitMap:
+        return self._postings.union(fieldid, *valuekey.elements_between(*bounds))
+
+    def _asking(
+        self, field: str, fieldid: int, holds: Callable[[str], bool]
+    ) -> Callable[[bytes], bool]:
+        """The same question asked of a value key, of a row where the key is not all (E2)."""
+
+        def of_key(key: bytes) -> bool:
+            if not valuekey.is_long(key):
+                return holds(_string_of(key))
+            here = self._postings.get(fieldid, key) & self._universe
+            if not here:
+                return False
+            stored = self._stored(here.min(), field)
+            return isinstance(stored, str) and holds(stored)
+
+        return of_key
+
     def _alike(self, field: str, fieldid: int, symbol: str, value: str, key: bytes) -> BitMap:
         """Decide strings that share 200 bytes with a long operand by asking rows (E2)."""
         found = BitMap()
@@ -168,3 +245,16 @@ class _Source:
             if name == field:
                 return value
         return None
+
+
+def _string_of(key: bytes) -> str:
+    try:
+        return valuekey.string_of(key)
+    except ValueError as error:
+        raise Corrupt(
+            f"a value key in the attribute index cannot be read ({error}); run db.check(), then "
+            "restore a backup",
+            code="A1",
+            where="attributes",
+            detail=str(error),
+        ) from None

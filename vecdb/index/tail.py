@@ -17,7 +17,7 @@ Rejected: a map from rid to state. Filters would loop over rows, and a fold over
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from pyroaring import BitMap
@@ -108,6 +108,13 @@ class Tail:
     def union(self, fieldid: int, start: bytes, stop: bytes) -> BitMap:
         """Return the touched rows whose field has a value key in [start, stop)."""
         return BitMap.union(_NONE, *(rows for _, rows in self.range(fieldid, start, stop)))
+
+    def chosen(
+        self, fieldid: int, start: bytes, stop: bytes, holds: Callable[[bytes], bool]
+    ) -> BitMap:
+        """Return the touched rows with a value key in [start, stop) that passes `holds`."""
+        listed = self.range(fieldid, start, stop)
+        return BitMap.union(_NONE, *(rows for key, rows in listed if rows and holds(key)))
 
     # --- what folding asks ----------------------------------------------------------------
 

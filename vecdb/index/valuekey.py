@@ -93,11 +93,8 @@ def element_key(value: Any) -> bytes:
 
 
 def string_key(value: str) -> bytes:
-    """Return the key of a string; lone surrogates, which no row holds, keep their order."""
-    try:
-        raw = value.encode()
-    except UnicodeEncodeError:
-        raw = value.encode("utf-8", "surrogatepass")
+    """Return the key of a string."""
+    raw = _utf8(value)
     if len(raw) <= MAX_STRING:
         return STRING_TAG + raw
     from hashlib import blake2b  # here: rare, and it loads a TLS library
@@ -144,6 +141,32 @@ def same_prefix(key: bytes) -> tuple[bytes, bytes]:
     """Return [start, stop): the keys of long strings that share a long string's 200 bytes."""
     prefix = key[: 1 + MAX_STRING] + _LONG
     return prefix, prefix + _LONG * (DIGEST + 1)
+
+
+def starting_with(prefix: str) -> tuple[bytes, bytes]:
+    """Return [start, stop): the keys of strings that start so, or with its first 200 bytes."""
+    start = STRING_TAG + _utf8(prefix)[:MAX_STRING]
+    return start, start + _LONG * (DIGEST + 2)
+
+
+def string_of(key: bytes) -> str:
+    """Return the string of a key that holds it in full; ValueError when it is no string's."""
+    if not key.startswith(STRING_TAG):
+        raise ValueError(f"the value key {key[:40].hex()} is no string's")
+    return key[1:].decode()
+
+
+def elements_between(low: float, high: float) -> tuple[bytes, bytes]:
+    """Return [start, stop): the keys of list elements that are numbers in [low, high]."""
+    return element_key(low), element_key(high) + b"\x00"
+
+
+def _utf8(value: str) -> bytes:
+    """UTF-8; lone surrogates, which no row holds, keep their order."""
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "surrogatepass")
 
 
 def _floor(value: int) -> float:

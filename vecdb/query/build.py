@@ -16,8 +16,19 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from vecdb.errors import FilterError
-from vecdb.query import operand, show
-from vecdb.query.nodes import Between, Compare, Exists, Filter, In, IsNull
+from vecdb.query import operand, show, words
+from vecdb.query.clauses import (
+    Between,
+    Compare,
+    Contains,
+    Exists,
+    In,
+    IsNull,
+    Like,
+    StartsWith,
+    Within,
+)
+from vecdb.query.nodes import Filter
 
 
 class Field:
@@ -44,7 +55,7 @@ class Field:
 
     def isin(self, values: Any) -> Filter:
         """Return a filter: the value equals one of these; none match an empty list."""
-        return In(self._name, operand.alternatives(values, self._name))
+        return In(self._name, operand.alternatives(values, "isin", self._name))
 
     def between(self, low: Any, high: Any) -> Filter:
         """Return a filter: `low <= value <= high`."""
@@ -53,6 +64,36 @@ class Field:
             operand.scalar(low, "between", self._name),
             operand.scalar(high, "between", self._name),
         )
+
+    def contains(self, value: Any) -> Filter:
+        """Return a filter: the field is a list that has this value."""
+        return Contains(
+            self._name, "contains", (operand.scalar(value, "contains", self._name),)
+        )
+
+    def contains_any(self, values: Any) -> Filter:
+        """Return a filter: the field is a list that has at least one of these."""
+        wanted = operand.alternatives(values, "contains_any", self._name)
+        return Contains(self._name, "contains any", wanted)
+
+    def contains_all(self, values: Any) -> Filter:
+        """Return a filter: the field is a list that has all of these (of none: any list)."""
+        wanted = operand.alternatives(values, "contains_all", self._name)
+        return Contains(self._name, "contains all", wanted)
+
+    def startswith(self, prefix: str) -> Filter:
+        """Return a filter: the string begins with this, case-sensitive."""
+        return StartsWith(self._name, operand.text(prefix, "startswith", self._name))
+
+    def like(self, pattern: str) -> Filter:
+        """Return a filter: the whole string matches, where `%` is any run of characters, `_` is
+        one, and a backslash makes the next character mean itself; case-sensitive."""
+        return Like(self._name, operand.pattern(pattern, self._name))
+
+    def within(self, lat: float, lon: float, km: float) -> Filter:
+        """Return a filter: the field is a place, a list [lat, lon] in degrees, at most so far
+        away along the great circle."""
+        return Within(self._name, *operand.place(lat, lon, km, self._name))
 
     def __eq__(self, other: object) -> Filter:  # type: ignore[override]
         return self._compare("==", other)
@@ -83,7 +124,10 @@ class Field:
 
     def __call__(self, *args: object, **kwargs: object) -> NoReturn:
         known = ", ".join(f".{name}()" for name in show.METHODS)
-        raise FilterError(f"{self!r} cannot be called; a field has {known} and comparisons")
+        hint = words.meant(self._name.rpartition(".")[2], show.METHODS)
+        raise FilterError(
+            f"{self!r} cannot be called{hint}; a field has {known} and comparisons"
+        )
 
     def __bool__(self) -> NoReturn:
         raise FilterError(
@@ -93,7 +137,8 @@ class Field:
 
     def __contains__(self, value: object) -> NoReturn:
         raise FilterError(
-            f"Python's in cannot make a filter; for alternatives: {self!r}.isin([...])"
+            f"Python's in cannot make a filter; for alternatives: {self!r}.isin([...]), for "
+            f"elements of a list: {self!r}.contains(...)"
         )
 
     def __iter__(self) -> NoReturn:

@@ -1,12 +1,13 @@
 """How does what a user passes as `where=` become a filter?
 
-A filter is passed through; dicts, and JSON that `to_json` made, are read here.
+A filter is passed through; text is read by parse.py; dicts, and JSON that `to_json` made, are
+read here.
 
     {"year": {"$gte": 1990, "$lt": 2000}, "lang": "en"}    several keys or operators: and
     {"$or": [{"a": 1}, {"$not": {"b": {"$in": [1, 2]}}}]}
 
 Invariants:
-  N1  the result is the same tree that `F` makes, so both notations share meaning and limits;
+  N1  the result is the same tree that `F` makes: all notations share meaning and limits;
   N2  depth is counted before descending: no input, however deep, meets Python's own limit;
   N3  what is not understood is a FilterError that says where, and lists what is known there.
 """
@@ -19,21 +20,29 @@ from datetime import datetime
 from typing import Any, Final
 
 from vecdb.errors import FilterError
-from vecdb.query import operand, show
+from vecdb.query import operand, show, words
+from vecdb.query.clauses import (
+    Between,
+    Compare,
+    Contains,
+    Exists,
+    How,
+    In,
+    IsNull,
+    Like,
+    StartsWith,
+    Within,
+)
 from vecdb.query.nodes import (
     MAX_CLAUSES,
     MAX_DEPTH,
     And,
-    Between,
-    Compare,
-    Exists,
     Filter,
-    In,
-    IsNull,
     Not,
     all_of,
     any_of,
 )
+from vecdb.query.parse import parse
 
 __all__ = ["Filter", "as_filter", "from_dict", "from_json"]
 
@@ -42,19 +51,16 @@ _COMPARISONS: Final = {name: symbol for symbol, name in show.NAMES.items()}
 
 
 def as_filter(where: object) -> Filter:
-    """Return a filter from a filter or a dict; FilterError for anything else."""
+    """Return a filter from a filter, a dict or text; FilterError for anything else."""
     if isinstance(where, Filter):
         return where
     if isinstance(where, Mapping):
         return from_dict(where)
     if isinstance(where, str):
-        raise FilterError(
-            f"where={where[:60]!r}: filters as text are not part of this release; "
-            "write F.year >= 1990 or {'year': {'$gte': 1990}}",
-            offset=0,
-        )
+        return parse(where)
     raise FilterError(
-        f"where= takes a filter such as F.year >= 1990, or a dict, not {type(where).__name__}"
+        "where= takes a filter such as F.year >= 1990, text such as 'year >= 1990', or a dict, "
+        f"not {type(where).__name__}"
     )
 
 
@@ -170,16 +176,23 @@ def _operator(field: str, name: object, argument: object) -> Filter:
         raise FilterError(
             f"filter on {field!r}: an operator is a str, not {operand.shown(name)}"
         )
-    hint = ""
-    if not name.startswith("$"):
+    if name.startswith("$matches"):
+        hint = "; full text is not part of this release"
+    elif name.startswith("$"):
+        hint = words.meant(name, (*_COMPARISONS, *_OPERATORS))
+    else:
         hint = f"; a field inside another is addressed as {field + '.' + name!r:.80}"
     raise FilterError(f"filter on {field!r}: unknown operator {name!r:.60}{hint}; {_known()}")
 
 
 def _in(field: str, argument: object) -> Filter:
-    if isinstance(argument, list | tuple):
+    return In(field, _several(field, "isin", argument))
+
+
+def _several(field: str, symbol: str, argument: object) -> tuple[operand.Scalar, ...]:
+    if isinstance(argument, list | tuple) and len(argument) <= operand.MAX_ALTERNATIVES:
         argument = [_typed(value, field) for value in argument]
-    return In(field, operand.alternatives(argument, field))
+    return operand.alternatives(argument, symbol, field)
 
 
 def _not_in(field: str, argument: object) -> Filter:
@@ -191,6 +204,30 @@ def _between(field: str, argument: object) -> Filter:
         raise FilterError(f"filter on {field!r}: $between takes [low, high]")
     low, high = (operand.scalar(_typed(value, field), "between", field) for value in argument)
     return Between(field, low, high)
+
+
+def _contains(field: str, argument: object) -> Filter:
+    value = operand.scalar(_typed(argument, field), "contains", field)
+    return Contains(field, "contains", (value,))
+
+
+def _containing(how: How, symbol: str) -> Callable[[str, object], Filter]:
+    return lambda field, argument: Contains(field, how, _several(field, symbol, argument))
+
+
+def _startswith(field: str, argument: object) -> Filter:
+    return StartsWith(field, operand.text(argument, "startswith", field))
+
+
+def _like(field: str, argument: object) -> Filter:
+    return Like(field, operand.pattern(argument, field))
+
+
+def _within(field: str, argument: object) -> Filter:
+    if not isinstance(argument, list | tuple) or len(argument) != 3:
+        raise FilterError(f"filter on {field!r}: $within takes [latitude, longitude, km]")
+    latitude, longitude, km = argument
+    return Within(field, *operand.place(latitude, longitude, km, field))
 
 
 def _exists(field: str, argument: object) -> Filter:
@@ -213,6 +250,12 @@ _OPERATORS: Final[dict[str, Callable[[str, object], Filter]]] = {
     "$in": _in,
     "$nin": _not_in,
     "$between": _between,
+    "$contains": _contains,
+    "$containsAny": _containing("contains any", "contains_any"),
+    "$containsAll": _containing("contains all", "contains_all"),
+    "$startswith": _startswith,
+    "$like": _like,
+    "$within": _within,
     "$exists": _exists,
     "$null": _null,
 }

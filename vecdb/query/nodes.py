@@ -1,8 +1,9 @@
 """What can a filter say, and what does it mean?
 
-A filter is an immutable tree of the nodes below. It means what `matches` says about one row:
-that is the reference. `select` is the same meaning over sets of rows, for whoever can produce
-the set of one clause (`Source`, see query/source.py); tests hold the two together.
+A filter is an immutable tree: clauses on one field (clauses.py), and combinations of filters
+below. It means what `matches` says about one row: that is the reference. `select` is the same
+meaning over sets of rows, for whoever can produce the set of one clause (`Source`, see
+query/source.py); tests hold the two together.
 
 Invariants:
   F1  equal filters select equal rows, and True, 1 and "1" are three different operands;
@@ -25,8 +26,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from vecdb.errors import FilterError
-from vecdb.query import operand, show
-from vecdb.query.operand import Scalar
+from vecdb.query import show
 from vecdb.query.source import S, Source, flat
 
 MAX_DEPTH: Final = 64
@@ -34,17 +34,24 @@ MAX_CLAUSES: Final = 1_000
 
 
 class Filter:
-    """A condition on a row's metadata; made with `F` or a dict, combined with `&`, `|`, `~`.
+    """A condition on a row's metadata; made with `F`, a dict or text, combined with `&`, `|`, `~`.
 
-    Filters are values: hashable, comparable, and `to_json` writes them down.
+    Filters are values: hashable, comparable, and `to_json` writes them down. The repr is Python,
+    str() is text notation.
 
     >>> from vecdb import F
-    >>> (F.year >= 1990) & ~F.lang.isin(["en", "fr"])
+    >>> where = (F.year >= 1990) & ~F.lang.isin(["en", "fr"])
+    >>> where
     (F.year >= 1990) & ~F.lang.isin(['en', 'fr'])
+    >>> print(where)
+    year >= 1990 and lang not in ('en', 'fr')
     """
 
     depth = 1
     clauses = 1
+    costly = (
+        False  # whether `select` looks at values or rows one by one: `and` has that for last
+    )
 
     def matches(self, metadata: Mapping[str, Any]) -> bool:
         """Return whether a row with this metadata satisfies the filter."""
@@ -66,6 +73,14 @@ class Filter:
         """Return the filter as JSON text, which `vecdb.query.from_json` reads."""
         return json.dumps({"filter": self.to_dict()}, ensure_ascii=False, allow_nan=False)
 
+    def to_string(self) -> str:
+        """Return the filter in text notation, which `vecdb.query.parse` reads."""
+        raise TypeError(f"{type(self).__name__} is no filter")
+
+    def denied(self) -> str:
+        """Return the complement in text notation."""
+        return f"not ({self.to_string()})"
+
     def fields(self) -> frozenset[str]:
         """Return the names of the fields that the filter looks at."""
         return frozenset(leaf.field for leaf in leaves(self))
@@ -74,6 +89,9 @@ class Filter:
     def identity(self) -> tuple[Any, ...]:
         """What equality and hash look at."""
         raise TypeError(f"{type(self).__name__} is no filter")
+
+    def __str__(self) -> str:
+        return self.to_string()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Filter) and self.identity == other.identity
@@ -103,157 +121,24 @@ class Filter:
         )
 
 
-# --- clauses on one field ----------------------------------------------------------------
-
-
 class Clause(Filter):
     """A filter on one field."""
 
     field: str
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Compare(Clause):
-    """`F.x == v` and its five siblings."""
-
-    field: str
-    symbol: str
-    value: Scalar
-
-    def holds(self, fields: Mapping[str, Any]) -> bool:
-        return operand.compare(self.symbol, fields.get(self.field), self.value)
-
-    def select(self, source: Source[S]) -> S:
-        if self.symbol == "==":
-            return source.equal(self.field, self.value)
-        if self.symbol == "!=":
-            return source.unequal(self.field, self.value)
-        return source.ordered(self.field, self.symbol, self.value)
-
-    def to_dict(self) -> dict[str, Any]:
-        return show.clause(self.field, show.NAMES[self.symbol], show.plain(self.value))
-
-    @cached_property
-    def identity(self) -> tuple[Any, ...]:
-        return (self.symbol, self.field, operand.identity(self.value))
-
-    def __repr__(self) -> str:
-        return f"{show.field(self.field)} {self.symbol} {show.value(self.value)}"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Between(Clause):
-    """`F.x.between(low, high)`, both ends included."""
-
-    field: str
-    low: Scalar
-    high: Scalar
-
-    def holds(self, fields: Mapping[str, Any]) -> bool:
-        value = fields.get(self.field)
-        above = operand.compare(">=", value, self.low)
-        return above and operand.compare("<=", value, self.high)
-
-    def select(self, source: Source[S]) -> S:
-        return source.between(self.field, self.low, self.high)
-
-    def to_dict(self) -> dict[str, Any]:
-        ends = [show.plain(self.low), show.plain(self.high)]
-        return show.clause(self.field, "$between", ends)
-
-    @cached_property
-    def identity(self) -> tuple[Any, ...]:
-        low, high = operand.identity(self.low), operand.identity(self.high)
-        return ("between", self.field, low, high)
-
-    def __repr__(self) -> str:
-        low, high = show.value(self.low), show.value(self.high)
-        return f"{show.field(self.field)}.between({low}, {high})"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class In(Clause):
-    """`F.x.isin([...])`: equals one of them."""
-
-    field: str
-    values: tuple[Scalar, ...]
-
-    def holds(self, fields: Mapping[str, Any]) -> bool:
-        value = fields.get(self.field)
-        return any(operand.compare("==", value, one) for one in self.values)
-
-    def select(self, source: Source[S]) -> S:
-        return source.among(self.field, self.values)
-
-    def to_dict(self) -> dict[str, Any]:
-        return show.clause(self.field, "$in", [show.plain(value) for value in self.values])
-
-    @cached_property
-    def identity(self) -> tuple[Any, ...]:
-        return ("in", self.field, frozenset(map(operand.identity, self.values)))
-
-    def __repr__(self) -> str:
-        return f"{show.field(self.field)}.isin([{', '.join(map(show.value, self.values))}])"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Exists(Clause):
-    """`F.x.exists()`: the field is there and not None."""
-
-    field: str
-
-    def holds(self, fields: Mapping[str, Any]) -> bool:
-        return fields.get(self.field) is not None
-
-    def select(self, source: Source[S]) -> S:
-        return source.present(self.field)
-
-    def to_dict(self) -> dict[str, Any]:
-        return show.clause(self.field, "$exists", True)
-
-    @cached_property
-    def identity(self) -> tuple[Any, ...]:
-        return ("exists", self.field)
-
-    def __repr__(self) -> str:
-        return f"{show.field(self.field)}.exists()"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class IsNull(Clause):
-    """`F.x.is_null()`: the field is missing or None."""
-
-    field: str
-
-    def holds(self, fields: Mapping[str, Any]) -> bool:
-        return fields.get(self.field) is None
-
-    def select(self, source: Source[S]) -> S:
-        return source.everything() - source.present(self.field)
-
-    def to_dict(self) -> dict[str, Any]:
-        return show.clause(self.field, "$null", True)
-
-    @cached_property
-    def identity(self) -> tuple[Any, ...]:
-        return ("null", self.field)
-
-    def __repr__(self) -> str:
-        return f"{show.field(self.field)}.is_null()"
-
-
 # --- combinations ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class _Group(Filter):
+class Group(Filter):
     parts: tuple[Filter, ...]
 
     def __post_init__(self) -> None:
         _measure(self, self.parts)
 
 
-class And(_Group):
+class And(Group):
     """Every part holds; without parts, true of every row."""
 
     def holds(self, fields: Mapping[str, Any]) -> bool:
@@ -261,7 +146,9 @@ class And(_Group):
 
     def select(self, source: Source[S]) -> S:
         found: S | None = None
-        for part in self.parts:
+        for part in sorted(self.parts, key=lambda part: part.costly):
+            if found is not None and part.costly:
+                source = source.limited(found)
             if found is None:
                 found = part.select(source)
             elif len(found) == 0:
@@ -279,11 +166,14 @@ class And(_Group):
     def identity(self) -> tuple[Any, ...]:
         return ("and", *(part.identity for part in self.parts))
 
+    def to_string(self) -> str:
+        return " and ".join(map(_bracketed, self.parts)) if self.parts else "true"
+
     def __repr__(self) -> str:
         return " & ".join(map(show.nested, self.parts)) if self.parts else "as_filter({})"
 
 
-class Or(_Group):
+class Or(Group):
     """At least one part holds."""
 
     def holds(self, fields: Mapping[str, Any]) -> bool:
@@ -302,6 +192,9 @@ class Or(_Group):
     @cached_property
     def identity(self) -> tuple[Any, ...]:
         return ("or", *(part.identity for part in self.parts))
+
+    def to_string(self) -> str:
+        return " or ".join(map(_bracketed, self.parts))
 
     def __repr__(self) -> str:
         return " | ".join(map(show.nested, self.parts))
@@ -329,6 +222,12 @@ class Not(Filter):
     def identity(self) -> tuple[Any, ...]:
         return ("not", self.part.identity)
 
+    def to_string(self) -> str:
+        return self.part.denied()
+
+    def denied(self) -> str:
+        return f"not ({self.to_string()})"
+
     def __repr__(self) -> str:
         return f"~{show.nested(self.part)}"
 
@@ -350,7 +249,7 @@ def leaves(filter: Filter) -> Iterable[Clause]:
     pending = [filter]
     while pending:
         node = pending.pop()
-        if isinstance(node, _Group):
+        if isinstance(node, Group):
             pending.extend(reversed(node.parts))
         elif isinstance(node, Not):
             pending.append(node.part)
@@ -358,7 +257,7 @@ def leaves(filter: Filter) -> Iterable[Clause]:
             yield node
 
 
-def _joined(parts: Iterable[Filter], kind: type[_Group]) -> tuple[Filter, ...]:
+def _joined(parts: Iterable[Filter], kind: type[Group]) -> tuple[Filter, ...]:
     joined: list[Filter] = []
     for part in parts:
         if type(part) is kind and part.parts:
@@ -368,8 +267,14 @@ def _joined(parts: Iterable[Filter], kind: type[_Group]) -> tuple[Filter, ...]:
     return tuple(joined)
 
 
+def _bracketed(part: Filter) -> str:
+    """Return a part as text within a combination; precedence is not left to the reader."""
+    text = part.to_string()
+    return f"({text})" if isinstance(part, Group) and part.parts else text
+
+
 def _measure(node: Filter, parts: tuple[Filter, ...]) -> None:
-    """Set a combination's depth and clause count; FilterError beyond the limits (F2)."""
+    """Set what a combination has of its parts; FilterError beyond the limits (F2)."""
     depth = 1 + max((part.depth for part in parts), default=0)
     clauses = sum(part.clauses for part in parts)
     if depth > MAX_DEPTH:
@@ -384,6 +289,7 @@ def _measure(node: Filter, parts: tuple[Filter, ...]) -> None:
         )
     object.__setattr__(node, "depth", depth)
     object.__setattr__(node, "clauses", clauses)
+    object.__setattr__(node, "costly", any(part.costly for part in parts))
 
 
 def _needed(other: object, symbol: str) -> Filter:

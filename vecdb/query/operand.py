@@ -22,10 +22,13 @@ from itertools import islice
 from typing import Any, Final, NoReturn, cast
 
 from vecdb.errors import FilterError
+from vecdb.query.like import MAX_PATTERN, Pattern
 
 Scalar = bool | int | float | str | datetime
+Place = tuple[float, float, float]  # latitude, longitude, km
 
 MAX_ALTERNATIVES: Final = 10_000
+MAX_KM: Final = 1e6
 MAX_INT_BITS: Final = 10_000  # below what Python refuses to print
 ORDERINGS: Final = ("<", "<=", ">", ">=")
 OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
@@ -104,19 +107,66 @@ def scalar(value: object, symbol: str, field: str) -> Scalar:
     _refuse(field, symbol, _remedy(value, symbol))
 
 
-def alternatives(values: object, field: str) -> tuple[Scalar, ...]:
-    """Return the operands of isin; FilterError beyond 10,000 of them."""
+def alternatives(values: object, symbol: str, field: str) -> tuple[Scalar, ...]:
+    """Return the operands of an operator that takes many; FilterError beyond 10,000 of them."""
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        _refuse(field, "isin", f"a list of values is needed, not {shown(values)}")
+        _refuse(field, symbol, f"a list of values is needed, not {shown(values)}")
     listed = list(islice(values, MAX_ALTERNATIVES + 1))
     if len(listed) > MAX_ALTERNATIVES:
         _refuse(
             field,
-            "isin",
+            symbol,
             f"more than {MAX_ALTERNATIVES:,} values; store a field that groups the rows, "
             "or ask in parts",
         )
-    return tuple(scalar(value, "isin", field) for value in listed)
+    return tuple(scalar(value, symbol, field) for value in listed)
+
+
+def text(value: object, symbol: str, field: str) -> str:
+    """Return the operand of an operator on strings."""
+    value = _from_numpy(value, symbol, field)
+    if isinstance(value, str):
+        return str.__str__(value)
+    _refuse(field, symbol, f"a str is needed, not {shown(value)}")
+
+
+def pattern(value: object, field: str) -> str:
+    """Return the operand of like; FilterError when it cannot be understood."""
+    found = text(value, "like", field)
+    if len(found) > MAX_PATTERN:
+        _refuse(field, "like", f"a pattern has at most {MAX_PATTERN:,} characters")
+    try:
+        Pattern(found)
+    except ValueError as error:
+        _refuse(field, "like", str(error))
+    return found
+
+
+def place(latitude: object, longitude: object, km: object, field: str) -> Place:
+    """Return the operands of within."""
+    return (
+        _degrees("latitude", latitude, 90, field),
+        _degrees("longitude", longitude, 180, field),
+        _measure("km", km, 0, MAX_KM, field),
+    )
+
+
+def _degrees(name: str, value: object, most: int, field: str) -> float:
+    return _measure(name, value, -most, most, field)
+
+
+def _measure(name: str, value: object, least: float, most: float, field: str) -> float:
+    value = _from_numpy(value, "within", field)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        _refuse(field, "within", f"{name} is a number, not {shown(value)}")
+    if not least <= value <= most:
+        _refuse(
+            field,
+            "within",
+            f"{name} {value!s:.40} is not between {least:,} and {most:,}; "
+            "the order is latitude, longitude, km",
+        )
+    return float(value)
 
 
 def _integer(value: int, symbol: str, field: str) -> int:
@@ -170,6 +220,11 @@ def _remedy(value: object, symbol: str) -> str:
             return (
                 "a list is not compared as a whole; contains_all([...]) says that the row's "
                 "list has all of these, isin([...]) that the row's value is one of them"
+            )
+        if symbol.startswith("contains"):
+            return (
+                "a list has no lists in it; contains_any([...]) and contains_all([...]) "
+                "ask for several elements"
             )
         return "a list is not a value to compare with; use isin([...]) for alternatives"
     if isinstance(value, date):

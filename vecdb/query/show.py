@@ -1,7 +1,8 @@
-"""How is a filter written down: as Python, and as plain data?
+"""How is a filter written down: as Python, as text, and as plain data?
 
 Invariants:
-  W1  evaluating a filter's repr (with F, datetime, as_filter at hand) gives an equal filter;
+  W1  evaluating a filter's repr (with F, datetime, as_filter at hand) gives an equal filter, and
+      so does parsing its str;
   W2  dict notation made here holds only what JSON has: a datetime is {"$datetime": iso text},
       NaN and the infinities are {"$float": name};
   W3  a field whose name starts with "$" is written {"$field": [name, operators]}, since a bare
@@ -10,11 +11,13 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from keyword import iskeyword
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
+from vecdb.query import words
 from vecdb.query.operand import Scalar
 
 if TYPE_CHECKING:
@@ -33,6 +36,12 @@ METHODS: Final = (
     "is_null",
     "isin",
     "between",
+    "contains",
+    "contains_any",
+    "contains_all",
+    "startswith",
+    "like",
+    "within",
 )  # of a field: F.a.exists is not nested
 _SHORT: Final = 120
 
@@ -47,7 +56,7 @@ def clause(field: str, name: str, argument: Any) -> dict[str, Any]:
 def plain(value: Scalar) -> Any:
     """Return an operand as JSON can hold it (W2)."""
     if isinstance(value, datetime):
-        return {"$datetime": value.isoformat()}
+        return {"$datetime": _iso(value)}
     if isinstance(value, float) and not isfinite(value):
         return {"$float": repr(value)}
     return value
@@ -70,6 +79,22 @@ def value(value: Scalar) -> str:
     return repr(value)
 
 
+def literal(value: Scalar) -> str:
+    """Return an operand as text notation writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return words.quoted(value, "'")
+    if isinstance(value, datetime):
+        return f"datetime {words.quoted(_iso(value), chr(39))}"
+    return repr(value)
+
+
+def literals(values: Iterable[Scalar]) -> str:
+    """Return operands as text notation writes a list."""
+    return f"({', '.join(map(literal, values))})"
+
+
 def nested(filter: Filter) -> str:
     """Return a part as it stands inside a combination."""
     text = repr(filter)
@@ -84,7 +109,7 @@ def short(filter: Filter) -> str:
 
 def _is_call(filter: Filter) -> bool:
     """Whether a filter's repr is one method call or its complement, which needs no brackets."""
-    return type(filter).__name__ in ("Between", "In", "Exists", "IsNull", "Not")
+    return type(filter).__name__ not in ("Compare", "And", "Or")
 
 
 def _attribute(part: str) -> bool:
@@ -98,9 +123,12 @@ def _attribute(part: str) -> bool:
 
 def _moment(moment: datetime) -> str:
     """datetime's own repr names the module, and zones of other makers may not evaluate."""
+    return f"datetime.fromisoformat({_iso(moment)!r})"
+
+
+def _iso(moment: datetime) -> str:
     offset = moment.utcoffset() or timedelta(0)
-    text = moment.replace(tzinfo=None).isoformat()
-    return f"datetime.fromisoformat({text + _zone(offset)!r})"
+    return moment.replace(tzinfo=None).isoformat() + _zone(offset)
 
 
 def _zone(offset: timedelta) -> str:

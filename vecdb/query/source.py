@@ -6,10 +6,12 @@ postings by index/select.py. Filters know neither files nor bitmaps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, Self, TypeVar
 
 from vecdb.query.operand import Scalar
+
+Range = tuple[float, float]  # both ends included
 
 
 class Rows(Protocol):
@@ -35,6 +37,29 @@ class Source(Protocol[S_co]):
     def ordered(self, field: str, symbol: str, value: Scalar) -> S_co: ...
     def between(self, field: str, low: Scalar, high: Scalar) -> S_co: ...
     def among(self, field: str, values: tuple[Scalar, ...]) -> S_co: ...
+    def lists(self, field: str) -> S_co: ...
+    def listing(self, field: str, values: tuple[Scalar, ...]) -> S_co:
+        """Rows whose list has any of these."""
+        ...
+
+    def strings(self, field: str, prefix: str, holds: Callable[[str], bool] | None) -> S_co:
+        """Rows whose string starts with this and, where it is asked for, passes `holds`."""
+        ...
+
+    def pairs(
+        self,
+        field: str,
+        first: Range,
+        second: tuple[Range, ...],
+        holds: Callable[[Any], bool],
+    ) -> S_co:
+        """Rows whose value passes `holds`, which no value does but a list of two numbers: one in
+        the range `first`, the other in a range of `second`."""
+        ...
+
+    def limited(self, rows: Any, /) -> Source[S_co]:
+        """The same source for whoever cares for these rows only."""
+        ...
 
 
 def flat(metadata: Mapping[str, Any]) -> dict[str, Any]:
