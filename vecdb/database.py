@@ -473,7 +473,7 @@ class Database:
             version = self._env.meta(txn).catalog_version
             if version != self._catalog_version:
                 self._catalog = read_all(txn)
-                self._schemas = {cid: schema for cid, schema in self._catalog.values()}
+                self._schemas = dict(self._catalog.values())
                 self._catalog_version = version
                 for cid in [c for c in self._followers if c not in self._schemas]:
                     del self._followers[cid]

@@ -6,7 +6,7 @@ Run once per format version; the file is committed and never written again.
 from __future__ import annotations
 
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -24,7 +24,7 @@ def rows(n: int = 1500, dim: int = 16) -> tuple[list[int | str], np.ndarray, lis
             "name": f"n{i % 11}",
             "flag": i % 3 == 0,
             "tags": [f"t{i % 5}", "all"],
-            "when": datetime(2020, 1, 1 + i % 28, tzinfo=timezone.utc),
+            "when": datetime(2020, 1, 1 + i % 28, tzinfo=UTC),
             "nested": {"level": i % 4},
             **({"rare": None} if i % 100 == 0 else {}),
         }

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 import vecdb
-from tests import damage
 from vecdb import F, _core
 
 FILTERS = {

@@ -221,6 +221,7 @@ def test_kept_hits_hold_no_place_in_the_reader_table(tmp_path: Path) -> None:
 
 def test_kept_hits_keep_neither_graph_nor_matches() -> None:
     import gc
+
     from pyroaring import BitMap
 
     with vecdb.open() as db:

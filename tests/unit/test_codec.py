@@ -65,7 +65,7 @@ def test_metadata_survives(row: dict[str, Any]) -> None:
 
 
 def test_numpy_scalars_and_subclasses_become_pythons_own() -> None:
-    class Colour(str, enum.Enum):
+    class Colour(str, enum.Enum):  # noqa: UP042
         RED = "red"
 
     class Level(enum.IntEnum):

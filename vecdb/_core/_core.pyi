@@ -1,4 +1,5 @@
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 def isa() -> str: ...
 def available_isas() -> list[str]: ...

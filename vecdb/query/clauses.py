@@ -62,7 +62,7 @@ class Infix(Clause):
 
     def infix(self) -> str:
         """Return what text notation writes after the field."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} has no operand")
 
     def to_string(self) -> str:
         return f"{words.name(self.field)} {self.infix()}"
