@@ -45,6 +45,7 @@ from vecdb.types import Problem
 from vecdb.upkeep import Upkeep
 
 Catalog = dict[str, tuple[int, Schema]]
+NO_COLLECTION = 0  # a number that no collection has
 _OPEN: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
@@ -65,8 +66,9 @@ def open(
     `mode`: "rw" creates, "r" never writes, "x" must not exist. `durability`: "full" survives power
     loss, "relaxed" a process kill, "none" only `sync()`. `timeout`: seconds that a write waits for
     another's. `verify`: "auto", "always" or "never" check the file's structure first; with "never"
-    LMDB may end the process over broken pages. `immutable`: read-only media. `threads`: for batches and bulk inserts, default all cores. `max_size`: bytes the file may reach.
-    `upkeep=False` leaves folding to commits alone.
+    LMDB may end the process over broken pages. `immutable`: read-only media. `threads`: for batches
+    and bulk inserts, default all cores. `max_size`: bytes the file may reach. `upkeep=False` leaves
+    folding to commits alone.
     Raises InvalidArgument, NotFound, AlreadyExists, ReadOnly, Busy, WrongFormat, Corrupt.
 
     >>> import vecdb
@@ -170,7 +172,7 @@ class Database:
             raise SchemaError(f"collection {name!r} exists with another declaration: {difference}")
         if instance is not None:
             self._encoders[cid] = instance
-        return Collection(self, cid, instance)
+        return self._handle(cid, instance)
 
     def collections(self) -> list[str]:
         """Return the names of the collections, sorted.
@@ -193,7 +195,7 @@ class Database:
         if found is None:
             known = ", ".join(map(repr, self.collections()[:10])) or "none"
             raise NotFound(f"no collection {name!r} in {self._env.path}; there are: {known}")
-        return Collection(self, found[0], self._encoders.get(found[0]))
+        return self._handle(found[0], self._encoders.get(found[0]))
 
     def drop_collection(self, name: str) -> None:
         """Delete a collection and everything in it; NotFound when there is none.
@@ -520,9 +522,18 @@ class Database:
                 batch.txn, cid, State(links_to=last, live_to=last, links_cut=last, rows_cut=last)
             )
             batch.change_catalog(schema.name, (cid, schema))
+            made = self._handle(cid, instance)
         if instance is not None:
             self._encoders[cid] = instance
-        return Collection(self, cid, instance)
+        return made
+
+    def _handle(self, cid: int, instance: Any) -> Collection:
+        """A handle on a collection; inside a transaction it dies with what an abort undoes."""
+        made = Collection(self, cid, instance)
+        batch = self._local.batch
+        if batch is not None:
+            batch.handles.append(made)
+        return made
 
 
 class _PerThread(threading.local):
@@ -543,6 +554,7 @@ class Batch:
         self._open = True
         self._writings: dict[int, Writing] = {}
         self._catalog_changed = False
+        self.handles: list[Collection] = []
         try:
             db._refresh(self.txn, self._wt.last)
         except BaseException:
@@ -616,6 +628,9 @@ class Batch:
             writing.rollback()
             if cid not in self._db._schemas:  # created here: its number will be another's
                 self._db._followers.pop(cid, None)
+        for handle in self.handles:
+            if handle._cid not in self._db._schemas:
+                handle._cid = NO_COLLECTION
         self._db._env.abort(self._wt)
 
 

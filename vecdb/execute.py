@@ -278,7 +278,7 @@ def _prepare(context: Context, run: Run) -> Any:
     k, exact = request.k, strategy == "exact scan"
     return _core.Prepared(
         view.graph, snapshot.tree, snapshot.shared, snapshot.begin, META_KEY, snapshot.record,
-        context.cid, Hits, Origin(context._replace(txn=None, matches=None), run), k,
+        context.cid, Hits, Origin(context, run), k,
         min(k, scope.matching),
         ef=0 if scans else run.width,
         rr=scan_rerank(k) if scans else rerank(k),
@@ -293,21 +293,29 @@ def _prepare(context: Context, run: Run) -> Any:
 
 
 class Origin:
-    """What hits know of their search: decodes their rows, describes the run (types.Source)."""
+    """What hits know of their search: decodes their rows, describes the run (types.Source).
 
-    __slots__ = ("_context", "_run", "_stored", "metric")
+    Users keep hits for as long as they like: neither the transaction (an ended one still has its
+    place in the reader table), nor view, graph, mask or matching slots are kept with them.
+    """
+
+    __slots__ = ("_effort", "_live", "_name", "_parse", "_ranked", "_run", "_stored", "metric")
 
     metric: str
 
     def __init__(self, context: Context, run: Run, stored: Any = None) -> None:
-        self._context = context
-        self._run = run
+        view = context.view
+        self._name = context.name
+        self._parse = context.parse
+        self._effort = view.effort
+        self._live, self._ranked = view.state.live, view.state.ranked
+        self._run = run._replace(scope=run.scope._replace(mask=None, slots=None))
         self._stored = stored
         self.metric = context.schema.metric
 
     def record(self, at: int, payload: bytes) -> Record:
         """The row of hit `at`."""
-        record = self._context.parse(payload)
+        record = self._parse(payload)
         if self._stored is not None:
             record.vector = self._stored[at]
         return record
@@ -322,18 +330,17 @@ class Origin:
     ) -> Plan:
         """What ran, or would."""
         request, scope, width, choice = self._run
-        view = self._context.view
         walks = choice.strategy in WALKS
         recall = 1.0
         if walks and not fallback:
-            share, effort = _share(scope.matching, view.state.ranked), view.effort
+            share, effort = _share(scope.matching, self._ranked), self._effort
             recall = effort.expected(width, request.k, share) if effort else request.recall
         return Plan(
-            collection=self._context.name,
+            collection=self._name,
             strategy=choice.strategy,
             k=request.k,
             matches=scope.matching,
-            rows=view.state.live,
+            rows=self._live,
             ef=min(width, WIDEST) if walks else 0,
             recall=recall,
             filter=None if request.where is None else repr(request.where),

@@ -183,7 +183,7 @@ class Machine(RuleBasedStateMachine):
             self.tx.__enter__()
             self.saved = dict(self.model)
 
-    @rule(commit=st.booleans())
+    @rule(commit=st.sampled_from([True, True, False]))  # booleans gave four commits in forty
     def end_transaction(self, commit: bool) -> None:
         if self.tx is None:
             return

@@ -237,14 +237,14 @@ struct Coded {
     u64 clipped;
 };
 Coded code_with(const Kernels* k, const std::vector<float>& v, u32 metric, u32 dtype, float lo,
-                float step) {
+                float step, size_t off = 0) {
     u32 dim = (u32)v.size(), stride = (dim + 63) / 64 * 64;
     Coded c;
     Exact<u8> out((std::vector<u8>(stride, 0xAA))), query((std::vector<u8>(stride, 0xAA)));
     Exact<float> tmp((std::vector<float>(dim))), more((std::vector<float>(stride)));
-    Exact<float> full(v);
-    Exact<u16> half(halves(v));
-    const void* in = dtype == F32 ? (const void*)full.start : (const void*)half.start;
+    Exact<float> full(v), stored(v, off);
+    Exact<u16> half(halves(v), off);
+    const void* in = dtype == F32 ? (const void*)stored.start : (const void*)half.start;
     EncodeArgs a = {in, 1, dim, metric, dtype, lo, step, out.start, stride, tmp.start, 0};
     k->encode(&a);
     k->query_code(full.start, dim, metric, lo, step, query.start, more.start, stride);
@@ -256,7 +256,7 @@ Coded code_with(const Kernels* k, const std::vector<float>& v, u32 metric, u32 d
 
 void compare_coding(const Kernels* k, const std::vector<float>& v, u32 metric, u32 dtype, float lo,
                     float step) {
-    Coded x = code_with(k, v, metric, dtype, lo, step);
+    Coded x = code_with(k, v, metric, dtype, lo, step, v.size() % 4);
     Coded y = code_with(plain(), v, metric, dtype, lo, step);
     u32 dim = (u32)v.size(), off = 0;
     for (size_t i = 0; i < x.code.size(); i++) {

@@ -1,4 +1,4 @@
-"""The core without Python: graphs, records, races; plain, and under each sanitizer.
+"""The core without Python: graphs, storage pages, records, races; plain, and under each sanitizer.
 
 The programs beside this file are the tests; here they are built and run. The controls are calls
 that break a rule on purpose: the sanitizer meant for them must end the program with its report.
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from native.build import ASAN, QUICK, TSAN, build
 
-GROUPS = ["graph", "records", "races"]  # kernels: unit/test_kernels.py
+GROUPS = ["graph", "pages", "records", "races"]  # kernels: unit/test_kernels.py
 CORE_ISAS = ["scalar", ""]  # the reference, and the best
 
 
@@ -110,7 +110,7 @@ def test_each_sanitizer_catches_a_planted_fault(
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("processor", ["cortex-a72", "cortex-a76"])  # without and with dot product
-@pytest.mark.parametrize("group", ["kernels", "graph", "records"])
+@pytest.mark.parametrize("group", ["kernels", "graph", "pages", "records"])
 def test_the_core_keeps_its_promises_on_64_bit_arm(
     cache: Path, group: str, processor: str
 ) -> None:

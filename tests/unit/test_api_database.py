@@ -15,7 +15,7 @@ import pytest
 
 import vecdb
 from vecdb import F
-from vecdb.errors import AlreadyExists, InvalidArgument, NotFound
+from vecdb.errors import AlreadyExists, Closed, InvalidArgument, NotFound
 
 V = [[1.0, 0.0], [0.0, 1.0]]
 
@@ -132,6 +132,48 @@ def test_a_large_transaction_searches_its_own_graph(db: vecdb.Database) -> None:
     assert [c.search(q, 5).ids for q in data[:50]] == inside
     assert [c.search(q, 5, where=F.x >= 1500).ids for q in data[:50]] == filtered
     assert sum(len(set(a) & set(b)) for a, b in zip(inside, right, strict=True)) >= 237
+
+
+@pytest.mark.parametrize("before", [0, 3])
+@pytest.mark.parametrize("added, deleted", [(1, 1), (2, 1), (3, 3), (400, 1), (400, 399), (9000, 1)])
+def test_rows_that_come_and_go_within_a_transaction_are_never_found(
+    path: Path, before: int, added: int, deleted: int
+) -> None:
+    data = np.random.default_rng(0).normal(size=(before + added, 4))
+    with vecdb.open(path) as db, vecdb.open(path, mode="r") as other:
+        c = db.create_collection("c", dim=4, metric="l2")
+        c.add(range(before), data[:before])
+        assert len(other["c"].search(data[0])) == before  # follows from here on
+        with db.transaction():
+            c.add(range(before, before + added), data[before:], metadata=[{"x": 1}] * added)
+            c.delete(range(before, before + deleted))
+        left = before + added - deleted
+        for one in (c, other["c"]):
+            for how in ({}, {"exact": True}, {"ef": 50}, {"where": ~(F.x == 2)}):
+                for query in data[before : before + 20]:
+                    found = one.search(query.astype(np.float32), 20, **how).ids  # type: ignore[arg-type]
+                    assert len(found) == min(20, left)
+                    assert not set(found) & set(range(before, before + deleted))
+        c.add("later", data[0])
+        assert len(c.search(data[0], 10_000)) == left + 1 == len(other["c"].search(data[0], 10_000))
+        assert db.check() == []
+
+
+def test_handles_on_an_aborted_collection_never_lead_to_another(db: vecdb.Database) -> None:
+    with pytest.raises(ZeroDivisionError), db.transaction():
+        made = db.create_collection("a", dim=2)
+        made.add("row", [1, 0])
+        found = db["a"]
+        raise ZeroDivisionError
+    b = db.create_collection("b", dim=3)  # gets the number that "a" would have had
+    for gone in (made, found):
+        for use in (lambda c: len(c), lambda c: c.add("x", [1, 0, 0]), lambda c: c.search([1, 0, 0])):
+            with pytest.raises(NotFound):
+                use(gone)
+    with db.transaction():
+        kept = db.create_collection("kept", dim=2)
+        kept.add("row", [1, 0])
+    assert len(b) == 0 and kept.search([1, 0]).ids == ["row"]
 
 
 def test_an_exception_aborts_all_of_it(db: vecdb.Database) -> None:
@@ -269,6 +311,40 @@ def test_every_durability_keeps_what_was_closed(path: Path, durability: str) -> 
         db.sync()
     with vecdb.open(path, mode="r", immutable=True) as db:
         assert db["c"].search([1, 0]).ids == ["a"]
+
+
+def test_an_immutable_file_can_be_backed_up(path: Path) -> None:
+    with vecdb.open(path) as db:
+        db.create_collection("c", dim=2).add("a", [1, 0])
+    with vecdb.open(path, mode="r", immutable=True) as db:
+        db.backup(path.with_name("copy.vecdb"))
+    with vecdb.open(path.with_name("copy.vecdb")) as db:
+        assert db["c"].get("a") is not None and db.check() == []
+
+
+def test_figures_asked_while_another_thread_closes_are_closed_or_right(path: Path) -> None:
+    with vecdb.open(path) as db:
+        db.create_collection("c", dim=2)
+    odd: list[BaseException] = []
+
+    def ask(db: vecdb.Database) -> None:
+        try:
+            while True:
+                assert db.stats()["records"] > 0
+        except Closed:
+            pass
+        except BaseException as error:
+            odd.append(error)
+
+    for _ in range(60):
+        db = vecdb.open(path)
+        threads = [threading.Thread(target=ask, args=(db,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        db.close()
+        for thread in threads:
+            thread.join()
+    assert odd == []
 
 
 def test_mode_x_makes_a_new_file(path: Path) -> None:

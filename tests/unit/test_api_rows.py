@@ -300,3 +300,28 @@ def test_texts_without_an_encoder_are_kept(c: vecdb.Collection) -> None:
     assert c.search([1, 0], 1)[0].text == "changed"
     (made,) = c.add(texts="text alone")
     assert c[made].text == "text alone"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_collection_grows_past_its_first_measurement_whatever_metadata_its_rows_have(
+    share: float,
+) -> None:
+    odd: list[dict[str, Any]] = [
+        {"x": float("nan")}, {"x": 2**63 - 1}, {"x": True}, {"x": [1, "a", None]}, {"x": None},
+        {"x": {"y": {}}}, {"x": "y" * 5000}, {"x": ""}, {"x": -float("inf")}, {"": 1}, {"x.y": 1},
+        {"x": datetime(9999, 12, 31, tzinfo=UTC)},
+    ]  # fmt: skip
+    rng = random.Random(0)
+    metadata = [rng.choice(odd) if rng.random() < share else {} for _ in range(3000)]
+    data = np.random.default_rng(0).normal(size=(3000, 4))
+    with vecdb.open() as db:
+        c = db.create_collection("c", dim=4)
+        c.add([f"plain {i}" for i in range(20)], metadata=metadata[-20:])
+        for first in range(0, 3000, 500):
+            c.add(range(first, first + 500), data[first : first + 500],
+                  metadata=metadata[first : first + 500])  # fmt: skip
+        assert c.stats()["effort"] and len(c) == 3020
+        for where in (F.x.exists(), F.x == True, F.x >= 0, ~(F.x == 1)):  # noqa: E712
+            assert c.count(where) == sum(map(where.matches, metadata + metadata[-20:]))
+        c.delete(range(2500))
+        assert len(c) == 520 and db.check() == []

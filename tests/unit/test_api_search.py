@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import array
+import pickle
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -10,7 +15,8 @@ import pytest
 
 import vecdb
 from tests.deeds import distances
-from vecdb import F
+from vecdb import F, _core
+from vecdb.errors import InvalidArgument
 
 N, DIM = 3000, 20
 RNG = np.random.default_rng(5)
@@ -201,6 +207,77 @@ def test_hits_stay_what_they_were_when_rows_change_later() -> None:
         c.upsert("a", [0, 1], metadata={"x": 2})
         db.drop_collection("c")
         assert (hits[0].metadata, hits[0].text) == ({"x": 1}, "old")
+
+
+def test_kept_hits_hold_no_place_in_the_reader_table(tmp_path: Path) -> None:
+    with vecdb.open(tmp_path / "d.vecdb") as db:
+        c = db.create_collection("c", dim=2)
+        c.add(["a", "b"], [[1, 0], [0, 1]])
+        kept = [c.search([1, 0.5]) for _ in range(1200)]  # a list is never made ready
+        kept += [c.search([1, 0.5], with_vectors=True) for _ in range(1200)]
+        assert {tuple(hits.ids) for hits in kept} == {("a", "b")}
+        assert db.stats()["readers"] == 0
+
+
+def test_kept_hits_keep_neither_graph_nor_matches() -> None:
+    import gc
+    from pyroaring import BitMap
+
+    with vecdb.open() as db:
+        c = db.create_collection("c", dim=DIM, metric="l2")
+        c.add(range(N), DATA, metadata=[{"i": i} for i in range(N)])
+        hits = [c.search(QUERIES[0].tolist(), where=F.i < 2000), c.search(QUERIES[0])]
+        hits += [c.search(QUERIES[0].astype(np.float32)) for _ in range(2)]
+        seen, pending = set(), list(hits)
+        while pending:
+            one = pending.pop()
+            if id(one) in seen or isinstance(one, type | type(gc) | FunctionType):
+                continue
+            seen.add(id(one))
+            assert not isinstance(one, _core.Graph | BitMap) and not hasattr(one, "abort")
+            assert not isinstance(one, np.ndarray) or one.size <= DIM
+            pending += gc.get_referents(one)
+
+
+def test_hits_can_be_pickled(c: vecdb.Collection) -> None:
+    for how in ({}, {"where": F.even == True, "with_vectors": True}):  # noqa: E712
+        for query in (QUERIES[3], QUERIES[3].astype(np.float32), QUERIES[3].astype(np.float32)):
+            hits = c.search(query, 5, **how)  # type: ignore[arg-type]
+            again = pickle.loads(pickle.dumps(hits))
+            assert again.ids == hits.ids and again.plan == hits.plan
+            assert [h.metadata for h in again] == [h.metadata for h in hits]
+            assert np.array_equal(again.distances, hits.distances)
+
+
+@pytest.mark.parametrize("exact", [[], [0], {}, 1, None])
+def test_any_truth_value_serves_as_exact(c: vecdb.Collection, exact: Any) -> None:
+    assert c.search(QUERIES[0], exact=exact).ids == c.search(QUERIES[0], exact=bool(exact)).ids
+
+
+def test_a_query_answers_alike_in_every_form_the_first_time_and_later(c: vecdb.Collection) -> None:
+    one = QUERIES[4].astype(np.float32)
+    spread = np.zeros((DIM, 2), np.float32)
+    spread[:, 0] = one
+    forms: list[Any] = [
+        one, one.astype(float), one.tolist(), tuple(one.tolist()), one.astype(">f4"), spread[:, 0],
+        memoryview(one), array.array("f", one.tolist()), one.astype(np.longdouble),
+    ]  # fmt: skip
+    one.flags.writeable = False
+    for how in ({}, {"where": F.i < 50}, {"where": F.i < 2500}, {"exact": True}, {"ef": 40}):
+        wanted = c.search(one, 7, **how)  # type: ignore[arg-type]
+        for _ in range(3):
+            for query in forms:
+                hits = c.search(query, 7, **how)
+                assert hits.ids == wanted.ids
+                assert hits.distances.tolist() == wanted.distances.tolist()
+
+
+def test_a_query_that_is_too_long_is_refused_without_a_warning(c: vecdb.Collection) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            with pytest.raises(InvalidArgument, match="overflows"):
+                c.search(np.full(DIM, 1e30, np.float32))
 
 
 def test_with_vectors_brings_the_stored_ones(c: vecdb.Collection) -> None:

@@ -108,7 +108,7 @@ static inline float wide_l2(const float* a, const typename T::value* b, u32 n) {
     }
     float tail = 0;
     for (; i < n; i++) {
-        float d = a[i] - T::one(b + i);
+        float d = Single::one(a + i) - T::one(b + i);
         tail += d * d;
     }
     return fold_ps(_mm256_add_ps(_mm256_add_ps(s0, s1), _mm256_add_ps(s2, s3))) + tail;
@@ -127,7 +127,7 @@ static inline float wide_dot(const float* a, const typename T::value* b, u32 n, 
     float tail = 0, tail_xx = 0;
     for (; i < n; i++) {
         float v = T::one(b + i);
-        tail += a[i] * v;
+        tail += Single::one(a + i) * v;
         tail_xx += v * v;
     }
     *xx = fold_ps(_mm256_add_ps(x0, x1)) + tail_xx;
@@ -167,7 +167,7 @@ static u32 encode_row(const float* x, u32 n, float s, float lo, float inv, u8* o
         store8(out + i, rounded(t));
     }
     for (; i < n; i++) {
-        float t = (x[i] * s - lo) * inv;
+        float t = (Single::one(x + i) * s - lo) * inv;
         clipped += (t < -0.5f) | (t > 127.5f);
         t = t > 0.0f ? t : 0.0f;
         t = t < 127.0f ? t : 127.0f;
@@ -186,7 +186,7 @@ static void encode_signed(const float* x, u32 n, float s, u8* out) {
         store8(out + i, _mm256_cvtps_epi32(t));
     }
     for (; i < n; i++) {
-        float t = x[i] * s;
+        float t = Single::one(x + i) * s;
         t = t == t ? t : 0.0f;
         t = t > -127.0f ? t : -127.0f;
         t = t < 127.0f ? t : 127.0f;

@@ -2,10 +2,11 @@
 //
 // 1. Sixteen float accumulators, so that a compiler may vectorise without -ffast-math.
 // 2. Code kernels read n bytes, n a multiple of 64; float kernels read exactly n values.
+// 3. Stored rows may be unaligned: every value is loaded by memcpy.
 struct Half {
     static inline float load(const u16* p) {
         u16 half;
-        __builtin_memcpy(&half, p, 2);  // stored rows may be unaligned
+        __builtin_memcpy(&half, p, 2);
         u32 h = half, sign = (h & 0x8000u) << 16, e = h >> 10 & 31, m = h & 1023, bits;
         if (e == 31) {
             bits = sign | 0x7F800000u | m << 13 | (m ? 0x400000u : 0u);
@@ -42,11 +43,11 @@ static inline float plain_l2(const float* a, const V* b, u32 n) {
     u32 i = 0;
     for (; i + 16 <= n; i += 16)
         for (u32 j = 0; j < 16; j++) {
-            float d = a[i + j] - T::load(b + i + j);
+            float d = Single::load(a + i + j) - T::load(b + i + j);
             acc[j] += d * d;
         }
     for (u32 j = 0; i < n; i++, j++) {
-        float d = a[i] - T::load(b + i);
+        float d = Single::load(a + i) - T::load(b + i);
         acc[j] += d * d;
     }
     return fold16(acc);
@@ -59,12 +60,12 @@ static inline float plain_dot(const float* a, const V* b, u32 n, float* xx) {
     for (; i + 16 <= n; i += 16)
         for (u32 j = 0; j < 16; j++) {
             float x = T::load(b + i + j);
-            acc[j] += a[i + j] * x;
+            acc[j] += Single::load(a + i + j) * x;
             sq[j] += x * x;
         }
     for (u32 j = 0; i < n; i++, j++) {
         float x = T::load(b + i);
-        acc[j] += a[i] * x;
+        acc[j] += Single::load(a + i) * x;
         sq[j] += x * x;
     }
     *xx = fold16(sq);
@@ -110,7 +111,7 @@ static void from_f16(const u16* a, u32 n, float* out) {
 static u32 encode_row(const float* x, u32 n, float s, float lo, float inv, u8* out) {
     u32 clipped = 0;
     for (u32 i = 0; i < n; i++) {
-        float t = (x[i] * s - lo) * inv;
+        float t = (Single::load(x + i) * s - lo) * inv;
         clipped += (t < -0.5f) | (t > 127.5f);
         t = t > 0.0f ? t : 0.0f;
         t = t < 127.0f ? t : 127.0f;
@@ -121,7 +122,7 @@ static u32 encode_row(const float* x, u32 n, float s, float lo, float inv, u8* o
 // round(x * s) clipped to -127..127, NaN gives 0
 static void encode_signed(const float* x, u32 n, float s, u8* out) {
     for (u32 i = 0; i < n; i++) {
-        float t = x[i] * s;
+        float t = Single::load(x + i) * s;
         t = t == t ? t : 0.0f;
         t = t > -127.0f ? t : -127.0f;
         t = t < 127.0f ? t : 127.0f;

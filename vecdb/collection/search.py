@@ -68,7 +68,8 @@ class SearchVerbs(Handle):
         >>> c.search([1, 0], k=2).ids, c.search([1, 0], where=F.year > 2000).ids
         (['a', 'b'], ['b'])
         """
-        key = (k, where, recall, ef, exact) if _may_be_ready(k, where, recall, ef) else None
+        key = (k, where, recall, ef, exact) if _may_be_ready(k, where, recall, ef, exact) else None
+        ready = None
         if key is not None and not with_vectors and self._db._local.batch is None:
             follower = self._db._followers.get(self._cid)
             ready = None if follower is None else follower.ready(key)
@@ -79,13 +80,18 @@ class SearchVerbs(Handle):
         request = _request(k, where, recall, ef, exact, with_vectors)
         schema = self.schema
         vector, single = self._query(query, schema)
+        if ready is not None and single and vector is not query:  # a list, a str, another dtype
+            hits = ready.answer(vector)
+            if hits is not None:
+                return hits
         with self._db._reading(self._cid) as (txn, view):
             context = self._context(txn, view, schema, where)
             if not single:
                 return execute.search_many(context, vector, request)
             hits, ready = execute.search(context, vector, request)
-        if ready is not None and key is not None:
-            self._db._follower(self._cid).keep_ready(key, view, ready, ready.held_bytes)
+        follower = self._db._followers.get(self._cid)  # none: dropped or closed meanwhile
+        if ready is not None and key is not None and follower is not None:
+            follower.keep_ready(key, view, ready, ready.held_bytes)
         return hits
 
     def explain(
@@ -140,7 +146,8 @@ class SearchVerbs(Handle):
     def _checked(self, query: npt.NDArray[np.float32], metric: str) -> npt.NDArray[np.float32]:
         """Refuse NaN, infinity, and zero under cosine: one pass, the sum of squares tells."""
         if query.ndim == 1:
-            square = float(query.dot(query))
+            with np.errstate(over="ignore"):
+                square = float(query.dot(query))
             if square != square or square == np.inf or square == 0:
                 check_rows("query", query.reshape(1, -1), metric)
         elif query.size:
@@ -160,10 +167,11 @@ class SearchVerbs(Handle):
         )
 
 
-def _may_be_ready(k: Any, where: Any, recall: Any, ef: Any) -> bool:
+def _may_be_ready(k: Any, where: Any, recall: Any, ef: Any, exact: Any) -> bool:
     """Whether these options can be a key that no invalid ones are equal to (True is not 1)."""
     return (
         type(k) is int
+        and type(exact) is bool
         and type(recall) is float
         and (where is None or isinstance(where, Filter))
         and (ef is None or type(ef) is int)

@@ -159,7 +159,8 @@ class Follower:
         """
         if view is not self._view:
             return
-        self._ready_bytes += held_bytes
+        before = self._ready.get(key)
+        self._ready_bytes += held_bytes - (0 if before is None else before.held_bytes)
         if len(self._ready) >= MAX_READY or self._ready_bytes > READY_BYTES:
             self._ready, self._ready_bytes = {}, held_bytes
         self._ready[key] = search
@@ -216,7 +217,7 @@ class Follower:
             live = live.copy()
             live.update(part.born)
             live.difference_update(BitMap(part.died))
-        if part.born or part.died or mask is not None:
+        if mask is not None or new.ranked != new.slots:
             mask = next_mask(mask, view.state.slots, new, part.born, part.died)
         if part.names:
             names = {**names, **{n: len(names) + i for i, n in enumerate(part.names)}}

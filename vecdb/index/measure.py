@@ -128,7 +128,7 @@ def _filter(these: Sampled, rng: np.random.Generator) -> Filter | None:
     """One clause, or two combined, whose operands are values that rows have."""
     first, second = _clause(these, rng), _clause(these, rng)
     if first is None or second is None:
-        return first or second
+        return second if first is None else first
     return (first, first, first & second, first | second)[int(rng.integers(4))]
 
 

@@ -70,11 +70,14 @@ def mask_of(rids: BitMap, slots: int) -> bytes:
 
 
 def next_mask(mask: bytes | None, before: int, state: State, born: Any, died: Any) -> bytes | None:
-    """The mask after a commit: `born` and `died` are rids; `before` is the old slot count."""
+    """The mask after a commit: `born` and `died` are rids; `before` is the old slot count.
+
+    Slots that were handed out and died within one transaction are in neither list: the counts tell.
+    """
     died_slots = as_slots(died)
+    if state.ranked == state.slots:
+        return None
     if mask is None:
-        if not len(died_slots):
-            return None
         mask = _core.mask_of(np.arange(before, dtype=np.uint32), before)
     return _core.mask_update(mask, state.slots, as_slots(born), died_slots)
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from vecdb.errors import AlreadyExists, Closed, ReadOnly
 from vecdb.storage import engine, meta, place
+from vecdb.storage.counted import plain
 from vecdb.storage.engine import LMDB_ERRORS, end
 from vecdb.storage.keys import META_KEY
 
@@ -83,7 +84,7 @@ def _copy(shared: Shared, part: str) -> Meta:
     """Write a compacted copy with its own generation, and bring it to the disk."""
     txn = shared.begin_again(False)
     try:
-        shared.lmdb.copy(part, compact=True, txn=txn)
+        shared.lmdb.copy(part, compact=True, txn=plain(txn))
     except LMDB_ERRORS as error:
         raise shared.translated(error) from None
     finally:

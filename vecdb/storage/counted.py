@@ -60,3 +60,8 @@ class CountedTxn:
 
     def __del__(self) -> None:
         self._open.discard(self._entry)
+
+
+def plain(txn: Any) -> Any:
+    """The engine's own transaction: for calls that want no other."""
+    return txn._txn if isinstance(txn, CountedTxn) else txn

@@ -402,12 +402,14 @@ class Shared:
 
     def info(self) -> dict[str, Any]:
         """Return sizes, pages, readers and settings, as of the last commit."""
-        txn = self.begin_again(False)
+        txn = self.begin_again(False)  # held to the end: nobody closes what is asked
         try:
-            found, stat = self.decode(txn.get(META_KEY)), txn.stat()
+            return self._said(txn)
         finally:
             end(txn)
-        said = self.lmdb.info()
+
+    def _said(self, txn: Txn) -> dict[str, Any]:
+        found, stat, said = self.decode(txn.get(META_KEY)), txn.stat(), self.lmdb.info()
         return {
             "path": self.name,
             "file_bytes": os.fstat(self.fd).st_size,
@@ -421,7 +423,7 @@ class Shared:
             "max_size": self.max_size,
             "commit": found.commit,
             "format": found.format,
-            "readers": 0 if self.immutable else len(readers(self.lmdb)),
+            "readers": 0 if self.immutable else len(readers(self.lmdb)) - 1,  # without this one
             "max_readers": said["max_readers"],
             "durability": self.durability,
             "engine": engine.VERSION,

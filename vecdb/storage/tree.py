@@ -6,8 +6,10 @@ its transaction lives. `at` finds, once per commit, the map's first address and 
 of a call into the engine, three objects and a copy each.
 
 Invariants:
-  T1  the map is found in the system's own list of this process's mappings, by the file's inode and
-      the map's size; where there is no such list, there is no tree, and the engine is asked;
+  T1  the map is found in the system's own list of this process's mappings, by the address of a
+      record that the engine handed out (inodes repeat from one file system to the next, and a
+      forked child has inherited maps of the same file); where there is no such list, there is no
+      tree, and the engine is asked;
   T2  a tree is used only inside a transaction of its commit, as the meta record's bytes show, and
       only while the environment that it was found in is open (`begin` is the same object).
 
@@ -19,6 +21,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from vecdb import _core
 from vecdb.storage.keys import META_KEY
@@ -44,8 +48,10 @@ def at(shared: Shared, txn: Any) -> Snapshot | None:
     begin = shared.begin
     if known is not None and known.begin is begin and record == known.record:
         return known
-    base = _base(shared)
-    if not base or record is None:
+    if record is None:
+        return None
+    base = _base(shared, record)
+    if not base:
         return None
     try:
         tree = _core.Tree(base, _PAGE, os.fstat(shared.fd).st_size, record)
@@ -55,23 +61,22 @@ def at(shared: Shared, txn: Any) -> Snapshot | None:
     return shared.snapshot
 
 
-def _base(shared: Shared) -> int:
+def _base(shared: Shared, record: Any) -> int:
     """The first address of the engine's map; 0 when it is not found. Looked up once an epoch."""
     if shared.base is None or shared.base[0] != shared.epoch:
-        shared.base = (shared.epoch, _find(os.fstat(shared.fd).st_ino, shared.map_size))
+        address = int(np.frombuffer(record, np.uint8).ctypes.data)
+        shared.base = (shared.epoch, _find(address))
     return shared.base[1]
 
 
-def _find(inode: int, size: int) -> int:
+def _find(address: int) -> int:
     try:
         with open("/proc/self/maps", encoding="ascii", errors="replace") as mappings:
             for line in mappings:
-                fields = line.split(maxsplit=5)
-                if int(fields[4]) != inode or int(fields[2], 16):
-                    continue
+                fields = line.split(maxsplit=3)
                 start, end = (int(part, 16) for part in fields[0].split("-"))
-                if end - start >= size and fields[1][0] == "r":
-                    return start
+                if start <= address < end:  # a part of the map that begins so far into the file
+                    return start - int(fields[2], 16)
     except (OSError, ValueError, IndexError):
         pass
     return 0
