@@ -65,10 +65,10 @@ def open(
 
     `mode`: "rw" creates, "r" never writes, "x" must not exist. `durability`: "full" survives power
     loss, "relaxed" a process kill, "none" only `sync()`. `timeout`: seconds that a write waits for
-    another's. `verify`: "auto", "always" or "never" check the file's structure first; "never" trusts
-    it, and over broken pages LMDB may end the process. `immutable`: read-only media. `threads`: for
-    batches and bulk inserts, default all cores. `max_size`: bytes the file may reach.
-    `upkeep=False` leaves folding to commits alone.
+    another's. `verify`: "auto", "always" or "never" check the file's structure first; with "never"
+    LMDB may end the process over broken pages. `immutable`: read-only media. `threads`: for batches
+    and bulk inserts, default all cores. `max_size`: bytes the file may reach. `upkeep=False` leaves
+    folding to commits alone.
     Raises InvalidArgument, NotFound, AlreadyExists, ReadOnly, Busy, WrongFormat, Corrupt.
 
     >>> import vecdb

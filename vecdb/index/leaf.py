@@ -227,8 +227,8 @@ def posting_of(serialised: bytes) -> BitMap:
         return deserialised(serialised)
     except ValueError as error:
         raise Corrupt(
-            f"attributes: a posting in a leaf cannot be read ({error}); run db.check(), which names "
-            "it, then restore a backup",
+            f"attributes: a posting in a leaf cannot be read ({error}); run db.check(), which "
+            "names it, then restore a backup",
             code="A1",
             where="attributes",
             detail=str(error),
