@@ -18,10 +18,11 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NoReturn
 
+from vecdb.batch import Batch, Catalog, PerThread, Reading
 from vecdb.collection import Collection
 from vecdb.errors import (
     AlreadyExists,
@@ -31,10 +32,8 @@ from vecdb.errors import (
     NotFound,
     ReadOnly,
     SchemaError,
-    VecdbError,
 )
 from vecdb.index.follow import Follower
-from vecdb.index.view import View
 from vecdb.index.writing import Writing
 from vecdb.options import Mode, OpenOptions, check_open
 from vecdb.storage import keys, state
@@ -44,8 +43,6 @@ from vecdb.storage.state import State
 from vecdb.types import Problem
 from vecdb.upkeep import Upkeep
 
-Catalog = dict[str, tuple[int, Schema]]
-NO_COLLECTION = 0  # a number that no collection has
 _OPEN: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
@@ -102,7 +99,7 @@ class Database:
     def _reset(self) -> None:
         """What must be made anew after a fork."""
         self._lock = threading.RLock()
-        self._local = _PerThread()
+        self._local = PerThread()
         self._followers: dict[int, Follower] = {}
         self._catalog: Catalog = {}
         self._schemas: dict[int, Schema] = {}
@@ -399,8 +396,8 @@ class Database:
             found = self._encoders[cid] = encoders.get(name)
         return found
 
-    def _reading(self, cid: int) -> _Reading:
-        return _Reading(self, cid)
+    def _reading(self, cid: int) -> Reading:
+        return Reading(self, cid)
 
     def _fold_idle(self, seconds: float) -> bool:
         """Fold for about so long if nobody writes; whether anything was done."""
@@ -534,148 +531,6 @@ class Database:
         if batch is not None:
             batch.handles.append(made)
         return made
-
-
-class _PerThread(threading.local):
-    """Each thread's open transaction."""
-
-    batch: Batch | None = None
-
-
-class Batch:
-    """One write transaction: what is pending in which collection, and how it is committed."""
-
-    def __init__(self, db: Database, timeout: float) -> None:
-        self._db = db
-        self._wt = db._env.begin_write(timeout)
-        self.txn = self._wt.txn
-        self.commit_number = self._wt.commit_number
-        self.broken = False
-        self._open = True
-        self._writings: dict[int, Writing] = {}
-        self._catalog_changed = False
-        self.handles: list[Collection] = []
-        try:
-            db._refresh(self.txn, self._wt.last)
-        except BaseException:
-            db._env.abort(self._wt)
-            raise
-        self.catalog: Catalog = dict(db._catalog)
-
-    def writing(self, cid: int) -> Writing:
-        """The pending changes to one collection."""
-        found = self._writings.get(cid)
-        if found is None:
-            follower = self._db._follower(cid)
-            found = Writing(follower, self.txn, self._wt.last, self.commit_number)
-            self._writings[cid] = found
-        return found
-
-    def forget(self, cid: int) -> None:
-        """Drop what is pending in a collection that is going away."""
-        writing = self._writings.pop(cid, None)
-        if writing is not None:
-            writing.rollback()
-
-    def next_cid(self) -> int:
-        """A collection number that was never used."""
-        changes = self._wt.meta_changes
-        cid = int(changes.get("next_cid", self._db._env.meta(self.txn).next_cid))
-        changes["next_cid"] = cid + 1
-        return cid
-
-    def change_catalog(self, name: str, entry: tuple[int, Schema] | None) -> None:
-        """Note a collection that is new, renamed or gone (entry None)."""
-        if entry is None:
-            cid, _ = self.catalog.pop(name)
-            if name not in self.catalog and cid not in {c for c, _ in self.catalog.values()}:
-                self.txn.delete(keys.catalog(cid))
-        else:
-            self.catalog[name] = entry
-            put(self.txn, *entry)
-        self._catalog_changed = True
-
-    def commit(self) -> None:
-        """Write logs and states, commit, and publish to this process."""
-        if self.broken:
-            _refuse("a write inside this transaction failed half way: it cannot be committed")
-        changed = {c: w for c, w in self._writings.items() if w.changed}
-        if not changed and not self._catalog_changed:
-            self.abort()
-            return
-        if self._catalog_changed:
-            version = self._db._env.meta(self.txn).catalog_version
-            self._wt.meta_changes["catalog_version"] = version + 1
-        for writing in changed.values():
-            writing.finish()
-        for cid, writing in self._writings.items():
-            if cid not in changed:
-                writing.rollback()
-        with ExitStack() as locks:
-            for cid in sorted(changed):
-                locks.enter_context(changed[cid].follower.lock)
-            self._db._env.commit(self._wt)
-            self._open = False
-            for writing in changed.values():
-                writing.publish()
-
-    def abort(self) -> None:
-        """Leave no trace."""
-        if not self._open:
-            return
-        self._open = False
-        for cid, writing in self._writings.items():
-            writing.rollback()
-            if cid not in self._db._schemas:  # created here: its number will be another's
-                self._db._followers.pop(cid, None)
-        for handle in self.handles:
-            if handle._cid not in self._db._schemas:
-                handle._cid = NO_COLLECTION
-        self._db._env.abort(self._wt)
-
-
-class _Reading:
-    """`with` gives (transaction, view) of one collection at one commit."""
-
-    __slots__ = ("_cid", "_db", "_own")
-
-    def __init__(self, db: Database, cid: int) -> None:
-        self._db = db
-        self._cid = cid
-        self._own: Any = None
-
-    def __enter__(self) -> tuple[Any, View]:
-        db, cid = self._db, self._cid
-        if db._closed:
-            db._usable()
-        batch = db._local.batch
-        if batch is not None:
-            db._schema(cid)
-            writing = batch.writing(cid)
-            return batch.txn, writing.view()
-        env = db._env
-        txn = self._own = env.begin_read()
-        try:
-            commit = env.commit_number(txn)
-            if commit != db._seen_commit:
-                db._refresh(txn, commit)
-            if cid not in db._schemas:
-                raise NotFound("the collection of this handle was dropped")
-            follower = db._followers.get(cid) or db._follower(cid)
-            return txn, follower.at(txn, commit)
-        except BaseException as error:
-            txn.abort()
-            if isinstance(error, LMDB_ERRORS):
-                raise env.translated(error) from error
-            raise
-
-    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        if self._own is not None:
-            self._own.abort()
-        if error is not None and not isinstance(error, VecdbError):
-            env = self._db._env
-            if isinstance(error, LMDB_ERRORS):
-                raise env.translated(error) from error
 
 
 def _delete_range(txn: Any, prefix: bytes) -> None:

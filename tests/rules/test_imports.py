@@ -30,7 +30,8 @@ LAYERS: dict[str, set[str]] = {
     "collection": {"execute", "ingest", "encoders", "index", "query", "storage"},
     "check": {"index", "storage", "_core", "database", "collection"},
     "upkeep": set(),
-    "database": {"collection", "check", "upkeep", "encoders", "index", "storage", "options", "query"},
+    "batch": {"index", "storage"},
+    "database": {"batch", "collection", "check", "upkeep", "encoders", "index", "storage", "options", "query"},
     "__init__": {"database", "collection", "encoders", "query", "storage", "check"},
     "__main__": {"cli"},
 }
