@@ -75,6 +75,7 @@ def test_a_process_started_with_an_open_handle_opens_for_itself(
         here, there = context.Pipe()
         process = context.Process(target=in_process, args=(there, c, number))
         process.start()
+        there.close()  # a child that dies is an EOFError, not a wait
         assert here.poll(60)
         pid, looked, found = here.recv()
         process.join(60)
@@ -97,6 +98,7 @@ def test_a_process_started_inside_a_transaction_sees_the_last_commit(
         c.add("new", [7, 0])
         process = context.Process(target=look, args=(there, c))
         process.start()
+        there.close()  # a child that dies is an EOFError, not a wait
         assert here.poll(60) and here.recv() == before
         process.join(60)
         assert process.exitcode == 0
@@ -164,6 +166,7 @@ def test_a_forked_child_finds_its_file_from_another_folder(tmp_path: Path) -> No
             target=look_from, args=(there, c, tmp_path / "elsewhere")
         )
         process.start()
+        there.close()  # a child that dies is an EOFError, not a wait
         assert here.poll(60) and here.recv()[0] == 1
         process.join(60)
     assert os.listdir(tmp_path / "elsewhere") == []
