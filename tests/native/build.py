@@ -13,6 +13,7 @@ import platform
 import shlex
 import shutil
 import subprocess
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -76,21 +77,23 @@ def build(
     program = folder / "native"
     if program.exists():
         return program
-    for old in sorted(cache.iterdir(), key=lambda path: path.stat().st_mtime)[:-6]:
-        shutil.rmtree(old)
+    for old in sorted(cache.iterdir(), key=lambda path: path.stat().st_mtime)[:-8]:
+        shutil.rmtree(old, ignore_errors=True)
     folder.mkdir(exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder))  # another run may be building the same
 
     def run(*command: str) -> None:
         done = subprocess.run([*cxx, *command], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, f"{shlex.join(command)}\n{done.stderr}"
 
     def compile_one(source: Path, own: list[str]) -> str:
-        unit = str(folder / f"{source.parent.name}-{source.stem}.o")
+        unit = str(scratch / f"{source.parent.name}-{source.stem}.o")
         run(*always, *own, f"-I{CORE}", "-c", str(source), "-o", unit)
         return unit
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         made = list(pool.map(lambda item: compile_one(*item), sources.items()))
-    run(*always, "-pthread", *made, "-o", str(folder / "linked"))
-    (folder / "linked").replace(program)
+    run(*always, "-pthread", *made, "-o", str(scratch / "native"))
+    (scratch / "native").replace(program)
+    shutil.rmtree(scratch)
     return program

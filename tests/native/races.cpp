@@ -178,6 +178,20 @@ CASE("races", "a writer's own searches wait for its insertions and are right") {
     sound(g);
 }
 
+CASE("races", "many threads make a writer's first private rows at once") {
+    Random r(45);
+    Bytes base = rows_of_vectors(r, 1000, DIM), more = rows_of_vectors(r, 130, DIM);
+    Graph g(options(DIM, L2));
+    commit(g, base, 2);
+    for (u32 turn = 0; turn < 15; turn++) {
+        Graph copy(options(DIM, L2));  // whose overlay has no chunks yet
+        put(copy, 0, base);
+        load_image(copy, g);
+        commit(copy, more, 4);
+        sound(copy);
+    }
+}
+
 CASE("races", "holes are filled, and rows reused after a rollback, beside searches") {
     Random r(43);
     Bytes rows = rows_of_vectors(r, 900, DIM);

@@ -111,9 +111,7 @@ def test_each_sanitizer_catches_a_planted_fault(
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("processor", ["cortex-a72", "cortex-a76"])  # without and with dot product
 @pytest.mark.parametrize("group", ["kernels", "graph", "pages", "records"])
-def test_the_core_keeps_its_promises_on_64_bit_arm(
-    cache: Path, group: str, processor: str
-) -> None:
+def test_the_core_keeps_its_promises_on_64_bit_arm(cache: Path, group: str, processor: str) -> None:
     cxx, emulator = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64")
     if cxx is None or emulator is None:
         pytest.skip("no cross compiler for 64-bit ARM, or no qemu-aarch64")

@@ -157,7 +157,9 @@ template <bool OV>
 static inline u32* row_of(const LayerView& l, u32 u) {
     if (OV && u < l.ov_limit) {
         u32 i = __atomic_load_n(&l.ov_index[u], __ATOMIC_ACQUIRE);
-        if (i) return l.ov_rows[i >> OV_SHIFT] + (size_t)(i & ((1u << OV_SHIFT) - 1)) * l.R;
+        if (i)
+            return __atomic_load_n(&l.ov_rows[i >> OV_SHIFT], __ATOMIC_RELAXED) +
+                   (size_t)(i & ((1u << OV_SHIFT) - 1)) * l.R;
     }
     return l.seg[u >> SEG_SHIFT] + (size_t)(u & SEG_MASK) * l.R;
 }

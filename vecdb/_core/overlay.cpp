@@ -72,7 +72,9 @@ static u32* chunk_of(u32** table, u32 c, size_t bytes) {
 
 u32* Overlay::own(u32 u, const u32* published) {
     u32 i = __atomic_load_n(&index_[u], __ATOMIC_ACQUIRE);
-    if (i) return rows_[i >> OV_SHIFT] + (size_t)(i & (CHUNK - 1)) * R_;
+    if (i)
+        return __atomic_load_n(&rows_[i >> OV_SHIFT], __ATOMIC_RELAXED) +
+               (size_t)(i & (CHUNK - 1)) * R_;
     i = used_.fetch_add(1, std::memory_order_acq_rel);
     u32* rows = chunk_of(rows_, i >> OV_SHIFT, (size_t)CHUNK * R_ * 4);
     u32* who = chunk_of(who_, i >> OV_SHIFT, (size_t)CHUNK * 4);
