@@ -20,10 +20,11 @@ from pyroaring import BitMap
 
 import vecdb
 from tests import notations
-from vecdb.index import attributes, fold, leaf, select
+from vecdb.errors import Corrupt
+from vecdb.index import attributes, fold, leaf, select, valuekey
 from vecdb.index.attributes import AttributeImage, RowChange
 from vecdb.index.tail import Tail
-from vecdb.query import as_filter, from_dict, from_json, parse
+from vecdb.query import F, as_filter, from_dict, from_json, parse
 from vecdb.storage import codec
 
 
@@ -140,6 +141,18 @@ def test_a_reference_that_is_wrong_is_noticed(env: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr(notations, "comparable", wrong)
     with pytest.raises(AssertionError):
         compare(env, 0, rows=60, filters=400)
+
+
+def test_a_value_key_that_is_no_string_is_corrupt_and_named(env: Any) -> None:
+    tail, image, bad = Tail(), AttributeImage(3), valuekey.STRING_TAG + b"a\xfe"
+    tail.advance(1, [RowChange(1, None, ((0, bad),)), RowChange(2, None, ((0, b"\x20ab"),))])
+    with env.begin(write=True, buffers=True) as txn:
+        image.fold_field(txn, 0, tail)
+        assert any(bad.hex() in detail for _, _, detail in image.problems(txn))
+        ask = (image, Tail(1), txn, BitMap([1, 2]), {"s": 0}, dict)
+        assert attributes.evaluate(F.s.startswith("a"), *ask) == BitMap([1, 2])
+        with pytest.raises(Corrupt, match="value key"):
+            attributes.evaluate(F.s.like("%b"), *ask)
 
 
 def test_a_collection_takes_every_notation_everywhere() -> None:

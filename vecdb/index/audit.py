@@ -14,7 +14,7 @@ from pyroaring import BitMap
 from vecdb.errors import Corrupt
 from vecdb.index import posting
 from vecdb.index.leaf import STAMP, Leaf, bitmap, posting_of, stamp_of
-from vecdb.index.valuekey import KIND_OF_TAG, MAX_KEY
+from vecdb.index.valuekey import KIND_OF_TAG, MAX_KEY, STRING_TAG, is_long, string_of
 from vecdb.storage import keys
 from vecdb.storage.rows import open_record
 
@@ -43,6 +43,8 @@ def problems(txn: Any, cid: int) -> Iterator[Finding]:
         for at, value in enumerate(leaf.keys):
             if not last < (field, value) or value > bound or not value or len(value) > MAX_KEY:
                 yield "A1", where, f"value key {value.hex()} is out of order"
+            if value[:1] == STRING_TAG and not is_long(value):
+                yield from _unreadable(where, value)
             last = (field, value)
             rows = yield from _rows(txn, cid, field, leaf, at, named)
             if not rows:
@@ -52,6 +54,13 @@ def problems(txn: Any, cid: int) -> Iterator[Finding]:
     for key, _ in _records(txn, keys.prefix(keys.POSTINGS, cid)):
         if key not in named:
             yield "A2", keys.describe(key), "no leaf names this chunk"
+
+
+def _unreadable(where: str, value: bytes) -> Iterator[Finding]:
+    try:
+        string_of(value)
+    except ValueError as error:
+        yield "A1", where, f"value key {value.hex()} is no string: {error}"
 
 
 def _rows(

@@ -252,8 +252,8 @@ def _string_of(key: bytes) -> str:
         return valuekey.string_of(key)
     except ValueError as error:
         raise Corrupt(
-            f"a value key in the attribute index cannot be read ({error}); run db.check(), then "
-            "restore a backup",
+            f"attributes: a value key cannot be read ({error}); run db.check(), which names it, "
+            "then restore a backup",
             code="A1",
             where="attributes",
             detail=str(error),

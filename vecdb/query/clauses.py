@@ -275,7 +275,7 @@ class StartsWith(Infix):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Like(Infix):
-    """`F.x.like(pattern)`: `%` any run, `_` one character, `\\` escapes; the whole string."""
+    """`F.x.like(pattern)`: `%` any run, `_` one character, a backslash escapes."""
 
     field: str
     pattern: str
