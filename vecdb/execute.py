@@ -80,6 +80,7 @@ class Run(NamedTuple):
     scope: _Scope
     width: int
     choice: Choice
+    mask: bytes | None = None  # what a walk tests
 
 
 def search(context: Context, query: Any, request: Request) -> tuple[Hits, Any]:
@@ -88,7 +89,7 @@ def search(context: Context, query: Any, request: Request) -> tuple[Hits, Any]:
     The second is a `_core.Prepared`, or None where the next search must come this way again.
     """
     started = perf_counter_ns()
-    run = _plan_run(context, request)
+    run = _masked(context, _plan_run(context, request))
     searching = perf_counter_ns()
     found, computed, fallback = _run(context, query, run)
     ended = perf_counter_ns()
@@ -99,13 +100,13 @@ def search(context: Context, query: Any, request: Request) -> tuple[Hits, Any]:
 def search_many(context: Context, queries: Any, request: Request) -> list[Hits]:
     """The same for every row of `queries` (b, d), the walks on all threads."""
     started = perf_counter_ns()
-    run = _plan_run(context, request)
+    run = _masked(context, _plan_run(context, request))
     searching = perf_counter_ns()
     answers: list[tuple[Found, int, bool]]
     if run.choice.strategy in WALKS:
         view, k = context.view, request.k
         walked = view.graph.search_many(
-            queries, k, run.width, rerank(k), _walk_mask(run.scope, view), view.slots,
+            queries, k, run.width, rerank(k), run.mask, view.slots,
             run.choice.budget, context.threads,
         )  # fmt: skip
         answers = [
@@ -192,19 +193,19 @@ def _run(context: Context, query: Any, run: Run) -> tuple[Found, int, bool]:
         return ([], b""), 0, False
     if strategy not in WALKS:
         return _scan(context, query, k, scope, strategy == "exact scan"), scope.matching, False
-    mask = _walk_mask(scope, view)
     result = view.graph.search(
-        query, k, run.width, rerank(k), mask, view.slots, run.choice.budget
+        query, k, run.width, rerank(k), run.mask, view.slots, run.choice.budget
     )
     return _settle(context, query, run, result)
 
 
-def _walk_mask(scope: _Scope, view: View) -> bytes | None:
-    """The bit set that a walk tests: the matches, or the live slots where all of them match."""
-    if scope.slots is None:
-        return scope.mask
-    mask: bytes = _core.mask_of(np.ascontiguousarray(scope.slots), view.slots)
-    return mask
+def _masked(context: Context, run: Run) -> Run:
+    """With the bit set of a walk: the matches, or the live slots where all of them match."""
+    if run.choice.strategy not in WALKS:
+        return run
+    if run.scope.slots is None:
+        return run._replace(mask=run.scope.mask)
+    return run._replace(mask=_core.mask_of(run.scope.slots, context.view.slots))
 
 
 def _settle(context: Context, query: Any, run: Run, result: Any) -> tuple[Found, int, bool]:
@@ -218,10 +219,9 @@ def _settle(context: Context, query: Any, run: Run, result: Any) -> tuple[Found,
 
 def _scan(context: Context, query: Any, k: int, scope: _Scope, exact: bool) -> Found:
     view = context.view
-    slots = None if scope.slots is None else np.ascontiguousarray(scope.slots)
     threads = context.threads if scope.matching > ONE_THREAD else 1
     found: Found = view.graph.scan(
-        query, k, slots, mask=scope.mask, n_visible=view.slots, exact=exact, rr=scan_rerank(k),
+        query, k, scope.slots, mask=scope.mask, n_visible=view.slots, exact=exact, rr=scan_rerank(k),
         threads=threads,
     )  # fmt: skip
     return found
@@ -282,11 +282,11 @@ def _prepare(context: Context, run: Run) -> Any:
         min(k, scope.matching),
         ef=0 if scans else run.width,
         rr=scan_rerank(k) if scans else rerank(k),
-        mask=scope.mask if scans else _walk_mask(scope, view),
+        mask=scope.mask if scans else run.mask,
         n_visible=view.slots,
         budget=run.choice.budget,
         scans=scans,
-        slots=np.ascontiguousarray(scope.slots) if scans and scope.slots is not None else None,
+        slots=scope.slots if scans else None,
         exact=exact,
         no_zero=context.schema.metric == "cosine",
     )  # fmt: skip
@@ -309,7 +309,7 @@ class Origin:
         self._parse = context.parse
         self._effort = view.effort
         self._live, self._ranked = view.state.live, view.state.ranked
-        self._run = run._replace(scope=run.scope._replace(mask=None, slots=None))
+        self._run = run._replace(scope=run.scope._replace(mask=None, slots=None), mask=None)
         self._stored = stored
         self.metric = context.schema.metric
 
@@ -329,7 +329,7 @@ class Origin:
         filter_ns: int = 0,
     ) -> Plan:
         """What ran, or would."""
-        request, scope, width, choice = self._run
+        request, scope, width, choice, _ = self._run
         walks = choice.strategy in WALKS
         recall = 1.0
         if walks and not fallback:

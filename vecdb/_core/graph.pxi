@@ -43,7 +43,6 @@ cdef class Graph:
     cdef readonly int row_bytes
     cdef readonly int block_rows
     cdef readonly int chunk_rows
-    cdef dict kept
     cdef object __weakref__
 
     def __cinit__(self, int dim, str metric, str dtype="f32", int M=16, int ef_construction=200, int block_rows=64, isa=None):
@@ -68,7 +67,6 @@ cdef class Graph:
         self.row_bytes = dim * (4 if dtype == "f32" else 2)
         self.block_rows = block_rows
         self.chunk_rows = 512
-        self.kept = {}
         self.graph = new CGraph(options)
 
     def __dealloc__(self):
