@@ -78,6 +78,10 @@ class Handle:
 
     # --- rows ----------------------------------------------------------------------------
 
+    def _reading(self) -> Any:
+        """`with` gives (transaction, view): of one commit, or of this thread's open transaction."""
+        return self._db._reading(self._cid)
+
     def _matches(self, txn: Any, view: Any) -> Any:
         pending = self._db._pending(self._cid)
         if pending is not None:

@@ -39,7 +39,7 @@ class ReadVerbs(Handle):
         True
         """
         known, single = given_ids(ids, self._cid)
-        with self._db._reading(self._cid) as (txn, _):
+        with self._reading() as (txn, _):
             found = [self._record(txn, rows.rid_of(txn, key)) for _, key in known]
         return found[0] if single else found
 
@@ -59,11 +59,11 @@ class ReadVerbs(Handle):
             return False
         if not single:
             return False
-        with self._db._reading(self._cid) as (txn, _):
+        with self._reading() as (txn, _):
             return rows.rid_of(txn, known[0][1]) is not None
 
     def __len__(self) -> int:
-        with self._db._reading(self._cid) as (_, view):
+        with self._reading() as (_, view):
             return view.state.live
 
     def count(self, where: Where | None = None) -> int:
@@ -79,7 +79,7 @@ class ReadVerbs(Handle):
         if where is None:
             return len(self)
         chosen = as_filter(where)
-        with self._db._reading(self._cid) as (txn, view):
+        with self._reading() as (txn, view):
             return len(self._matches(txn, view)(chosen))
 
     def __iter__(self) -> Iterator[Record]:
@@ -99,7 +99,7 @@ class ReadVerbs(Handle):
         >>> c.stats()["rows"]
         0
         """
-        with self._db._reading(self._cid) as (_, view):
+        with self._reading() as (_, view):
             state = view.state
             return {
                 "name": self.name,
@@ -120,7 +120,7 @@ class ReadVerbs(Handle):
     def _page(self, prefix: bytes, start: bytes) -> tuple[list[Record], bytes]:
         """Up to PAGE_ROWS records from a key of the id map on, and where to go on (b"": the end)."""
         page: list[Record] = []
-        with self._db._reading(self._cid) as (txn, _):
+        with self._reading() as (txn, _):
             found: list[bytes] = []
             cursor = txn.cursor()
             more = cursor.set_range(start)

@@ -84,7 +84,7 @@ class SearchVerbs(Handle):
             hits = ready.answer(vector)
             if hits is not None:
                 return hits
-        with self._db._reading(self._cid) as (txn, view):
+        with self._reading() as (txn, view):
             context = self._context(txn, view, schema, where)
             if not single:
                 return execute.search_many(context, vector, request)
@@ -117,7 +117,7 @@ class SearchVerbs(Handle):
         schema = self.schema
         if query is not None:
             self._query(query, schema)
-        with self._db._reading(self._cid) as (txn, view):
+        with self._reading() as (txn, view):
             return execute.explain(self._context(txn, view, schema, where), request)
 
     # --- behind the verbs ----------------------------------------------------------------
