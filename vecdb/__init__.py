@@ -10,6 +10,7 @@ from vecdb import errors
 from vecdb._version import __version__
 from vecdb.collection import Collection
 from vecdb.database import Database, open
+from vecdb.declare import Vector
 from vecdb.errors import VecdbError
 from vecdb.query import F
 from vecdb.storage.meta import FORMAT_VERSION
@@ -40,6 +41,7 @@ __all__ = [
     "Problem",
     "Record",
     "VecdbError",
+    "Vector",
     "__version__",
     "encoders",
     "errors",

@@ -124,6 +124,8 @@ class Batch:
             writing.rollback()
             if cid not in self._db._schemas:  # created here: its number will be another's
                 self._db._followers.pop(cid, None)
+        for key in [k for k in self._db._encoders if k[0] not in self._db._schemas]:
+            del self._db._encoders[key]
         for handle in self.handles:
             if handle._cid not in self._db._schemas:
                 handle._cid = NO_COLLECTION

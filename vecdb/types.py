@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, overload
 
+from vecdb.errors import InvalidArgument
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -39,7 +41,7 @@ REMOVE: Final = _Remove()
 
 
 class Record:
-    """One stored row: `.id`, `.metadata`, `.text`, `.vector`.
+    """One stored row: `.id`, `.metadata`, `.text`, `.vector`, `.vectors`.
 
     Metadata is decoded when first touched.
 
@@ -51,19 +53,15 @@ class Record:
     {'year': 1999}
     """
 
-    __slots__ = ("_decode", "_metadata", "_packed", "id", "text", "vector")
+    __slots__ = ("_decode", "_metadata", "_packed", "id", "several", "text", "vectors")
 
     def __init__(
-        self,
-        id: Id,
-        packed: bytes,
-        text: str | None,
-        vector: npt.NDArray[Any] | None,
-        decode: Callable[[bytes], Metadata],
+        self, id: Id, packed: bytes, text: str | None, decode: Callable[[bytes], Metadata]
     ) -> None:
         self.id = id
         self.text = text
-        self.vector = vector
+        self.vectors: dict[str, npt.NDArray[Any]] = {}  # by vector field; those that were read
+        self.several = False  # whether the collection has several vector fields
         self._packed = packed
         self._decode = decode
         self._metadata: Metadata | None = None
@@ -75,6 +73,18 @@ class Record:
             self._metadata = self._decode(self._packed) if self._packed else {}
         return self._metadata
 
+    @property
+    def vector(self) -> npt.NDArray[Any] | None:
+        """The stored vector, None where there is none or none was asked for.
+
+        InvalidArgument in a collection with several vector fields: there, ask `.vectors`.
+        """
+        if self.several:
+            raise InvalidArgument(
+                "record.vector: the collection has several vector fields; use record.vectors[name]"
+            )
+        return next(iter(self.vectors.values()), None)
+
     def __repr__(self) -> str:
         parts = [f"id={self.id!r}", f"metadata={self.metadata!r}"]
         if self.text is not None:
@@ -84,16 +94,16 @@ class Record:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Record):
             return NotImplemented
-        return (self.id, self.text, self.metadata) == (other.id, other.text, other.metadata) and (
-            _same_vector(self.vector, other.vector)
+        return (
+            (self.id, self.text, self.metadata) == (other.id, other.text, other.metadata)
+            and self.vectors.keys() == other.vectors.keys()
+            and all(_same(each, other.vectors[name]) for name, each in self.vectors.items())
         )
 
     __hash__ = None  # type: ignore[assignment]
 
 
-def _same_vector(a: npt.NDArray[Any] | None, b: npt.NDArray[Any] | None) -> bool:
-    if a is None or b is None:
-        return a is b
+def _same(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
     return a.shape == b.shape and bool((a == b).all())
 
 
@@ -124,7 +134,7 @@ class Hit:
 
     @property
     def vector(self) -> npt.NDArray[Any] | None:
-        """The stored vector with `with_vectors=True`, else None."""
+        """The stored vector of the field that was searched, with `with_vectors=True`; else None."""
         return self._record.vector
 
     def __repr__(self) -> str:
@@ -135,6 +145,7 @@ class Source(Protocol):
     """Where hits come from: what decodes their rows and tells how they were found."""
 
     metric: str
+    dim: int
 
     def record(self, at: int, payload: bytes) -> Record: ...
     @property
@@ -184,7 +195,7 @@ class Hits(Sequence[Hit]):
     @property
     def scores(self) -> npt.NDArray[np.float32]:
         """Scores, descending: float32 of shape (k,)."""
-        return score_of(self._source.metric, self.distances)
+        return score_of(self._source.metric, self._source.dim, self.distances)
 
     @property
     def plan(self) -> Plan:
@@ -228,12 +239,16 @@ class Hits(Sequence[Hit]):
         return "\n".join(lines)
 
 
-def score_of(metric: str, distances: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def score_of(
+    metric: str, dim: int, distances: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
     """Scores (larger is closer) of distances (smaller is closer) under a metric."""
     if metric == "cosine":
         return 1 - distances
     if metric == "dot":
         return -distances
+    if metric == "hamming":
+        return cast("npt.NDArray[np.float32]", 1 - distances / dim)
     return cast("npt.NDArray[np.float32]", 1 / (1 + distances))
 
 

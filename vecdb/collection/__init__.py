@@ -15,6 +15,7 @@ from vecdb.collection.read import ReadVerbs
 from vecdb.collection.search import SearchVerbs
 from vecdb.collection.write import WriteVerbs
 from vecdb.errors import NotFound
+from vecdb.storage.schema import ONLY, VectorField
 
 if TYPE_CHECKING:
     from vecdb.database import Database
@@ -40,11 +41,8 @@ class Collection(WriteVerbs, ReadVerbs, SearchVerbs):
 
     def __repr__(self) -> str:
         schema = self.schema
-        encoder = f", encoder={schema.encoder!r}" if schema.encoder else ""
-        return (
-            f"Collection({schema.name!r}, dim={schema.dim}, metric={schema.metric!r}{encoder}, "
-            f"{len(self):,} rows)"
-        )
+        fields = "; ".join(_shown(name, each) for name, each in schema.vectors.items())
+        return f"Collection({schema.name!r}, {fields}, {len(self):,} rows)"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Collection):
@@ -56,6 +54,12 @@ class Collection(WriteVerbs, ReadVerbs, SearchVerbs):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _from_pickle, (self._db, self._cid, self.name)
+
+
+def _shown(name: str, declared: VectorField) -> str:
+    encoder = f", encoder={declared.encoder!r}" if declared.encoder else ""
+    named = "" if name == ONLY else f"{name}: "
+    return f"{named}dim={declared.dim}, metric={declared.metric!r}{encoder}"
 
 
 def _from_pickle(db: Database, cid: int, name: str) -> Collection:

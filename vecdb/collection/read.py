@@ -12,6 +12,7 @@ from typing import Any, Final, overload
 
 from vecdb.collection.handle import Handle, Where, refuse
 from vecdb.errors import InvalidArgument, NotFound
+from vecdb.index.seats import RESERVED
 from vecdb.ingest import given_ids
 from vecdb.query.filter import as_filter
 from vecdb.storage import keys, rows
@@ -39,8 +40,9 @@ class ReadVerbs(Handle):
         True
         """
         known, single = given_ids(ids, self._cid)
-        with self._reading() as (txn, _):
-            found = [self._record(txn, rows.rid_of(txn, key)) for _, key in known]
+        with self._reading() as (txn, view):
+            schema = view.schema
+            found = [self._record(txn, schema, rows.rid_of(txn, key)) for _, key in known]
         return found[0] if single else found
 
     def __getitem__(self, id: Id) -> Record:
@@ -64,7 +66,8 @@ class ReadVerbs(Handle):
 
     def __len__(self) -> int:
         with self._reading() as (_, view):
-            return view.state.live
+            live: int = view.state.live
+        return live
 
     def count(self, where: Where | None = None) -> int:
         """Return how many rows there are, or how many satisfy a filter; exact.
@@ -104,15 +107,16 @@ class ReadVerbs(Handle):
             return {
                 "name": self.name,
                 "rows": state.live,
-                "vectors": state.ranked,
                 "slots": state.slots,
-                "dead_slots": state.slots - state.ranked,
-                "fields": [n for n in view.names if not _is_outer(n, view.names)],
+                "dead_slots": state.slots - state.seated,
+                "fields": [n for n in view.names if not _is_hidden(n, view.names)],
                 "commit": view.commit,
-                "links_folded_to": state.links_to,
                 "metadata_folded_to": state.rows_to,
-                "code_scale": state.scale,
-                "effort": dict(view.effort.table) if view.effort else {},
+                "vectors": {
+                    name: _field_stats(view, declared.number)
+                    for name, declared in view.schema.vectors.items()
+                    if not declared.multi
+                },
             }
 
     # --- behind the verbs ----------------------------------------------------------------
@@ -120,7 +124,7 @@ class ReadVerbs(Handle):
     def _page(self, prefix: bytes, start: bytes) -> tuple[list[Record], bytes]:
         """Up to PAGE_ROWS records from a key of the id map on, and where to go on (b"": the end)."""
         page: list[Record] = []
-        with self._reading() as (txn, _):
+        with self._reading() as (txn, view):
             found: list[bytes] = []
             cursor = txn.cursor()
             more = cursor.set_range(start)
@@ -132,12 +136,22 @@ class ReadVerbs(Handle):
                 found.append(key)
                 more = cursor.next()
             for key in found:
-                record = self._record(txn, rows.rid_of(txn, key))
+                record = self._record(txn, view.schema, rows.rid_of(txn, key))
                 if record is not None:
                     page.append(record)
         return page, found[-1] + b"\0" if more and found else b""
 
 
-def _is_outer(name: str, names: Any) -> bool:
-    """Whether a field only holds other fields."""
-    return any(other.startswith(name + ".") for other in names)
+def _field_stats(view: Any, number: int) -> dict[str, Any]:
+    mine, effort = view.state.vectors[number], view.vectors[number].effort
+    return {
+        "rows": mine.ranked,
+        "links_folded_to": mine.links_to,
+        "code_scale": mine.scale,
+        "effort": dict(effort.table) if effort else {},
+    }
+
+
+def _is_hidden(name: str, names: Any) -> bool:
+    """Whether a field is the engine's own, or only holds other fields."""
+    return name.startswith(RESERVED) or any(other.startswith(name + ".") for other in names)
