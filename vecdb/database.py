@@ -37,6 +37,7 @@ from vecdb.errors import (
 from vecdb.index.follow import Follower
 from vecdb.index.writing import Writing
 from vecdb.options import Mode, OpenOptions, check_open
+from vecdb.snapshot import Snapshot
 from vecdb.storage import keys, state
 from vecdb.storage.env import LMDB_ERRORS, Env
 from vecdb.storage.schema import Schema, VectorField, check_name, put, read_all, validate
@@ -106,6 +107,7 @@ class Database:
         self._catalog_version = -1
         self._seen_commit = -1
         self._pid = os.getpid()
+        self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
         options = self._options
         keep = options.upkeep and options.mode != "r" and options.path is not None
         self._upkeep = Upkeep(self) if keep else None
@@ -285,6 +287,24 @@ class Database:
         with self._batch():
             yield self
 
+    def snapshot(self) -> Snapshot:
+        """Return what answers everything as of the last commit, whatever is written meanwhile.
+
+        A context manager, with the collections by name: they read and search, and do not write. While
+        it is open, the file keeps the pages that it shows. InvalidArgument inside a transaction.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
+        >>> with db.snapshot() as snap:
+        ...     _ = c.add("a", [1, 0])
+        ...     len(snap["c"]), len(c)
+        (0, 1)
+        """
+        self._outside_transaction("snapshot")
+        made = Snapshot(self)
+        self._snapshots.add(made)
+        return made
+
     def sync(self) -> None:
         """Make every commit so far survive power loss, whatever the durability.
 
@@ -363,6 +383,8 @@ class Database:
         if self._upkeep is not None:
             self._upkeep.stop()
         self._closed = True
+        for snapshot in list(self._snapshots):
+            snapshot.close()
         for follower in self._followers.values():
             follower.forget()
         self._followers.clear()
@@ -397,18 +419,11 @@ class Database:
             _refuse(f"{verb} inside a transaction is not possible; leave the with block first")
 
     def _schema(self, cid: int) -> Schema:
-        batch = self._local.batch
-        if batch is not None:
-            for found, schema in batch.catalog.values():
-                if found == cid:
-                    return schema
-        known = self._schemas.get(cid)
-        if known is None:
-            self._current_catalog()
-            known = self._schemas.get(cid)
-        if known is None:
-            raise NotFound("the collection of this handle was dropped")
-        return known
+        """A collection's declaration as of the last commit, or of this thread's transaction."""
+        for found, schema in self._current_catalog().values():
+            if found == cid:
+                return schema
+        raise NotFound("the collection of this handle was dropped")
 
     def _follower(self, cid: int) -> Follower:
         found = self._followers.get(cid)

@@ -111,6 +111,14 @@ class Handle:
         follower = self._db._follower(self._cid)
         return lambda where: follower.matches(txn, view, where)
 
+    def _holders(self, txn: Any, view: Any, declared: VectorField) -> Any:
+        """The rows with a vector in a field; None when all with a slot have one."""
+        return self._db._follower(self._cid).holders(txn, view, declared)
+
+    def _live(self) -> bool:
+        """Whether it reads the last commit: then what is ready for that may answer."""
+        return self._db._local.batch is None
+
     def _record(self, txn: Any, schema: Schema, rid: int | None) -> Record | None:
         """A row with its vectors, None for no row."""
         if rid is None:

@@ -77,7 +77,7 @@ class SearchVerbs(Handle):
         if _may_be_ready(k, where, using, recall, ef, exact):
             key = (k, where, using, recall, ef, exact)
         ready = None
-        if key is not None and not with_vectors and self._db._local.batch is None:
+        if key is not None and not with_vectors and self._live():
             follower = self._db._followers.get(self._cid)
             ready = None if follower is None else follower.ready(key)
             if ready is not None:
@@ -169,8 +169,8 @@ class SearchVerbs(Handle):
         if field is None:
             raise NotFound(f"vector field {name!r} of collection {self.name!r} was dropped meanwhile")
         matches = None if where is None else self._matches(txn, view)
-        snapshot = db._env.snapshot(txn) if db._local.batch is None else None
-        held = db._follower(self._cid).holders(txn, view, declared)
+        snapshot = db._env.snapshot(txn) if self._live() else None
+        held = self._holders(txn, view, declared)
         return Context(
             view.schema.name, self._cid, name, txn, view, view.schema.layout(declared), field, held,
             matches, parse_record, db._threads, snapshot,

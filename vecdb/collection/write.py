@@ -30,7 +30,6 @@ from vecdb.storage.schema import Schema, VectorField
 from vecdb.storage.vectors import Given
 from vecdb.types import REMOVE, Id, Metadata
 
-
 UNCHANGED: Final = object()  # a vector that an update leaves as it is
 
 
@@ -112,10 +111,8 @@ class WriteVerbs(Handle):
             with self._db._writing(self._cid) as writing:
                 self._check_schema(schema, writing)
                 rids = sorted(writing.matches(chosen))
-                self._change_rows(
-                    writing,
-                    (Change(rid, rows.get(writing.txn, self._cid, rid), patch, None, new) for rid in rids),
-                )
+                found = ((rid, rows.get(writing.txn, self._cid, rid)) for rid in rids)
+                self._change_rows(writing, (Change(rid, old, patch, None, new) for rid, old in found))
             return len(rids)
         return self._update_ids(ids, vectors, metadata, texts)
 
@@ -359,7 +356,8 @@ class WriteVerbs(Handle):
         for rid, old, patch, new_text, new_vectors in changes:
             metadata = _merged(old, patch)
             text = old.text if new_text is None else new_text.encode()
-            packed = codec.pack_metadata(metadata, f"row {rows.id_from(old.idkey)!r}") if metadata else b""
+            where = f"row {rows.id_from(old.idkey)!r}"
+            packed = codec.pack_metadata(metadata, where) if metadata else b""
             state = writing.state_of(metadata)
             whole = self._kept_vectors(writing, rid, old) | new_vectors if new_vectors else None
             if whole is None or self._same_vectors(writing, rid, old, whole):
@@ -370,7 +368,8 @@ class WriteVerbs(Handle):
             moved.append(NewRow(key, text, packed, state))
             moving.append({n: v for n, v in whole.items() if v is not None})
         if moved:
-            writing.insert(moved, {each.number: _gathered(each, moving) for each in schema.vectors.values()})
+            fields = schema.vectors.values()
+            writing.insert(moved, {each.number: _gathered(each, moving) for each in fields})
 
     def _encode_patches(
         self, schema: Schema, patches: list[Metadata], texts: list[str] | None, named: Container[int]
@@ -453,7 +452,8 @@ def _source(declared: VectorField, metadata: Metadata, text: str | None) -> str 
 
 def _gathered(declared: VectorField, rows_vectors: list[dict[int, Any]]) -> Given:
     """One field's vectors of rows that each have some."""
-    found = [(at, v) for at, each in enumerate(rows_vectors) if (v := each.get(declared.number)) is not None]
+    wanted = ((at, each.get(declared.number)) for at, each in enumerate(rows_vectors))
+    found = [(at, vector) for at, vector in wanted if vector is not None]
     at_rows = np.array([at for at, _ in found], np.intp)
     if declared.multi:
         return Given(at_rows, [vector for _, vector in found])

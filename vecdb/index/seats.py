@@ -15,7 +15,7 @@ Rejected: a bitmap of its own for each field. It would be a second machinery for
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any, Final
 
 from pyroaring import BitMap
@@ -46,6 +46,11 @@ def lacking(
         return ()
     missing = [lacks(f.number) for f in graphed if f.number not in has and rid >= f.first]
     return tuple((names.setdefault(name, len(names)), _TRUE) for name in missing)
+
+
+def is_of_dropped(name: str, numbers: Container[int]) -> bool:
+    """Whether a name is that of a vector field that is not there any more."""
+    return name.startswith(_LACKS) and int(name.removeprefix(_LACKS)) not in numbers
 
 
 def holders(view: View, declared: VectorField, evaluate: Any) -> Held | None:

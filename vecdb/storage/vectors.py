@@ -142,7 +142,12 @@ class Block(NamedTuple):
 
 
 def put_block(
-    txn: Any, cid: int, layout: Layout, block: int, vectors: npt.NDArray[Any], present: npt.NDArray[np.bool_]
+    txn: Any,
+    cid: int,
+    layout: Layout,
+    block: int,
+    vectors: npt.NDArray[Any],
+    present: npt.NDArray[np.bool_],
 ) -> None:
     """Write a full block: `vectors` (block_rows, numbers) of the stored dtype, zeros for holes."""
     key = keys.vector_block(cid, layout.number, block)
