@@ -20,7 +20,7 @@ import vecdb
 from vecdb import F
 
 FIELDS: dict[str, vecdb.Vector] = {
-    "plot": vecdb.Vector(24, metric="l2"),
+    "plot": vecdb.Vector(300, metric="l2"),
     "poster": vecdb.Vector(40, dtype="f16"),
     "tokens": vecdb.Vector(4, multi=True, metric="dot"),
 }
