@@ -11,6 +11,7 @@ from vecdb._version import __version__
 from vecdb.collection import Collection
 from vecdb.database import Database, open
 from vecdb.errors import VecdbError
+from vecdb.fields import Geo, Indexed, Partition, Unindexed
 from vecdb.query import F
 from vecdb.storage.meta import FORMAT_VERSION
 from vecdb.types import REMOVE, Hit, Hits, Plan, Problem, Record
@@ -34,11 +35,15 @@ __all__ = [
     "Collection",
     "Database",
     "F",
+    "Geo",
     "Hit",
     "Hits",
+    "Indexed",
+    "Partition",
     "Plan",
     "Problem",
     "Record",
+    "Unindexed",
     "VecdbError",
     "__version__",
     "encoders",

@@ -319,7 +319,7 @@ class _Check:
         for rid, row in found.items():
             metadata = codec.unpack_metadata(row.metadata) if row.metadata else {}
             try:
-                entries = state_of(metadata, names)
+                entries = state_of(metadata, names, self.follower.declared)
             except VecdbError as error:
                 yield Problem("R5", self.at(f"row {rid}"), str(error))
                 continue

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -33,6 +33,7 @@ from vecdb.errors import (
     ReadOnly,
     SchemaError,
 )
+from vecdb.fields import plain
 from vecdb.index.follow import Follower
 from vecdb.index.writing import Writing
 from vecdb.options import Mode, OpenOptions, check_open
@@ -122,18 +123,25 @@ class Database:
         encoder: Any = None,
         M: int = 16,
         ef_construction: int = 200,
+        fields: Mapping[str, Any] | None = None,
     ) -> Collection:
         """Make a new collection and return it; durable on return.
 
         `dim`: length of the vectors, or `encoder`: a registered name or an encoder, which says it.
         `metric`: "cosine" (default), "l2" or "dot"; `dtype` of the stored vector: "f32" or "f16";
-        `M` and `ef_construction` as in HNSW. AlreadyExists, InvalidArgument.
+        `M` and `ef_construction` as in HNSW. `fields`: what metadata fields hold, a dict of names
+        ("a.b" is the field `b` inside `a`) and types: str, int, float, bool, datetime, dict, list,
+        list[str], vecdb.Geo, vecdb.Indexed, vecdb.Partition, vecdb.Unindexed.
+        AlreadyExists, InvalidArgument.
 
         >>> import vecdb
-        >>> vecdb.open().create_collection("papers", dim=384).schema.metric
-        'cosine'
+        >>> papers = vecdb.open().create_collection("papers", dim=384, fields={"year": int})
+        >>> papers.schema.metric, papers.schema.fields
+        ('cosine', {'year': 'int'})
         """
-        schema, instance = self._declared(name, dim, metric, dtype, encoder, M, ef_construction)
+        schema, instance = self._declared(
+            name, dim, metric, dtype, encoder, M, ef_construction, fields
+        )
         return self._create(schema, instance)
 
     def get_or_create_collection(
@@ -146,6 +154,7 @@ class Database:
         encoder: Any = None,
         M: int = 16,
         ef_construction: int = 200,
+        fields: Mapping[str, Any] | None = None,
     ) -> Collection:
         """Return the collection, made if need be; SchemaError names a differing declaration.
 
@@ -154,7 +163,9 @@ class Database:
         >>> db.get_or_create_collection("c", dim=2) == db.get_or_create_collection("c", dim=2)
         True
         """
-        schema, instance = self._declared(name, dim, metric, dtype, encoder, M, ef_construction)
+        schema, instance = self._declared(
+            name, dim, metric, dtype, encoder, M, ef_construction, fields
+        )
         found = self._find(name)
         if found is None:
             try:
@@ -486,7 +497,7 @@ class Database:
         return found
 
     def _declared(
-        self, name: str, dim: Any, metric: Any, dtype: str, encoder: Any, M: int, efc: int
+        self, name: str, dim: Any, metric: Any, dtype: str, encoder: Any, M: int, efc: int, given: Any
     ) -> tuple[Schema, Any]:
         """The validated schema, and the encoder object where one is given or named."""
         instance = None
@@ -503,7 +514,9 @@ class Database:
         name_of, print_of = (None, None)
         if instance is not None:
             name_of, print_of = instance.name, instance.fingerprint
-        schema = Schema(name, dim, metric or "cosine", dtype, M, efc, name_of, print_of)
+        schema = Schema(
+            name, dim, metric or "cosine", dtype, M, efc, name_of, print_of, plain(given)
+        )
         return validate(schema), instance
 
     def _create(self, schema: Schema, instance: Any) -> Collection:

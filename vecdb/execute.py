@@ -20,6 +20,7 @@ import numpy as np
 from pyroaring import BitMap
 
 from vecdb import _core
+from vecdb.fields import declared
 from vecdb.index.effort import WIDEST, rerank
 from vecdb.index.view import View, slots_of
 from vecdb.query.filter import Filter
@@ -299,7 +300,9 @@ class Origin:
     place in the reader table), nor view, graph, mask or matching slots are kept with them.
     """
 
-    __slots__ = ("_effort", "_live", "_name", "_parse", "_ranked", "_run", "_stored", "metric")
+    __slots__ = (
+        "_effort", "_fields", "_live", "_name", "_parse", "_ranked", "_run", "_stored", "metric",
+    )  # fmt: skip
 
     metric: str
 
@@ -312,6 +315,7 @@ class Origin:
         self._run = run._replace(scope=run.scope._replace(mask=None, slots=None), mask=None)
         self._stored = stored
         self.metric = context.schema.metric
+        self._fields = context.schema.fields
 
     def record(self, at: int, payload: bytes) -> Record:
         """The row of hit `at`."""
@@ -331,6 +335,7 @@ class Origin:
         """What ran, or would."""
         request, scope, width, choice, _ = self._run
         walks = choice.strategy in WALKS
+        asked = request.where.fields() if request.where is not None else frozenset[str]()
         recall = 1.0
         if walks and not fallback:
             share, effort = _share(scope.matching, self._ranked), self._effort
@@ -351,4 +356,5 @@ class Origin:
             total_us=total_ns / 1000,
             rejected=choice.rejected,
             estimated_us=choice.estimated_us,
+            evaluated=tuple(sorted(filter(declared(self._fields).skips, asked))),
         )

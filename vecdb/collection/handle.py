@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from vecdb.errors import Corrupt, EncoderMismatch, InvalidArgument
+from vecdb.fields import Declared, declared
 from vecdb.ingest import given_vectors
-from vecdb.query.filter import Filter
+from vecdb.query.declared import bind
+from vecdb.query.filter import Filter, as_filter
 from vecdb.storage import codec, keys, rows, vectors
 from vecdb.storage.rows import PLAIN, Row
 from vecdb.storage.schema import Schema
@@ -45,8 +47,17 @@ class Handle:
 
     @property
     def schema(self) -> Schema:
-        """The declaration: dim, metric, dtype, M, ef_construction, encoder."""
+        """The declaration: dim, metric, dtype, M, ef_construction, encoder, fields."""
         return self._db._schema(self._cid)
+
+    @property
+    def _declared(self) -> Declared:
+        """What the metadata fields were declared to hold."""
+        return declared(self.schema.fields)
+
+    def _filter(self, where: Where) -> Filter:
+        """The filter that `where=` means here: strings are datetimes where fields hold those."""
+        return bind(as_filter(where), self._declared.datetimes)
 
     # --- texts ---------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ from typing import Any, Final, overload
 from vecdb.collection.handle import Handle, Where, refuse
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.ingest import given_ids
-from vecdb.query.filter import as_filter
 from vecdb.storage import keys, rows
 from vecdb.types import Id, Record
 
@@ -78,7 +77,7 @@ class ReadVerbs(Handle):
         """
         if where is None:
             return len(self)
-        chosen = as_filter(where)
+        chosen = self._filter(where)
         with self._reading() as (txn, view):
             return len(self._matches(txn, view)(chosen))
 

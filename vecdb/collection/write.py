@@ -20,7 +20,6 @@ from vecdb.collection.handle import Handle, Where, refuse
 from vecdb.errors import AlreadyExists, NotFound
 from vecdb.index.writing import NewRow, Writing
 from vecdb.ingest import given_ids, given_metadata, given_texts, given_vectors, new_ids
-from vecdb.query.filter import as_filter
 from vecdb.storage import codec, keys, rows
 from vecdb.storage.rows import Row
 from vecdb.types import REMOVE, Id, Metadata
@@ -101,7 +100,8 @@ class WriteVerbs(Handle):
             if not isinstance(metadata, Mapping):
                 refuse("update(where=...) takes one metadata dict for all matching rows")
             patch = _patch(metadata, "metadata")
-            chosen = as_filter(where)
+            self._declared.check(_set_by(patch), "metadata: every row")
+            chosen = self._filter(where)
             with self._db._writing(self._cid) as writing:
                 rids = sorted(writing.matches(chosen))
                 for rid in rids:
@@ -124,7 +124,7 @@ class WriteVerbs(Handle):
         self._exactly_one("delete", ids, where)
         cid = self._cid
         if where is not None:
-            chosen = as_filter(where)
+            chosen = self._filter(where)
             with self._db._writing(cid) as writing:
                 rids = sorted(writing.matches(chosen))
                 for rid in rids:
@@ -169,6 +169,7 @@ class WriteVerbs(Handle):
         single = single or single_text or isinstance(metadata, Mapping)
         stored_texts = given_texts(texts, n)
         plain = given_metadata(metadata, n)
+        self._declared.check_all(plain)
         arrays = given_vectors(given, n, schema, single=single)
         if ids is None:
             known = new_ids(n, cid)
@@ -244,6 +245,7 @@ class WriteVerbs(Handle):
         else:
             _same_length("metadata", metadata, n)
             patches = [_patch(m, f"metadata: row {i}") for i, m in enumerate(metadata or [{}] * n)]
+        self._declared.check_all([_set_by(patch) for patch in patches])
         stored_texts = given_texts(texts, n)
         arrays = given_vectors(given, n, schema, single=single)
         if n and arrays is None and stored_texts is not None and schema.encoder is not None:
@@ -295,6 +297,11 @@ def _merged(old: Row, patch: Metadata) -> Metadata:
         else:
             merged[key] = value
     return merged
+
+
+def _set_by(patch: Metadata) -> Metadata:
+    """What a patch sets, without what it removes."""
+    return {key: value for key, value in patch.items() if value is not REMOVE}
 
 
 def _patch(metadata: Any, row: str) -> Metadata:

@@ -26,6 +26,7 @@ from pyroaring import BitMap
 
 from vecdb import _core
 from vecdb.errors import Corrupt
+from vecdb.fields import declared
 from vecdb.index import attributes
 from vecdb.index.changes import Batch, decode_changes
 from vecdb.index.effort import ALWAYS, BANDS, WIDTHS, Effort, Measured
@@ -49,6 +50,7 @@ class Follower:
     def __init__(self, cid: int, schema: Schema, epoch: Callable[[], int], threads: int) -> None:
         self.cid = cid
         self.schema = schema
+        self.declared = declared(schema.fields)
         self.threads = threads
         self.block_rows = vectors.block_rows(schema.dim, schema.dtype)
         self.attributes = attributes.AttributeImage(cid)
@@ -107,8 +109,9 @@ class Follower:
             return codec.unpack_metadata(rows.get(txn, self.cid, rid).metadata or b"\x80")
 
         return attributes.evaluate(
-            where, self.attributes, view.tail, txn, view.live, view.names, row_metadata
-        )
+            where, self.attributes, view.tail, txn, view.live, view.names, row_metadata,
+            self.declared,
+        )  # fmt: skip
 
     def advance(
         self,

@@ -124,7 +124,7 @@ class Writing:
 
     def state_of(self, metadata: dict[str, Any]) -> Any:
         """The indexed state of cleaned metadata; new field names get their ids."""
-        return state_of(metadata, self.names)
+        return state_of(metadata, self.names, self.follower.declared)
 
     def state_of_row(self, row: Row) -> Any:
         """The indexed state of a stored row."""
@@ -382,7 +382,8 @@ class Writing:
         pending = effort.Measured() if known is None else known.pending
         more = measure.take(
             measure.Sampled(
-                view.graph, view.live, ranked, view.slots, view.mask, vector, metadata, self.matches
+                view.graph, view.live, ranked, view.slots, view.mask, vector, metadata, self.matches,
+                self.follower.declared.skips,
             ),
             due, pending, self.commit,
         )  # fmt: skip

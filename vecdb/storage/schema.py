@@ -7,10 +7,10 @@ Invariants (checked by vecdb/check.py):
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from vecdb import _core
+from vecdb import _core, fields
 from vecdb.errors import InvalidArgument
 from vecdb.storage import codec, keys, rows
 from vecdb.storage.vectors import DTYPES
@@ -32,6 +32,7 @@ class Schema:
     ef_construction: int = 200
     encoder: str | None = None
     fingerprint: str | None = None
+    fields: dict[str, Any] = field(default_factory=dict, hash=False)  # plain: vecdb/fields.py
 
     def difference(self, other: Schema) -> str | None:
         """The first respect in which two declarations differ, in words; None when they agree."""
@@ -39,7 +40,7 @@ class Schema:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 return f"{name} is {mine!r}, not {theirs!r}"
-        return None
+        return fields.difference(self.fields, other.fields)
 
 
 def validate(schema: Schema) -> Schema:
@@ -52,6 +53,7 @@ def validate(schema: Schema) -> Schema:
         raise InvalidArgument(f"dtype={schema.dtype!r}: choose one of {', '.join(DTYPES)}")
     _between("M", schema.M, 4, 64)
     _between("ef_construction", schema.ef_construction, 8, 2000)
+    fields.validated(schema.fields)
     return schema
 
 
