@@ -12,6 +12,7 @@ from vecdb.collection import Collection
 from vecdb.database import Database, open
 from vecdb.declare import Vector
 from vecdb.errors import VecdbError
+from vecdb.fields import Geo, Indexed, Partition, Unindexed
 from vecdb.query import F
 from vecdb.storage.meta import FORMAT_VERSION
 from vecdb.types import REMOVE, Hit, Hits, Plan, Problem, Record
@@ -35,11 +36,15 @@ __all__ = [
     "Collection",
     "Database",
     "F",
+    "Geo",
     "Hit",
     "Hits",
+    "Indexed",
+    "Partition",
     "Plan",
     "Problem",
     "Record",
+    "Unindexed",
     "VecdbError",
     "Vector",
     "__version__",

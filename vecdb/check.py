@@ -51,6 +51,7 @@ from pyroaring import BitMap
 
 from vecdb import _core
 from vecdb.errors import VecdbError
+from vecdb.fields import declared as declared_fields
 from vecdb.index import seats
 from vecdb.index.attributes import END
 from vecdb.index.changes import state_of
@@ -398,7 +399,7 @@ class _Check:
         for rid, row in found.items():
             metadata = codec.unpack_metadata(row.metadata) if row.metadata else {}
             try:
-                entries = state_of(metadata, names)
+                entries = state_of(metadata, names, declared_fields(self.schema.fields))
                 entries += seats.lacking(rid, row.fields, self.graphed, names)
             except VecdbError as error:
                 yield Problem("R5", self.at(f"row {rid}"), str(error))

@@ -126,22 +126,26 @@ class Database:
         M: int = 16,
         ef_construction: int = 200,
         vectors: Mapping[str, Vector] | None = None,
+        fields: Mapping[str, Any] | None = None,
     ) -> Collection:
         """Make a new collection and return it; durable on return.
 
         With one vector field, called "vector", its declaration is given by `dim` and the arguments up
         to `ef_construction`, as in `vecdb.Vector`; with several by `vectors`, {name: Vector}.
-        Raises AlreadyExists, InvalidArgument.
+        `fields`: what metadata fields hold, by name ("a.b" is the field `b` inside `a`): str, int,
+        float, bool, datetime, dict, list, list[str], vecdb.Geo, vecdb.Indexed, vecdb.Partition,
+        vecdb.Unindexed. Raises AlreadyExists, InvalidArgument.
 
         >>> import vecdb
-        >>> vecdb.open().create_collection("papers", dim=384).schema.metric
-        'cosine'
+        >>> papers = vecdb.open().create_collection("papers", dim=384, fields={"year": int})
+        >>> papers.schema.metric, papers.schema.fields
+        ('cosine', {'year': 'int'})
         """
         only = Vector(
             dim, metric=metric, dtype=dtype, encoder=encoder, quantization=quantization, M=M,
             ef_construction=ef_construction,
         )  # fmt: skip
-        schema, encoders = declare(name, vectors, only)
+        schema, encoders = declare(name, vectors, only, fields)
         return self._create(schema, encoders)
 
     def get_or_create_collection(
@@ -156,6 +160,7 @@ class Database:
         M: int = 16,
         ef_construction: int = 200,
         vectors: Mapping[str, Vector] | None = None,
+        fields: Mapping[str, Any] | None = None,
     ) -> Collection:
         """Return the collection, made if need be; SchemaError names a differing declaration.
 
@@ -168,7 +173,7 @@ class Database:
             dim, metric=metric, dtype=dtype, encoder=encoder, quantization=quantization, M=M,
             ef_construction=ef_construction,
         )  # fmt: skip
-        schema, encoders = declare(name, vectors, only)
+        schema, encoders = declare(name, vectors, only, fields)
         found = self._find(name)
         if found is None:
             try:

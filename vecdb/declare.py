@@ -11,6 +11,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, NoReturn
 
 from vecdb.errors import InvalidArgument
+from vecdb.fields import plain
 from vecdb.storage.schema import ONLY, Schema, VectorField, validate
 
 
@@ -46,10 +47,13 @@ class Vector:
     multi: bool = False
 
 
-def declare(name: str, vectors: Any, only: Vector) -> tuple[Schema, dict[int, Any]]:
+def declare(
+    name: str, vectors: Any, only: Vector, metadata: Any
+) -> tuple[Schema, dict[int, Any]]:
     """The validated schema of a new collection, and its encoders by field number.
 
-    `only` carries the arguments of a collection that names no vector fields.
+    `only` carries the arguments of a collection that names no vector fields; `metadata` declares
+    metadata fields.
     """
     if vectors is None:
         if only.dim is None and only.encoder is None:
@@ -63,7 +67,7 @@ def declare(name: str, vectors: Any, only: Vector) -> tuple[Schema, dict[int, An
         fields[field], encoder = field_of(field, declared, number)
         if encoder is not None:
             encoders[number] = encoder
-    return validate(Schema(name, fields, len(fields))), encoders
+    return validate(Schema(name, fields, len(fields), plain(metadata))), encoders
 
 
 def _listed(vectors: Any, only: Vector) -> Mapping[Any, Any]:

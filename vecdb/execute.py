@@ -20,6 +20,7 @@ import numpy as np
 from pyroaring import BitMap
 
 from vecdb import _core
+from vecdb.fields import declared
 from vecdb.index.effort import WIDEST, rerank
 from vecdb.index.view import Graphed, Held, View, slots_of
 from vecdb.query.filter import Filter
@@ -314,7 +315,8 @@ class Origin:
     """
 
     __slots__ = (
-        "_effort", "_live", "_name", "_parse", "_ranked", "_run", "_stored", "_using", "dim", "metric",
+        "_effort", "_fields", "_live", "_name", "_parse", "_ranked", "_run", "_stored", "_using",
+        "dim", "metric",
     )  # fmt: skip
 
     metric: str
@@ -329,8 +331,8 @@ class Origin:
         self._using = context.field_name
         self._run = run._replace(scope=run.scope._replace(mask=None, slots=None), mask=None)
         self._stored = stored
-        declared = context.field.declared
-        self.metric, self.dim = declared.metric, declared.dim
+        self._fields = view.schema.fields
+        self.metric, self.dim = context.field.declared.metric, context.field.declared.dim
 
     def record(self, at: int, payload: bytes) -> Record:
         """The row of hit `at`."""
@@ -350,6 +352,7 @@ class Origin:
         """What ran, or would."""
         request, scope, width, choice, _ = self._run
         walks = choice.strategy in WALKS
+        asked = request.where.fields() if request.where is not None else frozenset[str]()
         recall = 1.0
         if walks and not fallback:
             share, effort = _share(scope.matching, self._ranked), self._effort
@@ -370,4 +373,5 @@ class Origin:
             total_us=total_ns / 1000,
             rejected=choice.rejected,
             estimated_us=choice.estimated_us,
+            evaluated=tuple(sorted(filter(declared(self._fields).skips, asked))),
         )

@@ -271,6 +271,7 @@ class Plan:
     total_us: float = 0.0
     rejected: tuple[tuple[str, float], ...] = field(default=())  # (strategy, estimated cost in us)
     estimated_us: float = 0.0
+    evaluated: tuple[str, ...] = ()  # fields of the filter without an index: rows were read for them
 
     def __str__(self) -> str:
         where = f" where {self.filter}" if self.filter else ""
@@ -278,6 +279,8 @@ class Plan:
             f"search {self.collection!r} for the best {self.k}{where}",
             f"  {self.strategy}: {self.matches:,} of {self.rows:,} rows match",
         ]
+        if self.evaluated:
+            lines.append(f"  row by row, for want of an index: {', '.join(self.evaluated)}")
         if self.ef:
             lines.append(f"  ef {self.ef}, estimated recall {self.recall:.3f}")
         if self.fallback:

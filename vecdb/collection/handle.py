@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from vecdb.errors import Corrupt, EncoderMismatch, InvalidArgument
-from vecdb.query.filter import Filter
+from vecdb.fields import Declared
+from vecdb.fields import declared as declared_fields
+from vecdb.query.declared import bind
+from vecdb.query.filter import Filter, as_filter
 from vecdb.storage import codec, keys, rows, vectors
 from vecdb.storage.rows import PLAIN, Row
 from vecdb.storage.schema import Schema, VectorField
@@ -43,13 +46,23 @@ class Handle:
 
     @property
     def schema(self) -> Schema:
-        """The declaration: the vector fields by name; of the only one dim, metric and so on.
+        """The declaration: the vector fields by name (of the only one dim, metric and so on), and
+        the metadata fields.
 
         >>> import vecdb
         >>> vecdb.open().create_collection("c", dim=2).schema.dim
         2
         """
         return self._db._schema(self._cid)
+
+    @property
+    def _declared(self) -> Declared:
+        """What the metadata fields were declared to hold."""
+        return declared_fields(self.schema.fields)
+
+    def _filter(self, where: Where) -> Filter:
+        """The filter that `where=` means here: strings are datetimes where fields hold those."""
+        return bind(as_filter(where), self._declared.datetimes)
 
     # --- texts ---------------------------------------------------------------------------
 

@@ -14,7 +14,6 @@ from vecdb.collection.handle import Handle, Where, refuse
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.index.seats import RESERVED
 from vecdb.ingest import given_ids
-from vecdb.query.filter import as_filter
 from vecdb.storage import keys, rows
 from vecdb.types import Id, Record
 
@@ -81,7 +80,7 @@ class ReadVerbs(Handle):
         """
         if where is None:
             return len(self)
-        chosen = as_filter(where)
+        chosen = self._filter(where)
         with self._reading() as (txn, view):
             return len(self._matches(txn, view)(chosen))
 

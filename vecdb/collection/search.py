@@ -18,7 +18,7 @@ from vecdb.collection.handle import Handle, Where, parse_record, refuse
 from vecdb.errors import NotFound
 from vecdb.execute import Context, Request
 from vecdb.index.effort import WIDEST
-from vecdb.query.filter import Filter, as_filter
+from vecdb.query.filter import Filter
 from vecdb.storage.schema import Schema, VectorField
 from vecdb.types import Hits, Plan
 
@@ -84,7 +84,8 @@ class SearchVerbs(Handle):
                 hits = ready.answer(query)
                 if hits is not None:
                     return hits
-        request = _request(k, where, recall, ef, exact, with_vectors)
+        chosen = None if where is None else self._filter(where)
+        request = _request(k, chosen, recall, ef, exact, with_vectors)
         schema = self.schema
         name, declared = self._searched(schema, using, query)
         vector, single = self._query(query, declared)
@@ -122,7 +123,8 @@ class SearchVerbs(Handle):
         >>> c.explain([1, 0]).strategy
         'exact scan'
         """
-        request = _request(k, where, recall, ef, exact, with_vectors)
+        chosen = None if where is None else self._filter(where)
+        request = _request(k, chosen, recall, ef, exact, with_vectors)
         name, declared = self._searched(self.schema, using, query)
         if query is not None:
             self._query(query, declared)
@@ -197,7 +199,7 @@ def _may_be_ready(k: Any, where: Any, using: Any, recall: Any, ef: Any, exact: A
 
 
 def _request(
-    k: Any, where: Any, recall: Any, ef: Any, exact: bool, with_vectors: bool
+    k: Any, where: Filter | None, recall: Any, ef: Any, exact: bool, with_vectors: bool
 ) -> Request:
     """The validated options of a search; those without a filter are checked once each."""
     if where is None:
@@ -205,8 +207,7 @@ def _request(
             return _plain_request(k, recall, ef, exact, with_vectors)
         except TypeError:  # unhashable: wrong anyway, and named below
             pass
-    chosen = None if where is None else as_filter(where)
-    return _checked_request(k, chosen, recall, ef, exact, with_vectors)
+    return _checked_request(k, where, recall, ef, exact, with_vectors)
 
 
 @lru_cache(maxsize=256, typed=True)  # typed: True is not 1

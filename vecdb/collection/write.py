@@ -23,7 +23,6 @@ from vecdb.errors import AlreadyExists, NotFound, SchemaError
 from vecdb.index.changes import flat
 from vecdb.index.writing import NewRow, Writing
 from vecdb.ingest import given_ids, given_metadata, given_texts, new_ids
-from vecdb.query.filter import as_filter
 from vecdb.storage import codec, keys, rows
 from vecdb.storage.rows import Row
 from vecdb.storage.schema import Schema, VectorField
@@ -105,7 +104,8 @@ class WriteVerbs(Handle):
             if not isinstance(metadata, Mapping):
                 refuse("update(where=...) takes one metadata dict for all matching rows")
             patch = _patch(metadata, "metadata")
-            chosen = as_filter(where)
+            self._declared.check(_set_by(patch), "metadata: every row")
+            chosen = self._filter(where)
             schema = self.schema
             new = _of_row(self._encode_patches(schema, [patch], None, ()), 0)
             with self._db._writing(self._cid) as writing:
@@ -131,7 +131,7 @@ class WriteVerbs(Handle):
         self._exactly_one("delete", ids, where)
         cid = self._cid
         if where is not None:
-            chosen = as_filter(where)
+            chosen = self._filter(where)
             with self._db._writing(cid) as writing:
                 rids = sorted(writing.matches(chosen))
                 for rid in rids:
@@ -205,6 +205,7 @@ class WriteVerbs(Handle):
         single = single or single_text or isinstance(metadata, Mapping) or (ids is None and n == 1)
         stored_texts = given_texts(texts, n)
         plain = given_metadata(metadata, n)
+        self._declared.check_all(plain)
         arrays = given_vectors(given, n, schema, single=single)
         if ids is None:
             known = new_ids(n, cid)
@@ -321,6 +322,7 @@ class WriteVerbs(Handle):
         else:
             _same_length("metadata", metadata, n)
             patches = [_patch(m, f"metadata: row {i}") for i, m in enumerate(metadata or [{}] * n)]
+        self._declared.check_all([_set_by(patch) for patch in patches])
         stored_texts = given_texts(texts, n)
         arrays = given_vectors(given, n, schema, single=single)
         if not n:
@@ -470,6 +472,11 @@ def _merged(old: Row, patch: Metadata) -> Metadata:
         else:
             merged[key] = value
     return merged
+
+
+def _set_by(patch: Metadata) -> Metadata:
+    """What a patch sets, without what it removes."""
+    return {key: value for key, value in patch.items() if value is not REMOVE}
 
 
 def _patch(metadata: Any, row: str) -> Metadata:

@@ -26,6 +26,7 @@ from pyroaring import BitMap
 
 from vecdb import _core
 from vecdb.errors import Corrupt
+from vecdb.fields import declared as declared_fields
 from vecdb.index import attributes, seats
 from vecdb.index.changes import Batch, decode_changes
 from vecdb.index.effort import ALWAYS, BANDS, WIDTHS, Effort, Measured
@@ -108,8 +109,9 @@ class Follower:
             return codec.unpack_metadata(rows.get(txn, self.cid, rid).metadata or b"\x80")
 
         return attributes.evaluate(
-            where, self.attributes, view.tail, txn, view.live, view.names, row_metadata
-        )
+            where, self.attributes, view.tail, txn, view.live, view.names, row_metadata,
+            declared_fields(view.schema.fields),
+        )  # fmt: skip
 
     def holders(self, txn: Any, view: View, declared: VectorField) -> Held | None:
         """The rows of a view that have a vector in a field; None when all with a slot do."""

@@ -26,6 +26,7 @@ import numpy as np
 from pyroaring import BitMap
 
 from vecdb import _core
+from vecdb.fields import declared as declared_fields
 from vecdb.index import attributes, effort, loading, measure, seats
 from vecdb.index.changes import RowChange, encode_changes, state_of
 from vecdb.index.follow import Follower, write_effort, write_names
@@ -81,6 +82,7 @@ class Writing:
 
     def _declare(self, schema: Schema) -> None:
         self.schema = schema
+        self._metadata = declared_fields(schema.fields)
         by_number = schema.by_number
         self._layouts = {number: schema.layout(each) for number, each in by_number.items()}
         self._graphed = [each for each in by_number.values() if not each.multi]
@@ -138,7 +140,7 @@ class Writing:
 
     def state_of(self, metadata: dict[str, Any]) -> Any:
         """The indexed state of cleaned metadata; new field names get their ids."""
-        return state_of(metadata, self.names)
+        return state_of(metadata, self.names, self._metadata)
 
     def state_of_row(self, rid: int, row: Row) -> Any:
         """The indexed state of a stored row."""
@@ -472,14 +474,14 @@ class Writing:
 
     def _measure(self, number: int) -> effort.Effort | None:
         """A field's effort after this commit's share of a measurement; None when it has none."""
-        declared, _, known = self._fields[number]
+        field, _, known = self._fields[number]
         ranked = self.state.vectors[number].ranked
         due = effort.samples_due(known, ranked)
         if not due:
             return None
         view = self.view()
         graph = view.vectors[number].graph
-        held = self.follower.holders(self.txn, view, declared)
+        held = self.follower.holders(self.txn, view, field)
         live = view.live if held is None else held.rids
         mask = view.mask if held is None else held.mask
 
@@ -492,8 +494,8 @@ class Writing:
         more = measure.take(
             measure.Sampled(
                 graph, live, ranked, view.slots, mask,
-                lambda slot: vectors.as_query(graph.vector(slot), declared.dim, declared.dtype),
-                metadata, matches,
+                lambda slot: vectors.as_query(graph.vector(slot), field.dim, field.dtype),
+                metadata, matches, self._metadata.skips,
             ),
             due, effort.Measured() if known is None else known.pending, self.commit,
         )  # fmt: skip

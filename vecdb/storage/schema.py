@@ -15,10 +15,11 @@ each field's slots, and every process would keep the map.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
+from dataclasses import fields as members
 from typing import Any, Final, NoReturn
 
-from vecdb import _core
+from vecdb import _core, fields
 from vecdb.errors import InvalidArgument
 from vecdb.storage import codec, keys, rows
 from vecdb.storage.vectors import DTYPES, Layout
@@ -51,7 +52,7 @@ class VectorField:
 
     def difference(self, other: VectorField) -> str | None:
         """The first respect in which two declarations differ, in words; None when they agree."""
-        for each in fields(self):
+        for each in members(self):
             if each.name in ("number", "first", "fingerprint"):
                 continue
             mine, theirs = getattr(self, each.name), getattr(other, each.name)
@@ -62,7 +63,7 @@ class VectorField:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """The declaration of a collection; `vectors` are its vector fields by name.
+    """The declaration of a collection: vector fields and declared metadata fields, by name.
 
     `dim`, `metric`, `dtype`, `M`, `ef_construction`, `encoder` and `fingerprint` are those of the
     only vector field; InvalidArgument where there are several.
@@ -71,6 +72,7 @@ class Schema:
     name: str
     vectors: Mapping[str, VectorField] = field(default_factory=dict)
     next_number: int = 1
+    fields: Mapping[str, str] = field(default_factory=dict, hash=False)  # vecdb/fields.py
 
     @property
     def only(self) -> VectorField:
@@ -153,7 +155,7 @@ class Schema:
             found = declared.difference(other.vectors[name])
             if found is not None:
                 return found if name == ONLY else f"vector field {name!r}: {found}"
-        return None
+        return fields.difference(self.fields, other.fields)
 
 
 # --- what may be declared --------------------------------------------------------------------
@@ -174,6 +176,7 @@ def validate(schema: Schema) -> Schema:
             if name == ONLY:
                 raise
             _refuse(f"vector field {name!r}: {error}")
+    fields.validated(schema.fields)
     return schema
 
 
@@ -236,7 +239,10 @@ def put(txn: Any, cid: int, schema: Schema) -> None:
     """Write a collection's catalog record."""
     key = keys.catalog(cid)
     vectors = {name: asdict(declared) for name, declared in schema.vectors.items()}
-    packed = {"name": schema.name, "vectors": vectors, "next_number": schema.next_number}
+    packed = {
+        "name": schema.name, "vectors": vectors, "next_number": schema.next_number,
+        "fields": dict(schema.fields),
+    }  # fmt: skip
     txn.put(key, _core.seal(keys.CATALOG, key, codec.pack(packed)))
 
 
