@@ -19,15 +19,17 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
+from vecdb import embedding
 from vecdb.batch import Batch, Catalog, PerThread, Reading
 from vecdb.collection import Collection
 from vecdb.errors import (
     AlreadyExists,
     Busy,
     Closed,
+    EncoderMismatch,
     InvalidArgument,
     NotFound,
     ReadOnly,
@@ -299,6 +301,8 @@ class Database:
     def stats(self) -> dict[str, Any]:
         """Return sizes, commit number, readers and the stats of every collection.
 
+        `embedding_cache`: how many embeddings are cached, and the bytes of their vectors.
+
         >>> import vecdb
         >>> vecdb.open().stats()["collections"]
         {}
@@ -307,8 +311,23 @@ class Database:
         return {
             **self._env.info(),
             "threads": self._threads,
+            "embedding_cache": asdict(embedding.cached(self)),
             "collections": {name: self[name].stats() for name in self.collections()},
         }
+
+    def clear_embedding_cache(self) -> int:
+        """Take every cached embedding out of the file and return how many there were.
+
+        Rows keep their vectors; texts that come again are encoded again. Works in commits of
+        10,000 records, or inside the open transaction. ReadOnly, Busy.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", encoder="hashing")
+        >>> _ = c.add(texts=["one", "two", "one"])
+        >>> db.stats()["embedding_cache"]["count"], db.clear_embedding_cache()
+        (2, 2)
+        """
+        return embedding.clear(self)
 
     def close(self) -> None:
         """Close this handle; other handles on the same file stay open. Closing twice is fine.
@@ -387,13 +406,24 @@ class Database:
         return None if batch is None else batch.writing(cid)
 
     def _encoder(self, cid: int) -> Any:
-        found = self._encoders.get(cid)
-        if found is None:
-            from vecdb import encoders
+        """The encoder given for a collection, or found by its name; EncoderMismatch names it."""
+        schema, given = self._schema(cid), self._encoders.get(cid)
+        if given is not None and given.fingerprint == schema.fingerprint:
+            return given
+        from vecdb import encoders
 
-            name = self._schema(cid).encoder
-            assert name is not None
-            found = self._encoders[cid] = encoders.get(name)
+        assert schema.encoder is not None
+        try:
+            found = encoders.get(schema.encoder)
+        except InvalidArgument as error:
+            raise EncoderMismatch(
+                f"collection {schema.name!r} was made with encoder {schema.encoder!r}, which is not "
+                f"at hand ({error}); give it to get_or_create_collection({schema.name!r}, encoder=), "
+                "or vecdb.encoders.register(name, factory). Vectors work without it"
+            ) from None
+        if found.fingerprint != schema.fingerprint:
+            return given or found
+        self._encoders[cid] = found
         return found
 
     def _reading(self, cid: int) -> Reading:

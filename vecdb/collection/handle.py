@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from vecdb.embedding import embed
 from vecdb.errors import Corrupt, EncoderMismatch, InvalidArgument
 from vecdb.ingest import given_vectors
 from vecdb.query.filter import Filter
@@ -51,9 +52,11 @@ class Handle:
     # --- texts ---------------------------------------------------------------------------
 
     def _encode(self, texts: list[str]) -> npt.NDArray[Any]:
-        encoder = self._encoder_now()
-        made = np.asarray(encoder.encode_documents(texts), np.float32)
-        found = given_vectors(made, len(texts), self.schema, single=False, name="encoder output")
+        """The vectors of texts (n, dim) as stored; cached, a batch at a time (embedding.py)."""
+        encoder, schema = self._encoder_now(), self.schema
+        made = embed(self._db, encoder, texts, schema.metric)
+        name = f"the output of encoder {encoder.name!r}"
+        found = given_vectors(made, len(texts), schema, single=False, name=name)
         assert found is not None
         return found
 
@@ -65,16 +68,18 @@ class Handle:
                 f"collection {schema.name!r} has no encoder: give vectors, or create it with "
                 "encoder="
             )
-        if self._encoder is None:
-            self._encoder = self._db._encoder(self._cid)
-        if self._encoder.fingerprint != schema.fingerprint:
+        found = self._encoder or self._db._encoder(self._cid)
+        if found.fingerprint != schema.fingerprint:
+            self._encoder = None  # the right one may be given or registered later
             raise EncoderMismatch(
                 f"collection {schema.name!r} was made with encoder {schema.encoder!r} "
                 f"(fingerprint {schema.fingerprint}), but the one at hand has fingerprint "
-                f"{self._encoder.fingerprint}: vectors of two encoders cannot be compared; "
-                "install the original one or build a new collection"
+                f"{found.fingerprint}: vectors of two encoders cannot be compared; install the "
+                f"original one, give it to get_or_create_collection({schema.name!r}, encoder=), or "
+                "build a new collection"
             )
-        return self._encoder
+        self._encoder = found
+        return found
 
     # --- rows ----------------------------------------------------------------------------
 

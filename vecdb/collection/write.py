@@ -45,8 +45,9 @@ class WriteVerbs(Handle):
         """Insert new rows, all or none, and return their ids.
 
         `ids`: list of str or int, a single one for one row, or None for generated ids.
-        `vectors`: (n, d) real numbers; `metadata`: a dict per row; `texts`: a str per row, encoded
-        where the collection has an encoder and no vectors are given. Durable on return.
+        `vectors`: (n, d) real numbers; `metadata`: a dict per row; `texts`: a str per row (None for
+        a row without one, which then has no vector), encoded where the collection has an encoder and
+        no vectors are given. Durable on return.
         Raises AlreadyExists if any id exists, InvalidArgument naming the first bad row.
 
         >>> import vecdb
@@ -86,6 +87,7 @@ class WriteVerbs(Handle):
 
         Takes exactly one of `ids` and `where`. `vecdb.REMOVE` as a value takes a key away. One
         dict applies to every row, a list pairs with `ids`; with `where` neither vectors nor texts.
+        None in `texts` leaves that row's text and vector as they are.
         Raises NotFound, with nothing changed, when an id is unknown.
 
         >>> import vecdb
@@ -175,25 +177,55 @@ class WriteVerbs(Handle):
         _no_duplicates(known)
         if not known:
             return []
-        if arrays is None and stored_texts is not None and schema.encoder is not None:
-            arrays = self._encode(stored_texts)
+        arrays, places = self._with_encoded(arrays, stored_texts, n)
         packed = [codec.pack_metadata(m, f"row {i}") if m else b"" for i, m in enumerate(plain)]
         with self._db._writing(cid) as writing:
             new = [
                 NewRow(
                     key,
-                    None if stored_texts is None else stored_texts[i].encode(),
+                    None if stored_texts is None else _utf8(stored_texts[i]),
                     packed[i],
                     writing.state_of(plain[i]),
                 )
                 for i, (_, key) in enumerate(known)
             ]
             if replace:
-                self._replace(writing, known, new, arrays)
+                self._replace(writing, known, new, arrays, places)
             else:
                 self._refuse_existing(writing, known)
-                writing.insert(new, arrays)
+                self._insert(writing, new, arrays, places)
         return [id for id, _ in known]
+
+    def _with_encoded(
+        self, arrays: npt.NDArray[Any] | None, texts: list[str | None] | None, n: int
+    ) -> tuple[npt.NDArray[Any] | None, list[int]]:
+        """The vectors, given or made of the texts, and each row's place among them: -1, none."""
+        if arrays is not None:
+            return arrays, list(range(n))
+        if texts is None or self.schema.encoder is None:
+            return None, [-1] * n
+        chosen = [at for at, text in enumerate(texts) if text is not None]
+        places = [-1] * n
+        for place, at in enumerate(chosen):
+            places[at] = place
+        return self._encode([text for text in texts if text is not None]), places
+
+    def _insert(
+        self,
+        writing: Writing,
+        new: list[NewRow],
+        arrays: npt.NDArray[Any] | None,
+        places: list[int],
+    ) -> None:
+        """Insert rows; `places`: where each one's vector is in `arrays`, -1 for none."""
+        ranked = [at for at, place in enumerate(places) if place >= 0]
+        if ranked:
+            assert arrays is not None
+            chosen = np.ascontiguousarray(arrays[[places[at] for at in ranked]])
+            writing.insert([new[at] for at in ranked], chosen)
+        plain = [item for item, place in zip(new, places, strict=True) if place < 0]
+        if plain:
+            writing.insert(plain, None)
 
     def _refuse_existing(self, writing: Writing, known: list[tuple[Id, bytes]]) -> None:
         for at, (id, key) in enumerate(known):
@@ -209,6 +241,7 @@ class WriteVerbs(Handle):
         known: list[tuple[Id, bytes]],
         new: list[NewRow],
         arrays: npt.NDArray[Any] | None,
+        places: list[int],
     ) -> None:
         """Insert or replace; rows whose vector stays the same only change their record."""
         fresh: list[int] = []
@@ -218,14 +251,13 @@ class WriteVerbs(Handle):
                 fresh.append(at)
                 continue
             old = rows.get(writing.txn, self._cid, rid)
-            if self._same_vector(writing, rid, old, None if arrays is None else arrays[at]):
+            given = None if arrays is None or places[at] < 0 else arrays[places[at]]
+            if self._same_vector(writing, rid, old, given):
                 writing.rewrite(rid, old, new[at].text, new[at].metadata, new[at].state)
             else:
                 writing.remove(key, rid, old)
                 fresh.append(at)
-        if fresh:
-            chosen = None if arrays is None else np.ascontiguousarray(arrays[fresh])
-            writing.insert([new[at] for at in fresh], chosen)
+        self._insert(writing, [new[at] for at in fresh], arrays, [places[at] for at in fresh])
 
     def _same_vector(
         self, writing: Writing, rid: int, old: Row, given: npt.NDArray[Any] | None
@@ -246,10 +278,9 @@ class WriteVerbs(Handle):
             patches = [_patch(m, f"metadata: row {i}") for i, m in enumerate(metadata or [{}] * n)]
         stored_texts = given_texts(texts, n)
         arrays = given_vectors(given, n, schema, single=single)
-        if n and arrays is None and stored_texts is not None and schema.encoder is not None:
-            arrays = self._encode(stored_texts)
         if not n:
             return 0
+        arrays, places = self._with_encoded(arrays, stored_texts, n)
         with self._db._writing(cid) as writing:
             rids = [rows.rid_of(writing.txn, key) for _, key in known]
             for at, rid in enumerate(rids):
@@ -263,14 +294,16 @@ class WriteVerbs(Handle):
             for at, rid in enumerate(rids):
                 assert rid is not None
                 old = rows.get(writing.txn, cid, rid)
-                text = old.text if stored_texts is None else stored_texts[at].encode()
-                if arrays is None or self._same_vector(writing, rid, old, arrays[at]):
+                given_text = None if stored_texts is None else stored_texts[at]
+                text = old.text if given_text is None else given_text.encode()
+                place = places[at]
+                if place < 0 or self._same_vector(writing, rid, old, _row(arrays, place)):
                     self._patch_row(writing, rid, old._replace(text=text), patches[at])
                     continue
                 merged = _merged(old, patches[at])
                 packed = codec.pack_metadata(merged, f"row {at}") if merged else b""
                 moved.append(NewRow(known[at][1], text, packed, writing.state_of(merged)))
-                at_moved.append(at)
+                at_moved.append(place)
                 writing.remove(known[at][1], rid, old)
             if moved:
                 assert arrays is not None
@@ -285,6 +318,16 @@ class WriteVerbs(Handle):
     def _exactly_one(self, verb: str, ids: Any, where: Any) -> None:
         if (ids is None) == (where is None):
             refuse(f"{verb} takes exactly one of ids= and where=; all rows is where={{}}")
+
+
+def _utf8(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()
+
+
+def _row(arrays: npt.NDArray[Any] | None, at: int) -> npt.NDArray[Any]:
+    assert arrays is not None
+    found: npt.NDArray[Any] = arrays[at]
+    return found
 
 
 def _merged(old: Row, patch: Metadata) -> Metadata:
