@@ -274,6 +274,21 @@ class Database:
         self._usable()
         self._env.backup(os.fspath(path))
 
+    def compact(self) -> None:
+        """Rewrite the file without its free pages, so that it shrinks; everything stays as it is.
+
+        Costs a copy of what is in use, beside the file, and its sync; then one rename, so that a
+        kill at any moment leaves the old file or the new one. Other handles of this process go on
+        afterwards. Nothing happens in memory, where freed pages are reused. Raises Busy, naming
+        who, when another process has the file open or a snapshot is open here; InvalidArgument
+        inside a transaction, ReadOnly, Full.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); db.compact()
+        """
+        self._outside_transaction("compact")
+        self._env.compact()
+
     def optimize(self) -> None:
         """Fold pending work of every collection now; never required for right results.
 
