@@ -12,6 +12,7 @@ from vecdb.collection import Collection
 from vecdb.database import Database, open
 from vecdb.errors import VecdbError
 from vecdb.query import F
+from vecdb.repair import repair
 from vecdb.storage.meta import FORMAT_VERSION
 from vecdb.types import REMOVE, Hit, Hits, Plan, Problem, Record
 
@@ -44,4 +45,5 @@ __all__ = [
     "encoders",
     "errors",
     "open",
+    "repair",
 ]

@@ -30,10 +30,11 @@ LAYERS: dict[str, set[str]] = {
     "execute": {"query", "index", "storage", "_core"},
     "collection": {"embedding", "execute", "ingest", "encoders", "index", "query", "storage"},
     "check": {"index", "storage", "_core", "database", "collection"},
+    "repair": {"database", "index", "ingest", "storage", "_core"},
     "upkeep": set(),
     "batch": {"index", "storage"},
     "database": {"batch", "embedding", "collection", "check", "upkeep", "encoders", "index", "storage", "options", "query"},
-    "__init__": {"database", "collection", "encoders", "query", "storage", "check"},
+    "__init__": {"database", "repair", "collection", "encoders", "query", "storage", "check"},
     "__main__": {"cli"},
 }
 

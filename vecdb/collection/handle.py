@@ -128,7 +128,8 @@ def record_of(row: Row) -> Record:
         text = None if row.text is None else row.text.decode()
     except UnicodeDecodeError as error:
         raise Corrupt(
-            f"row {id!r}: its text cannot be decoded ({error}); restore a backup",
+            f"row {id!r}: its text cannot be decoded ({error}); restore a backup, or save what is "
+            "sound with vecdb.repair(src, dst)",
             code="R5", where=f"row {id!r}", detail=str(error),
         ) from None  # fmt: skip
     return Record(id, row.metadata, text, None, codec.unpack_metadata)
