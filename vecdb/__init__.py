@@ -14,6 +14,7 @@ from vecdb.declare import Vector
 from vecdb.errors import VecdbError
 from vecdb.fields import Geo, Indexed, Partition, Unindexed
 from vecdb.query import F
+from vecdb.repair import repair
 from vecdb.storage.meta import FORMAT_VERSION
 from vecdb.types import REMOVE, Hit, Hits, Plan, Problem, Record
 
@@ -51,4 +52,5 @@ __all__ = [
     "encoders",
     "errors",
     "open",
+    "repair",
 ]

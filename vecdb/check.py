@@ -31,6 +31,8 @@ each.
     A2  every chunk of a long posting is the one that its leaf names, and no other is there
     A3  the log's attribute changes can be read
     E1  the measured effort can be read
+    E2  a cached embedding is a float32 vector of finite numbers
+    E3  the count of cached embeddings is that of the records
     G1  link images and link log can be loaded
     G2  links are in range, without loops, duplicates or gaps
     G3  every live slot is in the graph and can be reached
@@ -58,7 +60,7 @@ from vecdb.index.changes import state_of
 from vecdb.index.follow import Follower
 from vecdb.index.valuekey import KIND_OF_TAG
 from vecdb.index.view import Graphed, View
-from vecdb.storage import codec, keys, log, rows, state, vectors
+from vecdb.storage import codec, embeddings, keys, log, rows, state, vectors
 from vecdb.storage.env import LMDB_ERRORS
 from vecdb.storage.meta import FRAME
 from vecdb.storage.rows import PLAIN, Row
@@ -102,6 +104,7 @@ def _problems(db: Database, txn: Any) -> Iterator[Problem]:
         yield _problem(error, "C1", getattr(error, "where", "") or "the catalog")
         return
     yield from _check_catalog(txn, catalog, next_cid)
+    yield from _check_embeddings(txn)
     for name, (cid, schema) in sorted(catalog.items()):
         follower = db._followers.get(cid)
         mine = None if follower is None else follower.newest()
@@ -139,7 +142,7 @@ def _check_catalog(
     more = cursor.first()
     while more:
         key = bytes(cursor.key())
-        if key[0] in keys.KIND_NAMES and key[0] != keys.META and keys.well_formed(key):
+        if key[0] in keys.KIND_NAMES and key[0] not in keys.OF_THE_DATABASE and keys.well_formed(key):
             cid = int.from_bytes(key[1:5], "big")
             found[cid] += key[0] == keys.CATALOG
             if cid not in known:
@@ -151,6 +154,24 @@ def _check_catalog(
             yield Problem("C1", name, f"its number {cid} is not below the next one, {next_cid}")
     if sum(found.values()) > len(catalog):
         yield Problem("C1", "the catalog", "two collections have the same name")
+
+
+def _check_embeddings(txn: Any) -> Iterator[Problem]:
+    for key, record in embeddings.records(txn):
+        try:
+            embeddings.vector_in(key, record)
+        except ValueError as error:
+            yield Problem("E2", keys.describe(key), str(error))
+    record = txn.get(keys.CACHED_KEY)
+    try:
+        said = embeddings.Cached(0, 0) if record is None else embeddings.counts_in(record)
+    except ValueError as error:
+        yield Problem("E3", keys.describe(keys.CACHED_KEY), str(error))
+        return
+    found = embeddings.count(txn)
+    if said != found:
+        detail = f"it says {said.count} of {said.bytes} bytes; there are {found.count} of {found.bytes}"
+        yield Problem("E3", keys.describe(keys.CACHED_KEY), detail)
 
 
 class _Check:

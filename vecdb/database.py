@@ -19,9 +19,10 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
+from vecdb import embedding
 from vecdb.batch import Batch, Catalog, PerThread, Reading
 from vecdb.collection import Collection
 from vecdb.declare import Vector, declare, field_of
@@ -29,6 +30,7 @@ from vecdb.errors import (
     AlreadyExists,
     Busy,
     Closed,
+    EncoderMismatch,
     InvalidArgument,
     NotFound,
     ReadOnly,
@@ -336,6 +338,21 @@ class Database:
         self._usable()
         self._env.backup(os.fspath(path))
 
+    def compact(self) -> None:
+        """Rewrite the file without its free pages, so that it shrinks; everything stays as it is.
+
+        Costs a copy of what is in use, beside the file, and its sync; then one rename, so that a
+        kill at any moment leaves the old file or the new one. Other handles of this process go on
+        afterwards. Nothing happens in memory, where freed pages are reused. Raises Busy, naming
+        who, when another process has the file open or a snapshot is open here; InvalidArgument
+        inside a transaction, ReadOnly, Full.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); db.compact()
+        """
+        self._outside_transaction("compact")
+        self._env.compact()
+
     def optimize(self) -> None:
         """Fold pending work of every collection now; never required for right results.
 
@@ -363,6 +380,8 @@ class Database:
     def stats(self) -> dict[str, Any]:
         """Return sizes, commit number, readers and the stats of every collection.
 
+        `embedding_cache`: how many embeddings are cached, and the bytes of their vectors.
+
         >>> import vecdb
         >>> vecdb.open().stats()["collections"]
         {}
@@ -371,8 +390,23 @@ class Database:
         return {
             **self._env.info(),
             "threads": self._threads,
+            "embedding_cache": asdict(embedding.cached(self)),
             "collections": {name: self[name].stats() for name in self.collections()},
         }
+
+    def clear_embedding_cache(self) -> int:
+        """Take every cached embedding out of the file and return how many there were.
+
+        Rows keep their vectors; texts that come again are encoded again. Works in commits of
+        10,000 records, or inside the open transaction. ReadOnly, Busy.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", encoder="hashing")
+        >>> _ = c.add(texts=["one", "two", "one"])
+        >>> db.stats()["embedding_cache"]["count"], db.clear_embedding_cache()
+        (2, 2)
+        """
+        return embedding.clear(self)
 
     def close(self) -> None:
         """Close this handle; other handles on the same file stay open. Closing twice is fine.
@@ -446,13 +480,25 @@ class Database:
         return None if batch is None else batch.writing(cid)
 
     def _encoder(self, cid: int, declared: VectorField) -> Any:
-        """The encoder of a vector field, got by its name unless the user gave it."""
-        found = self._encoders.get((cid, declared.number))
-        if found is None:
-            from vecdb import encoders
+        """The encoder given for a vector field, or found by its name; EncoderMismatch names it."""
+        given = self._encoders.get((cid, declared.number))
+        if given is not None and given.fingerprint == declared.fingerprint:
+            return given
+        from vecdb import encoders
 
-            assert declared.encoder is not None
-            found = self._encoders[cid, declared.number] = encoders.get(declared.encoder)
+        assert declared.encoder is not None
+        try:
+            found = encoders.get(declared.encoder)
+        except InvalidArgument as error:
+            name = self._schema(cid).name
+            raise EncoderMismatch(
+                f"collection {name!r} was made with encoder {declared.encoder!r}, which is not at "
+                f"hand ({error}); give it to get_or_create_collection({name!r}, encoder=), or "
+                "vecdb.encoders.register(name, factory). Vectors work without it"
+            ) from None
+        if found.fingerprint != declared.fingerprint:
+            return given or found
+        self._encoders[cid, declared.number] = found
         return found
 
     def _know_encoders(

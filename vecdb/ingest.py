@@ -89,8 +89,8 @@ def given_metadata(metadata: Any, n: int) -> list[Metadata]:
     ]
 
 
-def given_texts(texts: Any, n: int) -> list[str] | None:
-    """One str a row, or None."""
+def given_texts(texts: Any, n: int) -> list[str | None] | None:
+    """One str a row, None for a row without a text; None where no row has one."""
     if texts is None:
         return None
     if isinstance(texts, str):
@@ -99,12 +99,13 @@ def given_texts(texts: Any, n: int) -> list[str] | None:
         _refuse(f"texts is a {type(texts).__name__}; give a list of str")
     if len(texts) != n:
         _refuse(f"texts has {len(texts)} entries for {n} rows; give one for each")
-    return [_text(text, at) for at, text in enumerate(texts)]
+    found = [None if text is None else _text(text, at) for at, text in enumerate(texts)]
+    return found if any(text is not None for text in found) else None
 
 
 def _text(text: Any, at: int) -> str:
     if not isinstance(text, str):
-        _refuse(f"texts: row {at}: {type(text).__name__} where a str belongs")
+        _refuse(f"texts: row {at}: {type(text).__name__} where a str belongs, or None")
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:

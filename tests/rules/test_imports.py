@@ -30,13 +30,15 @@ LAYERS: dict[str, set[str]] = {
     "arrays": {"storage"},
     "declare": {"encoders", "storage"},
     "execute": {"query", "index", "storage", "_core"},
-    "collection": {"execute", "arrays", "declare", "ingest", "encoders", "index", "query", "storage"},
+    "embedding": {"encoders", "storage"},
+    "collection": {"execute", "arrays", "embedding", "declare", "ingest", "encoders", "index", "query", "storage"},
     "snapshot": {"collection", "index", "query", "storage"},
     "check": {"index", "storage", "_core", "database", "collection"},
+    "repair": {"database", "index", "ingest", "storage", "_core"},
     "upkeep": set(),
     "batch": {"index", "storage"},
-    "database": {"batch", "snapshot", "declare", "collection", "check", "upkeep", "encoders", "index", "storage", "options", "query"},
-    "__init__": {"database", "declare", "collection", "encoders", "query", "storage", "check"},
+    "database": {"batch", "embedding", "snapshot", "declare", "collection", "check", "upkeep", "encoders", "index", "storage", "options", "query"},
+    "__init__": {"database", "repair", "declare", "collection", "encoders", "query", "storage", "check"},
     "__main__": {"cli"},
 }
 

@@ -29,7 +29,7 @@ from tests.damage import change, keys_of, patch, payload, put
 from vecdb import F, check
 from vecdb.index.leaf import STAMP, stamp_of
 from vecdb.index.valuekey import NUMBERS, key_of
-from vecdb.storage import codec, keys, rows, state
+from vecdb.storage import codec, embeddings, keys, rows, state
 from vecdb.storage.rows import PLAIN
 from vecdb.types import Problem
 
@@ -161,6 +161,7 @@ def rows_log(txn: Any, how: Callable[[list[Any]], list[Any]]) -> None:
 
 
 LOG_KEY = keys.log(CID, 13, 1)
+ONE = embeddings.keys_of(vecdb.encoders.get("hashing:16").fingerprint, ["one"])[0]
 UNKNOWN = b"\x77\x00\x00\x00\x01"
 
 
@@ -314,6 +315,14 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
      "rows/effort/1/0x00", "measurement"),
     ("E1", "sums of another shape", lambda t: change(t, keys.effort(CID, 0), lambda e: [e[0], e[1], e[2][:2]]),
      "rows/effort/1/0x00", "measurement"),
+    # cached embeddings
+    ("F1", "a flipped bit in an embedding", lambda t: flip(ONE, 30)(t), keys.describe(ONE), "checksum"),
+    ("F2", "an embedding's key too short", lambda t: put(t, b"\x70ab", b"1234"), "embeddings/6162", "spelled"),
+    ("E2", "an embedding that is no vector", lambda t: put(t, ONE, b"123"), keys.describe(ONE), "3 bytes"),
+    ("E2", "an embedding that is not finite", lambda t: put(t, ONE, b"\xff" * 64), keys.describe(ONE), "finite"),
+    ("E3", "an embedding is gone", delete(ONE), "cached", "2 of 128"),
+    ("E3", "the count is gone", delete(keys.CACHED_KEY), "cached", "2 of 128"),
+    ("E3", "a count that is none", lambda t: put(t, keys.CACHED_KEY, b"x"), "cached", "1 bytes"),
     # graph
     ("G1", "a chunk of links cut short", lambda t: put(t, keys.links(CID, 0, 0, 1), payload(t, keys.links(CID, 0, 0, 1))[:-4]),
      "rows/links/1/0x000000000001", "length"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from vecdb.embedding import embed
 from vecdb.errors import Corrupt, EncoderMismatch, InvalidArgument
 from vecdb.fields import Declared
 from vecdb.fields import declared as declared_fields
@@ -67,9 +68,8 @@ class Handle:
     # --- texts ---------------------------------------------------------------------------
 
     def _encode(self, declared: VectorField, texts: list[str]) -> npt.NDArray[Any]:
-        """The vectors of texts that are to be found."""
-        encoder = self._encoder(declared)
-        return np.asarray(encoder.encode_documents(texts), np.float32)
+        """The vectors of texts (n, dim); cached, a batch at a time (embedding.py)."""
+        return embed(self._db, self._encoder(declared), texts, declared.metric)
 
     def _encoder(self, declared: VectorField) -> Encoder:
         """A vector field's encoder; EncoderMismatch when another one answers to its name."""
@@ -78,8 +78,9 @@ class Handle:
             raise EncoderMismatch(
                 f"collection {self.name!r} was made with encoder {declared.encoder!r} "
                 f"(fingerprint {declared.fingerprint}), but the one at hand has fingerprint "
-                f"{found.fingerprint}: vectors of two encoders cannot be compared; "
-                "install the original one or build a new collection"
+                f"{found.fingerprint}: vectors of two encoders cannot be compared; install the "
+                f"original one, give it to get_or_create_collection({self.name!r}, encoder=), or "
+                "build a new collection"
             )
         return found
 
@@ -174,7 +175,8 @@ def record_of(row: Row) -> Record:
         text = None if row.text is None else row.text.decode()
     except UnicodeDecodeError as error:
         raise Corrupt(
-            f"row {id!r}: its text cannot be decoded ({error}); restore a backup",
+            f"row {id!r}: its text cannot be decoded ({error}); restore a backup, or save what is "
+            "sound with vecdb.repair(src, dst)",
             code="R5", where=f"row {id!r}", detail=str(error),
         ) from None  # fmt: skip
     return Record(id, row.metadata, text, codec.unpack_metadata)

@@ -48,8 +48,9 @@ class WriteVerbs(Handle):
         """Insert new rows, all or none, and return their ids.
 
         `ids`: list of str or int, a single one for one row, or None for generated ids.
-        `vectors`: (n, d) real numbers; `metadata`: a dict per row; `texts`: a str per row, encoded
-        where the collection has an encoder and no vectors are given. Durable on return.
+        `vectors`: (n, d) real numbers; `metadata`: a dict per row; `texts`: a str per row (None for
+        a row without one, which then has no vector), encoded where the collection has an encoder and
+        no vectors are given. Durable on return.
         Raises AlreadyExists if any id exists, InvalidArgument naming the first bad row.
 
         >>> import vecdb
@@ -89,6 +90,7 @@ class WriteVerbs(Handle):
 
         Takes exactly one of `ids` and `where`. `vecdb.REMOVE` as a value takes a key away. One
         dict applies to every row, a list pairs with `ids`; with `where` neither vectors nor texts.
+        None in `texts` leaves that row's text and vector as they are.
         Raises NotFound, with nothing changed, when an id is unknown.
 
         >>> import vecdb
@@ -219,7 +221,7 @@ class WriteVerbs(Handle):
             new = [
                 NewRow(
                     key,
-                    None if stored_texts is None else stored_texts[i].encode(),
+                    None if stored_texts is None else _utf8(stored_texts[i]),
                     packed[i],
                     writing.state_of(plain[i]),
                 )
@@ -237,7 +239,7 @@ class WriteVerbs(Handle):
         schema: Schema,
         arrays: dict[int, Given],
         plain: list[Metadata],
-        texts: list[str] | None,
+        texts: list[str | None] | None,
     ) -> None:
         """Add the vectors that encoders make of the rows' texts, where none were given."""
         for declared in schema.vectors.values():
@@ -374,7 +376,11 @@ class WriteVerbs(Handle):
             writing.insert(moved, {each.number: _gathered(each, moving) for each in fields})
 
     def _encode_patches(
-        self, schema: Schema, patches: list[Metadata], texts: list[str] | None, named: Container[int]
+        self,
+        schema: Schema,
+        patches: list[Metadata],
+        texts: list[str | None] | None,
+        named: Container[int],
     ) -> dict[int, list[Any]]:
         """The vectors of fields whose source text the patches change, by field and patch.
 
@@ -462,6 +468,10 @@ def _gathered(declared: VectorField, rows_vectors: list[dict[int, Any]]) -> Give
     if not found:
         return Given(at_rows, nothing(declared))
     return Given(at_rows, np.ascontiguousarray(np.stack([vector for _, vector in found])))
+
+
+def _utf8(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()
 
 
 def _merged(old: Row, patch: Metadata) -> Metadata:

@@ -14,9 +14,11 @@ All integers in keys are big-endian, so that byte order is numeric order.
     0x53 cid                        names of the metadata fields
     0x60 cid field layer chunk      image chunk of graph links
     0x61 cid field                  measured effort table
+    0x70 digest                     cached embedding of a text (storage/embeddings.py)
     0xE0 cid commit part            redo log: part 1 rows; links of vector field n: part 0 for
                                     n = 0, n + 1 for the others
     0xE0 cid 0xFF*9                 state of a collection: in the leaf of its newest log
+    0xEF                            how many embeddings are cached: in the leaf of the newest log
     0xF0                            meta record: the last key, in the leaf of the newest log
 
 Invariants:
@@ -45,8 +47,12 @@ LIVE = 0x52
 FIELDS = 0x53
 LINKS = 0x60
 EFFORT = 0x61
+EMBEDDINGS = 0x70
 LOG = 0xE0
+CACHED = 0xEF
 META = 0xF0
+
+OF_THE_DATABASE = frozenset((EMBEDDINGS, CACHED, META))  # kinds whose keys name no collection
 
 # what a dropped collection leaves, its catalog record apart
 COLLECTION_KINDS = (
@@ -65,12 +71,16 @@ KIND_NAMES = {
     FIELDS: "fields",
     LINKS: "links",
     EFFORT: "effort",
+    EMBEDDINGS: "embeddings",
     LOG: "log",
+    CACHED: "cached",
     META: "meta",
 }
 
 MAX_KEY = 511  # LMDB's limit as it is compiled everywhere
 MAX_ID_BYTES = 480  # leaves room for prefix, collection and tag
+DIGEST = 16  # bytes of BLAKE2b that stand for a text and its encoder
+CACHED_KEY = b"\xef"
 META_KEY = b"\xf0"
 LOG_ROWS = 1
 MAX_FIELD = 250  # numbers of vector fields
@@ -231,7 +241,9 @@ _SIZES = {
     FIELDS: (5, 5),
     LINKS: (11, 11),
     EFFORT: (6, 6),
+    EMBEDDINGS: (1 + DIGEST, 1 + DIGEST),
     LOG: (14, 14),
+    CACHED: (1, 1),
     META: (1, 1),
 }
 
@@ -240,7 +252,7 @@ def describe(key: bytes | memoryview) -> str:
     """Return a key as people read it in messages: kind, collection and the rest in hex."""
     raw = bytes(key)
     name = KIND_NAMES.get(raw[0], "unknown") if raw else "empty"
-    if len(raw) < 5:
+    if len(raw) < 5 or raw[0] in OF_THE_DATABASE:
         return name if raw[1:] == b"" else f"{name}/{raw[1:].hex()}"
     tail = raw[5:].hex()
     return f"{name}/{int.from_bytes(raw[1:5], 'big')}" + (f"/0x{tail}" if tail else "")

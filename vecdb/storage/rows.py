@@ -155,7 +155,7 @@ def damaged(code: str, key: bytes, detail: str) -> Corrupt:
     where = keys.describe(key)
     return Corrupt(
         f"{where} is damaged ({code}: {detail}); restore a backup, or save what is sound with "
-        "vecdb.repair once it is available",
+        "vecdb.repair(src, dst)",
         code=code,
         where=where,
         detail=detail,
