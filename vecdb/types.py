@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, overload
 
+from vecdb.cursor import Place
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -39,9 +41,9 @@ REMOVE: Final = _Remove()
 
 
 class Record:
-    """One stored row: `.id`, `.metadata`, `.text`, `.vector`.
+    """One stored row: `.id`, `.metadata`, `.text`, `.vector`, `.cursor`.
 
-    Metadata is decoded when first touched.
+    Metadata and vector are decoded when first touched.
 
     >>> import vecdb
     >>> with vecdb.open() as db:
@@ -51,19 +53,21 @@ class Record:
     {'year': 1999}
     """
 
-    __slots__ = ("_decode", "_metadata", "_packed", "id", "text", "vector")
+    __slots__ = ("_decode", "_metadata", "_packed", "_vector", "id", "place", "text")
 
     def __init__(
         self,
         id: Id,
         packed: bytes,
         text: str | None,
-        vector: npt.NDArray[Any] | None,
+        vector: npt.NDArray[Any] | tuple[bytes, Any] | None,
         decode: Callable[[bytes], Metadata],
+        place: Place | int | None = None,
     ) -> None:
         self.id = id
         self.text = text
-        self.vector = vector
+        self.place = place  # in a scan; the collection's number alone: in id order
+        self._vector = vector  # as an array, or as stored bytes with their dtype
         self._packed = packed
         self._decode = decode
         self._metadata: Metadata | None = None
@@ -74,6 +78,28 @@ class Record:
         if self._metadata is None:
             self._metadata = self._decode(self._packed) if self._packed else {}
         return self._metadata
+
+    @property
+    def vector(self) -> npt.NDArray[Any] | None:
+        """The stored vector, (d,) of the field's dtype; None where there is none or none was asked."""
+        found = self._vector
+        if isinstance(found, tuple):
+            import numpy as np
+
+            found = self._vector = np.frombuffer(*found).copy()
+        return found
+
+    @vector.setter
+    def vector(self, vector: npt.NDArray[Any] | None) -> None:
+        self._vector = vector
+
+    @property
+    def cursor(self) -> str | None:
+        """Where `scan(after=...)` goes on behind this row, as text; None for a hit of a search."""
+        if self.place is None:
+            return None
+        place = Place(self.place, self.id) if isinstance(self.place, int) else self.place
+        return place.to_text()
 
     def __repr__(self) -> str:
         parts = [f"id={self.id!r}", f"metadata={self.metadata!r}"]

@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 EVERYBODY = {"errors", "types", "_version"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
-    "types": {"errors"},
+    "cursor": set(),
+    "types": {"errors", "cursor"},
     "_version": set(),
     "_core": set(),
     "options": set(),
@@ -27,7 +28,7 @@ LAYERS: dict[str, set[str]] = {
     "encoders": set(),
     "ingest": {"storage"},
     "execute": {"query", "index", "storage", "_core"},
-    "collection": {"execute", "ingest", "encoders", "index", "query", "storage"},
+    "collection": {"cursor", "execute", "ingest", "encoders", "index", "query", "storage"},
     "check": {"index", "storage", "_core", "database", "collection"},
     "upkeep": set(),
     "batch": {"index", "storage"},

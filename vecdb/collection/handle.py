@@ -7,14 +7,14 @@ writing, reading and searching share: rows as records, texts as vectors, filters
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 
 from vecdb.errors import Corrupt, EncoderMismatch, InvalidArgument
 from vecdb.ingest import given_vectors
 from vecdb.query.filter import Filter
-from vecdb.storage import codec, keys, rows, vectors
+from vecdb.storage import codec, keys, rows, tree, vectors
 from vecdb.storage.rows import PLAIN, Row
 from vecdb.storage.schema import Schema
 from vecdb.types import Record
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from vecdb.database import Database
     from vecdb.encoders.base import Encoder
 
+LOOKUP: Final = "lookup"  # the name under which a follower keeps it
+LOOKED_UP: Final = ("f32", "f16")  # dtypes whose stored bytes are the array's
 Where = Filter | Mapping[str, Any] | str
 
 
@@ -89,12 +91,42 @@ class Handle:
         follower = self._db._follower(self._cid)
         return lambda where: follower.matches(txn, view, where)
 
-    def _record(self, txn: Any, rid: int | None) -> Record | None:
+    def _ready(self, key: Any) -> Any:
+        """What was made ready for the last commit under a key, and sees by itself whether it is
+        still the last; None inside a transaction, and for handles that read another commit."""
+        db = self._db
+        if db._local.batch is not None:
+            return None
+        follower = db._followers.get(self._cid)
+        return None if follower is None else follower.ready(key)
+
+    def _lookup(self, txn: Any, view: Any) -> Any:
+        """What reads this commit's rows straight from the map; None where that is not possible."""
+        db, schema = self._db, self.schema
+        batch = db._local.batch
+        if (batch is not None and batch.txn is txn) or schema.dtype not in LOOKED_UP:
+            return None
+        snapshot = db._env.snapshot(txn)
+        follower = db._followers.get(self._cid)
+        if snapshot is None or follower is None:
+            return None
+        ready = follower.ready(LOOKUP)
+        if ready is not None and ready.record == snapshot.record:
+            return ready
+        made = tree.lookup(
+            snapshot, view.graph, self._cid, Record, codec.unpack_metadata,
+            vectors.DTYPES[schema.dtype],
+        )  # fmt: skip
+        follower.keep_ready(LOOKUP, view, made, made.held_bytes)
+        return made
+
+    def _record(self, txn: Any, rid: int | None, *, with_vector: bool = True) -> Record | None:
         if rid is None:
             return None
         row = rows.get(txn, self._cid, rid)
         record = record_of(row)
-        if row.has_vector:
+        record.place = self._cid
+        if with_vector and row.has_vector:
             record.vector = self._stored(txn, rid, row)
         return record
 
