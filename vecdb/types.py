@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, overload
 
 from vecdb.cursor import Place
+from vecdb.shown import html_table, text_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -244,14 +245,62 @@ class Hits(Sequence[Hit]):
     def __iter__(self) -> Iterator[Hit]:
         return (self[i] for i in range(len(self)))
 
+    def to_arrow(self) -> Any:
+        """Return the hits as a pyarrow.Table: id, score, distance, text and the metadata.
+
+        InvalidArgument, naming the column, where rows hold values of two types in it, and where
+        pyarrow (extra `arrow`) is not installed.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
+        >>> _ = c.add(["a"], [[1, 0]], metadata=[{"year": 1999}])
+        >>> c.search([1, 0]).to_arrow().column("year").to_pylist()  # doctest: +SKIP
+        [1999]
+        """
+        from vecdb.frames import to_arrow
+
+        return to_arrow(self)
+
+    def to_pandas(self) -> Any:
+        """Return the hits as a pandas.DataFrame: id, score, distance, text and the metadata.
+
+        InvalidArgument where pandas (extra `pandas`) is not installed.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
+        >>> _ = c.add(["a"], [[1, 0]], metadata=[{"year": 1999}])
+        >>> c.search([1, 0]).to_pandas()["year"].tolist()  # doctest: +SKIP
+        [1999]
+        """
+        from vecdb.frames import to_pandas
+
+        return to_pandas(self)
+
     def __repr__(self) -> str:
-        lines = [f"Hits({len(self)}, {self.plan.strategy})"]
-        for rank, hit in enumerate(self[:10], 1):
-            about = hit.text if hit.text is not None else str(hit.metadata or "")
-            lines.append(f"{rank:3d}. {hit.score:7.4f}  {hit.id!r}  {shorten(about, 60)}")
-        if len(self) > 10:
-            lines.append(f"     ... {len(self) - 10} more")
-        return "\n".join(lines)
+        return "\n".join([self._title(), *text_table(self._shown(60, 10), numbers=2), *self._more(10)])
+
+    def _repr_html_(self) -> str:
+        headers = ("", "score", "id", "text")
+        caption = "".join([self._title(), *self._more(100)])
+        return html_table(headers, self._shown(200, 100), caption=caption)
+
+    def _title(self) -> str:
+        return f"Hits({len(self)}, {self.plan.strategy})"
+
+    def _shown(self, width: int, most: int) -> list[tuple[str, str, str, str]]:
+        """Rank, score, id, and the text or else the metadata, of the first hits."""
+        return [
+            (
+                f"{rank}.",
+                f"{hit.score:.4f}",
+                shorten(repr(hit.id), width),
+                shorten(str(hit.metadata or "") if hit.text is None else hit.text, width),
+            )
+            for rank, hit in enumerate(self[:most], 1)
+        ]
+
+    def _more(self, shown: int) -> list[str]:
+        return [f"  ... {len(self) - shown:,} more"] if len(self) > shown else []
 
 
 def score_of(metric: str, distances: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -18,7 +18,10 @@ EVERYBODY = {"errors", "types", "_version"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "cursor": set(),
-    "types": {"errors", "cursor"},
+    "shown": set(),
+    "types": {"errors", "cursor", "frames", "shown"},
+    "frames": {"tables"},
+    "facets": {"shown"},
     "_version": set(),
     "_core": set(),
     "options": set(),
@@ -28,7 +31,7 @@ LAYERS: dict[str, set[str]] = {
     "encoders": set(),
     "ingest": {"storage"},
     "execute": {"query", "index", "storage", "_core"},
-    "collection": {"cursor", "execute", "ingest", "encoders", "index", "query", "storage"},
+    "collection": {"cursor", "facets", "execute", "ingest", "encoders", "index", "query", "storage"},
     "check": {"index", "storage", "_core", "database", "collection"},
     "upkeep": set(),
     "batch": {"index", "storage"},
@@ -44,7 +47,7 @@ PUBLIC = {"vecdb", "vecdb.errors", "vecdb.encoders", "vecdb.encoders.base", "vec
 ONE_DOOR = {"lmdb": "vecdb.storage.", "msgpack": "vecdb.storage.codec"}
 
 BASE = {"numpy", "lmdb", "msgpack", "pyroaring"}
-EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib"}
+EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib", "pandas"}
 FILES_OF_AN_EXTRA = {"vecdb.cli.app"}  # imported by nothing but a function
 
 

@@ -67,7 +67,8 @@ class ReadVerbs(Handle):
 
     def __len__(self) -> int:
         with self._reading() as (_, view):
-            return view.state.live
+            live: int = view.state.live
+        return live
 
     def count(self, where: Where | None = None) -> int:
         """Return how many rows there are, or how many satisfy a filter; exact.

@@ -130,7 +130,8 @@ class ScanVerbs(Handle):
             if asked.order is None:
                 after = None if place is None else place.id
                 found = self._in_id_order(reading, wanted, after, count, asked.descending)
-                return self._records(reading, found, asked.with_vectors)
+                page = self._records(reading, found, asked.with_vectors)
+                return [self._at(each, None, asked) for each in page] if asked.descending else page
             if len(wanted) <= FEW:
                 return self._sorted_page(reading, asked, place, count)
             return self._walked_page(reading, asked, place, count)

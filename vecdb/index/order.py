@@ -95,6 +95,17 @@ def section_of(key: bytes) -> int:
     raise ValueError("no value that can be compared has this key")
 
 
+def misplaced(where: str) -> Corrupt:
+    """The error for a row that a posting names and that has not its value."""
+    return Corrupt(
+        f"{where}: a row is listed under a value that it has not; run db.check(), which names it, "
+        "then restore a backup",
+        code="A3",
+        where=where,
+        detail="a posting names a row without its value",
+    )
+
+
 class Walk:
     """The rows of a bitmap by the values of one field, as of one snapshot.
 
@@ -196,13 +207,7 @@ class Walk:
         for key, rows in alike:
             value = self._value(next(iter(rows)))
             if value is None or value.text is None:
-                raise Corrupt(
-                    "attributes: a row is listed under a string that it has not; run db.check(), "
-                    "which names it, then restore a backup",
-                    code="A3",
-                    where="attributes",
-                    detail="a long string's posting names a row without it",
-                )
+                raise misplaced("attributes")
             found.append((value.text, key, rows))
         found.sort(key=lambda entry: entry[0], reverse=descending)
         limit = None if after is None else after.text
