@@ -32,10 +32,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from vecdb import _core
+from vecdb.arrays import check_rows
 from vecdb.database import Database, open
 from vecdb.errors import AlreadyExists, Busy, InvalidArgument, VecdbError
 from vecdb.index.writing import NewRow
-from vecdb.arrays import check_rows
 from vecdb.storage import codec, embeddings, header, keys, meta, place, rows, state, vectors
 from vecdb.storage.rows import PLAIN, Row
 from vecdb.storage.salvage import Salvaged, salvage

@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, overload
 
+from vecdb.cursor import Place
 from vecdb.errors import InvalidArgument
+from vecdb.shown import html_table, text_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,9 +43,9 @@ REMOVE: Final = _Remove()
 
 
 class Record:
-    """One stored row: `.id`, `.metadata`, `.text`, `.vector`, `.vectors`.
+    """One stored row: `.id`, `.metadata`, `.text`, `.vector`, `.vectors`, `.cursor`.
 
-    Metadata is decoded when first touched.
+    Metadata and vector are decoded when first touched.
 
     >>> import vecdb
     >>> with vecdb.open() as db:
@@ -53,15 +55,25 @@ class Record:
     {'year': 1999}
     """
 
-    __slots__ = ("_decode", "_metadata", "_packed", "id", "several", "text", "vectors")
+    __slots__ = (
+        "_decode", "_metadata", "_packed", "_vector", "_vectors", "id", "place", "several", "text",
+    )  # fmt: skip
 
     def __init__(
-        self, id: Id, packed: bytes, text: str | None, decode: Callable[[bytes], Metadata]
+        self,
+        id: Id,
+        packed: bytes,
+        text: str | None,
+        vector: tuple[bytes, Any] | None,
+        decode: Callable[[bytes], Metadata],
+        place: Place | int | None = None,
     ) -> None:
         self.id = id
         self.text = text
-        self.vectors: dict[str, npt.NDArray[Any]] = {}  # by vector field; those that were read
+        self.place = place  # in a scan; the collection's number alone: in id order
         self.several = False  # whether the collection has several vector fields
+        self._vector = vector  # the only one, as stored bytes with their dtype
+        self._vectors: dict[str, npt.NDArray[Any]] | None = None
         self._packed = packed
         self._decode = decode
         self._metadata: Metadata | None = None
@@ -74,8 +86,23 @@ class Record:
         return self._metadata
 
     @property
+    def vectors(self) -> dict[str, npt.NDArray[Any]]:
+        """The stored vectors that were read, by vector field: (d,), or (m, d) in a field of many."""
+        if self._vectors is None:
+            self._vectors = {}
+            if self._vector is not None:
+                import numpy as np
+
+                self._vectors = {"vector": np.frombuffer(*self._vector).copy()}
+        return self._vectors
+
+    @vectors.setter
+    def vectors(self, vectors: dict[str, npt.NDArray[Any]]) -> None:
+        self._vectors = vectors
+
+    @property
     def vector(self) -> npt.NDArray[Any] | None:
-        """The stored vector, None where there is none or none was asked for.
+        """The stored vector, (d,) of the field's dtype; None where there is none or none was asked.
 
         InvalidArgument in a collection with several vector fields: there, ask `.vectors`.
         """
@@ -84,6 +111,14 @@ class Record:
                 "record.vector: the collection has several vector fields; use record.vectors[name]"
             )
         return next(iter(self.vectors.values()), None)
+
+    @property
+    def cursor(self) -> str | None:
+        """Where `scan(after=...)` goes on behind this row, as text; None for a hit of a search."""
+        if self.place is None:
+            return None
+        place = Place(self.place, self.id) if isinstance(self.place, int) else self.place
+        return place.to_text()
 
     def __repr__(self) -> str:
         parts = [f"id={self.id!r}", f"metadata={self.metadata!r}"]
@@ -229,14 +264,62 @@ class Hits(Sequence[Hit]):
     def __iter__(self) -> Iterator[Hit]:
         return (self[i] for i in range(len(self)))
 
+    def to_arrow(self) -> Any:
+        """Return the hits as a pyarrow.Table: id, score, distance, text and the metadata.
+
+        InvalidArgument, naming the column, where rows hold values of two types in it, and where
+        pyarrow (extra `arrow`) is not installed.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
+        >>> _ = c.add(["a"], [[1, 0]], metadata=[{"year": 1999}])
+        >>> c.search([1, 0]).to_arrow().column("year").to_pylist()  # doctest: +SKIP
+        [1999]
+        """
+        from vecdb.frames import to_arrow
+
+        return to_arrow(self)
+
+    def to_pandas(self) -> Any:
+        """Return the hits as a pandas.DataFrame: id, score, distance, text and the metadata.
+
+        InvalidArgument where pandas (extra `pandas`) is not installed.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
+        >>> _ = c.add(["a"], [[1, 0]], metadata=[{"year": 1999}])
+        >>> c.search([1, 0]).to_pandas()["year"].tolist()  # doctest: +SKIP
+        [1999]
+        """
+        from vecdb.frames import to_pandas
+
+        return to_pandas(self)
+
     def __repr__(self) -> str:
-        lines = [f"Hits({len(self)}, {self.plan.strategy})"]
-        for rank, hit in enumerate(self[:10], 1):
-            about = hit.text if hit.text is not None else str(hit.metadata or "")
-            lines.append(f"{rank:3d}. {hit.score:7.4f}  {hit.id!r}  {shorten(about, 60)}")
-        if len(self) > 10:
-            lines.append(f"     ... {len(self) - 10} more")
-        return "\n".join(lines)
+        return "\n".join([self._title(), *text_table(self._shown(60, 10), numbers=2), *self._more(10)])
+
+    def _repr_html_(self) -> str:
+        headers = ("", "score", "id", "text")
+        caption = "".join([self._title(), *self._more(100)])
+        return html_table(headers, self._shown(200, 100), caption=caption)
+
+    def _title(self) -> str:
+        return f"Hits({len(self)}, {self.plan.strategy})"
+
+    def _shown(self, width: int, most: int) -> list[tuple[str, str, str, str]]:
+        """Rank, score, id, and the text or else the metadata, of the first hits."""
+        return [
+            (
+                f"{rank}.",
+                f"{hit.score:.4f}",
+                shorten(repr(hit.id), width),
+                shorten(str(hit.metadata or "") if hit.text is None else hit.text, width),
+            )
+            for rank, hit in enumerate(self[:most], 1)
+        ]
+
+    def _more(self, shown: int) -> list[str]:
+        return [f"  ... {len(self) - shown:,} more"] if len(self) > shown else []
 
 
 def score_of(

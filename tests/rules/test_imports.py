@@ -17,8 +17,12 @@ ROOT = Path(__file__).parents[2]
 EVERYBODY = {"errors", "types", "fields", "_version"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
-    "types": {"errors"},
     "fields": {"errors"},
+    "cursor": set(),
+    "shown": set(),
+    "types": {"errors", "cursor", "frames", "shown"},
+    "frames": {"tables"},
+    "facets": {"shown"},
     "_version": set(),
     "_core": set(),
     "options": set(),
@@ -31,7 +35,7 @@ LAYERS: dict[str, set[str]] = {
     "declare": {"encoders", "storage"},
     "execute": {"query", "index", "storage", "_core"},
     "embedding": {"encoders", "storage"},
-    "collection": {"execute", "arrays", "embedding", "declare", "ingest", "encoders", "index", "query", "storage"},
+    "collection": {"cursor", "facets", "execute", "arrays", "embedding", "declare", "ingest", "encoders", "index", "query", "storage"},
     "snapshot": {"collection", "index", "query", "storage"},
     "check": {"index", "storage", "_core", "database", "collection"},
     "repair": {"database", "index", "ingest", "storage", "_core"},
@@ -49,7 +53,7 @@ PUBLIC = {"vecdb", "vecdb.errors", "vecdb.encoders", "vecdb.encoders.base", "vec
 ONE_DOOR = {"lmdb": "vecdb.storage.", "msgpack": "vecdb.storage.codec"}
 
 BASE = {"numpy", "lmdb", "msgpack", "pyroaring"}
-EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib"}
+EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib", "pandas"}
 FILES_OF_AN_EXTRA = {"vecdb.cli.app"}  # imported by nothing but a function
 
 

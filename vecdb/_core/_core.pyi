@@ -170,3 +170,23 @@ class Prepared:
     @property
     def held_bytes(self) -> int: ...
     def answer(self, query: Any) -> Any: ...
+
+class Lookup:
+    held_bytes: int
+    record: bytes
+    def __init__(
+        self,
+        graph: Graph,
+        tree: Tree,
+        env: Any,
+        begin: Any,
+        meta_key: bytes,
+        record: bytes,
+        cid: int,
+        make: Callable[..., Any],
+        decode: Callable[[bytes], dict[str, Any]],
+        dtype: Any,
+    ) -> None: ...
+    def get(self, id: Any) -> Any: ...
+    def by_key(self, key: bytes) -> Any: ...
+    def rows(self, rids: list[int], with_vectors: bool) -> list[Any] | None: ...

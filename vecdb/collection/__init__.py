@@ -2,7 +2,9 @@
 
     handle.py   what all verbs stand on
     write.py    add, upsert, update, delete, optimize
-    read.py     get, count, len, in, iteration, stats
+    read.py     get, count, len, in, stats
+    scan.py     scan, iteration
+    facets.py   facets
     search.py   search, explain
 """
 
@@ -10,8 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vecdb.collection.facets import FacetVerbs
 from vecdb.collection.handle import parse_record
 from vecdb.collection.read import ReadVerbs
+from vecdb.collection.scan import ScanVerbs
 from vecdb.collection.search import SearchVerbs
 from vecdb.collection.write import WriteVerbs
 from vecdb.errors import NotFound
@@ -23,10 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["Collection", "parse_record"]
 
 
-class Collection(WriteVerbs, ReadVerbs, SearchVerbs):
+class Collection(WriteVerbs, ReadVerbs, ScanVerbs, FacetVerbs, SearchVerbs):
     """A named set of rows in a database; made by `create_collection`, found by `db[name]`.
 
-    Writing: add, upsert, update, delete, optimize. Reading: get, count, len, in, iteration.
+    Writing: add, upsert, update, delete, optimize. Reading: get, count, len, in, scan,
+    iteration, facets.
     Searching: search, explain. About itself: name, schema, stats.
 
     >>> import vecdb

@@ -7,7 +7,7 @@ share: rows as records, texts as vectors, filters as rows, and which vector fiel
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from vecdb.fields import Declared
 from vecdb.fields import declared as declared_fields
 from vecdb.query.declared import bind
 from vecdb.query.filter import Filter, as_filter
-from vecdb.storage import codec, keys, rows, vectors
+from vecdb.storage import codec, keys, rows, tree, vectors
 from vecdb.storage.rows import PLAIN, Row
 from vecdb.storage.schema import Schema, VectorField
 from vecdb.types import Record
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from vecdb.database import Database
     from vecdb.encoders.base import Encoder
 
+LOOKUP: Final = "lookup"  # the name under which a follower keeps it
+LOOKED_UP: Final = ("f32", "f16")  # dtypes whose stored bytes are the array's
 Where = Filter | Mapping[str, Any] | str
 
 
@@ -133,17 +135,49 @@ class Handle:
         """Whether it reads the last commit: then what is ready for that may answer."""
         return self._db._local.batch is None
 
-    def _record(self, txn: Any, schema: Schema, rid: int | None) -> Record | None:
+    def _ready(self, key: Any) -> Any:
+        """What was made ready for the last commit under a key, and sees by itself whether it is
+        still the last; None inside a transaction, and for handles that read another commit."""
+        if not self._live():
+            return None
+        follower = self._db._followers.get(self._cid)
+        return None if follower is None else follower.ready(key)
+
+    def _lookup(self, txn: Any, view: Any) -> Any:
+        """What reads this commit's rows straight from the map; None where that is not possible."""
+        if not self._live() or not view.schema.is_plain:
+            return None
+        declared = view.schema.only
+        snapshot = self._db._env.snapshot(txn)
+        follower = self._db._followers.get(self._cid)
+        if snapshot is None or follower is None or declared.dtype not in LOOKED_UP:
+            return None
+        ready = follower.ready(LOOKUP)
+        if ready is not None and ready.record == snapshot.record:
+            return ready
+        made = tree.lookup(
+            snapshot, view.vectors[0].graph, self._cid, Record, codec.unpack_metadata,
+            vectors.DTYPES[declared.dtype],
+        )  # fmt: skip
+        follower.keep_ready(LOOKUP, view, made, made.held_bytes)
+        return made
+
+    def _record(
+        self, txn: Any, schema: Schema, rid: int | None, *, with_vector: bool = True
+    ) -> Record | None:
         """A row with its vectors, None for no row."""
         if rid is None:
             return None
         row = rows.get(txn, self._cid, rid)
         record = record_of(row)
-        for name, declared in schema.vectors.items():
-            if declared.number in row.fields:
-                record.vectors[name] = self._stored(txn, schema, declared, rid, row)
-        if len(schema.vectors) > 1:
-            record.several = True
+        record.place = self._cid
+        record.several = len(schema.vectors) > 1
+        if with_vector:
+            record.vectors = {
+                name: self._stored(txn, schema, declared, rid, row)
+                for name, declared in schema.vectors.items()
+                if declared.number in row.fields
+            }
         return record
 
     def _stored(
@@ -179,7 +213,7 @@ def record_of(row: Row) -> Record:
             "sound with vecdb.repair(src, dst)",
             code="R5", where=f"row {id!r}", detail=str(error),
         ) from None  # fmt: skip
-    return Record(id, row.metadata, text, codec.unpack_metadata)
+    return Record(id, row.metadata, text, None, codec.unpack_metadata)
 
 
 def refuse(message: str) -> NoReturn:

@@ -1,23 +1,20 @@
-"""How does a user read rows? get, count, len, in, iteration, stats.
+"""How does a user read rows? get, count, len, in, stats.
 
 Invariants:
-  P3  a read outside a transaction sees one commit, a read inside sees the transaction's writes;
-  P4  iteration sees each page of rows at one commit, in id order, and no row twice.
+  P3  a read outside a transaction sees one commit, a read inside sees the transaction's writes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Final, overload
+from collections.abc import Sequence
+from typing import Any, overload
 
-from vecdb.collection.handle import Handle, Where, refuse
+from vecdb.collection.handle import LOOKUP, Handle, Where, refuse
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.index.seats import RESERVED
 from vecdb.ingest import given_ids
-from vecdb.storage import keys, rows
+from vecdb.storage import rows
 from vecdb.types import Id, Record
-
-PAGE_ROWS: Final = 512  # rows that iteration reads in one transaction
 
 
 class ReadVerbs(Handle):
@@ -38,10 +35,15 @@ class ReadVerbs(Handle):
         >>> c.get(["a", "b"])[1] is None
         True
         """
+        ready = self._ready(LOOKUP)
+        if ready is not None:
+            record: Record | None = ready.get(ids)
+            if record is not None:
+                return record
         known, single = given_ids(ids, self._cid)
         with self._reading() as (txn, view):
-            schema = view.schema
-            found = [self._record(txn, schema, rows.rid_of(txn, key)) for _, key in known]
+            lookup = self._lookup(txn, view)
+            found = [self._found(txn, view, lookup, key) for _, key in known]
         return found[0] if single else found
 
     def __getitem__(self, id: Id) -> Record:
@@ -84,15 +86,6 @@ class ReadVerbs(Handle):
         with self._reading() as (txn, view):
             return len(self._matches(txn, view)(chosen))
 
-    def __iter__(self) -> Iterator[Record]:
-        """Every row in id order (ints, then strings), read a page at a time."""
-        start = prefix = keys.prefix(keys.IDS, self._cid)
-        while True:
-            page, start = self._page(prefix, start)
-            yield from page
-            if not start:
-                return
-
     def stats(self) -> dict[str, Any]:
         """Return counts and watermarks: rows, slots, dead slots, unfolded commits, effort.
 
@@ -120,25 +113,12 @@ class ReadVerbs(Handle):
 
     # --- behind the verbs ----------------------------------------------------------------
 
-    def _page(self, prefix: bytes, start: bytes) -> tuple[list[Record], bytes]:
-        """Up to PAGE_ROWS records from a key of the id map on, and where to go on (b"": the end)."""
-        page: list[Record] = []
-        with self._reading() as (txn, view):
-            found: list[bytes] = []
-            cursor = txn.cursor()
-            more = cursor.set_range(start)
-            while more and len(found) < PAGE_ROWS:
-                key = bytes(cursor.key())
-                if not key.startswith(prefix):
-                    more = False
-                    break
-                found.append(key)
-                more = cursor.next()
-            for key in found:
-                record = self._record(txn, view.schema, rows.rid_of(txn, key))
-                if record is not None:
-                    page.append(record)
-        return page, found[-1] + b"\0" if more and found else b""
+    def _found(self, txn: Any, view: Any, lookup: Any, key: bytes) -> Record | None:
+        """The row of an id's key: from the map where that finds it, else as the engine says."""
+        found: Record | None = None if lookup is None else lookup.by_key(key)
+        if found is None:
+            found = self._record(txn, view.schema, rows.rid_of(txn, key))
+        return found
 
 
 def _field_stats(view: Any, number: int) -> dict[str, Any]:

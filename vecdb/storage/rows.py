@@ -165,8 +165,11 @@ def damaged(code: str, key: bytes, detail: str) -> Corrupt:
 def rid_of(txn: Any, key: bytes) -> int | None:
     """The rid that an id's key (keys.row_id) leads to, None where there is no such row."""
     record = txn.get(key)
-    if record is None:
-        return None
+    return None if record is None else rid_in(key, record)
+
+
+def rid_in(key: bytes, record: Any) -> int:
+    """The rid in the record of an id's key."""
     payload = open_record(keys.IDS, key, record)
     if len(payload) != 4:
         raise damaged("R2", key, "an id entry must hold four bytes")

@@ -121,6 +121,11 @@ class Schema:
         return self.only.fingerprint
 
     @property
+    def is_plain(self) -> bool:
+        """Whether there is, and ever was, the one vector field that `dim=` declares."""
+        return self.next_number == 1 and ONLY in self.vectors and not self.vectors[ONLY].multi
+
+    @property
     def by_number(self) -> dict[int, VectorField]:
         """The vector fields by number."""
         return {each.number: each for each in self.vectors.values()}
