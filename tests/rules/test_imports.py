@@ -27,7 +27,8 @@ LAYERS: dict[str, set[str]] = {
     "encoders": set(),
     "ingest": {"storage"},
     "execute": {"query", "index", "storage", "_core"},
-    "collection": {"execute", "ingest", "encoders", "index", "query", "storage"},
+    "tables": set(),
+    "collection": {"tables", "execute", "ingest", "encoders", "index", "query", "storage"},
     "check": {"index", "storage", "_core", "database", "collection"},
     "upkeep": set(),
     "batch": {"index", "storage"},
@@ -43,7 +44,7 @@ PUBLIC = {"vecdb", "vecdb.errors", "vecdb.encoders", "vecdb.encoders.base", "vec
 ONE_DOOR = {"lmdb": "vecdb.storage.", "msgpack": "vecdb.storage.codec"}
 
 BASE = {"numpy", "lmdb", "msgpack", "pyroaring"}
-EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib"}
+EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib", "pyarrow"}
 FILES_OF_AN_EXTRA = {"vecdb.cli.app"}  # imported by nothing but a function
 
 

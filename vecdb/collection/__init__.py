@@ -4,6 +4,7 @@
     write.py    add, upsert, update, delete, optimize
     read.py     get, count, len, in, iteration, stats
     search.py   search, explain
+    tables.py   add_table, to_arrow
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vecdb.collection.handle import parse_record
 from vecdb.collection.read import ReadVerbs
 from vecdb.collection.search import SearchVerbs
+from vecdb.collection.tables import TableVerbs
 from vecdb.collection.write import WriteVerbs
 from vecdb.errors import NotFound
 
@@ -22,11 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["Collection", "parse_record"]
 
 
-class Collection(WriteVerbs, ReadVerbs, SearchVerbs):
+class Collection(WriteVerbs, ReadVerbs, SearchVerbs, TableVerbs):
     """A named set of rows in a database; made by `create_collection`, found by `db[name]`.
 
     Writing: add, upsert, update, delete, optimize. Reading: get, count, len, in, iteration.
-    Searching: search, explain. About itself: name, schema, stats.
+    Searching: search, explain. Whole tables: add_table, to_arrow. About itself: name, schema, stats.
 
     >>> import vecdb
     >>> with vecdb.open() as db:
