@@ -1,7 +1,7 @@
 """Which Arrow table holds these rows? Types are read off the values; nothing is guessed or lost.
 
     str, bool, int, float   string, bool, int64, double
-    datetime                timestamp[us] in the rows' one offset, in UTC where they differ
+    datetime                timestamp[us, UTC]: the instant, not the offset
     list                    list of the elements' type
     dict                    struct of all keys that appear; a key that a row lacks is null
     numpy array (d,)        fixed_size_list[d] of its dtype
@@ -9,19 +9,20 @@
 
 Invariants:
   X1  a column of two types is refused, with its name, both types and the first row of the second;
-      only ints among floats become floats, and only where every one of them is exact;
+      only ints among floats become floats, and only where each is within 2**53, thus exact;
   X2  reading a table back (`add_table`) gives equal rows, but for None, which reads as missing.
 
 `Columns` takes rows one by one, so that a file is written in two passes of constant memory.
 
-Rejected: letting pyarrow infer. It turns 2**53 + 1 among floats into 2**53, and its message for a
+Rejected: a column's own offset as its zone. polars knows no "+02:00" and would read nothing.
+Rejected: letting pyarrow infer. It refuses ints among floats or not by their order, and its message for a
 mixed column names neither column nor row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -75,7 +76,8 @@ def row_of(
         if key in reserved or (vectors and key == "vector"):
             _refuse(
                 f"row {record.id!r}: the metadata key {key!r} has the name of the column for its "
-                f"{'id' if key == id else 'text' if key == text else 'vectors'}; rename the key"
+                f"{'id' if key == id else 'text' if key == text else 'vectors'}; rename the key, "
+                "or, for a file, the column"
             )
         row[key] = value
     return row
@@ -116,6 +118,13 @@ class Columns:
         ahead = {name: self.known[name] for name in names if name in self.known}
         self.known = {**ahead, **self.known}
 
+    def check(self, rows: list[dict[str, Any]]) -> None:
+        """Refuse rows of other columns than those that are known: written since they were read."""
+        for row in rows:
+            for name in row:
+                if name not in self.known:
+                    _refuse(f"the key {name!r} came while the file was being written; export again")
+
     def schema(self) -> pa.Schema:
         """The Arrow schema of the rows noted so far."""
         pa = arrow()
@@ -133,16 +142,17 @@ class Columns:
 class _Column:
     """One column's type so far."""
 
-    __slots__ = ("dtype", "fields", "first", "inexact", "items", "kind", "offset", "path", "size")
+    __slots__ = ("dtype", "fields", "first", "inexact", "items", "kind", "path", "size")
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.kind: str | None = None
         self.first = 0  # the row of the first value
-        self.inexact: tuple[int, int] | None = None  # the first int that no float equals: row, value
+        self.inexact: tuple[int, int] | None = (
+            None  # the first int beyond floats: row, value
+        )
         self.items: _Column | None = None  # of a list
         self.fields: dict[str, _Column] = {}  # of a dict
-        self.offset: timedelta | None = None  # of datetimes; UTC where they differ
         self.dtype, self.size = np.dtype(np.float32), 0  # of arrays
 
     def note(self, value: Any, row: int) -> None:
@@ -163,15 +173,13 @@ class _Column:
             self.inexact = (row, int(value))
         if self.kind == "float" and self.inexact is not None:
             _refuse(
-                f"column {self.path!r}: row {self.inexact[0]} has {self.inexact[1]}, an int that no "
-                f"float equals, and the column has floats; store one kind, or strings"
+                f"column {self.path!r}: row {self.inexact[0]} has {self.inexact[1]}, an int beyond "
+                f"2**53, and the column has floats; store one kind, or strings"
             )
         self._inside(value, row)
 
     def _begin(self, value: Any) -> None:
-        if self.kind == "datetime":
-            self.offset = value.utcoffset()
-        elif self.kind == "vector":
+        if self.kind == "vector":
             self.dtype, self.size = value.dtype, len(value)
         elif self.kind == "list":
             self.items = _Column(f"{self.path}[]")
@@ -187,9 +195,7 @@ class _Column:
         )
 
     def _inside(self, value: Any, row: int) -> None:
-        if self.kind == "datetime" and value.utcoffset() != self.offset:
-            self.offset = timedelta(0)
-        elif self.kind == "vector" and (value.dtype, len(value)) != (self.dtype, self.size):
+        if self.kind == "vector" and (value.dtype, len(value)) != (self.dtype, self.size):
             _refuse(
                 f"column {self.path!r}: row {row} has {len(value)} numbers of {value.dtype}, row "
                 f"{self.first} {self.size} of {self.dtype}"
@@ -206,7 +212,7 @@ class _Column:
     def type(self, pa: Any) -> Any:
         """The Arrow type."""
         if self.kind == "datetime":
-            return pa.timestamp("us", _zone(self.offset))
+            return pa.timestamp("us", "UTC")
         if self.kind == "list" and self.items is not None:
             return pa.list_(self.items.type(pa))
         if self.kind == "dict":
@@ -251,16 +257,8 @@ def kind_of(value: Any) -> str | None:
 
 
 def _exact(value: int) -> bool:
-    """Whether a float equals this int."""
-    return -(1 << 53) <= value <= 1 << 53 or int(float(value)) == int(value)
-
-
-def _zone(offset: timedelta | None) -> str:
-    if not offset:
-        return "UTC"
-    minutes = round(offset.total_seconds() / 60)
-    sign = "-" if minutes < 0 else "+"
-    return f"{sign}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
+    """Whether a float surely equals this int: beyond 2**53 Arrow converts none."""
+    return -(1 << 53) <= value <= 1 << 53
 
 
 def arrow() -> Any:
@@ -268,7 +266,9 @@ def arrow() -> Any:
     try:
         import pyarrow
     except ImportError:
-        _refuse("an Arrow table needs pyarrow, not installed here: pip install 'vecdb-engine[arrow]'")
+        _refuse(
+            "an Arrow table needs pyarrow, not installed here: pip install 'vecdb-engine[arrow]'"
+        )
     return pyarrow
 
 

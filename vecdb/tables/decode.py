@@ -106,9 +106,7 @@ def matrix(
     if end > numbers.length:
         refuse(f"column {path!r}: its numbers end at {numbers.length}, its rows at {end}")
     inner = mask(numbers, begin, end, path)
-    flat = numbers.view(
-        1, NUMBERS[numbers.field.format], numbers.offset + begin, end - begin, path
-    )
+    flat = numbers.view(1, NUMBERS[numbers.field.format], numbers.offset + begin, end - begin, path)
     rows = flat.reshape(-1, size) if size else flat.reshape(last - first, 0)
     if kind in ("+l", "+L") and present is not None:
         spread = np.zeros((last - first, size), rows.dtype)
@@ -301,9 +299,7 @@ def _structs(node: Node, first: int, last: int, path: str) -> list[Any]:
     ]
 
 
-def _from_dictionary(
-    node: Node, dictionary: Node, first: int, last: int, path: str
-) -> list[Any]:
+def _from_dictionary(node: Node, dictionary: Node, first: int, last: int, path: str) -> list[Any]:
     if node.field.format not in NUMBERS or node.field.format in "efg":
         refuse(f"column {path!r}: a dictionary's indices have the format {node.field.format!r}")
     if dictionary.values is None:

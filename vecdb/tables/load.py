@@ -327,7 +327,9 @@ def _stacked(field: str, parts: list[Batch]) -> Matrix:
     size: int | None = None
     first = 0
     for part in parts:
-        array, present = part.vectors.get(field, (np.zeros((len(part), 0)), np.zeros(len(part), bool)))
+        array, present = part.vectors.get(
+            field, (np.zeros((len(part), 0)), np.zeros(len(part), bool))
+        )
         there = np.ones(len(part), np.bool_) if present is None else present
         if there.any():
             if size is not None and array.shape[1] != size:
@@ -436,9 +438,7 @@ class _Writer:
         vectors = next(iter(given.values())) if only else given or None
         try:
             if replace:
-                self._collection.upsert(
-                    batch.ids, vectors, metadata=batch.metadata, texts=texts
-                )
+                self._collection.upsert(batch.ids, vectors, metadata=batch.metadata, texts=texts)
             else:
                 self._collection.add(batch.ids, vectors, metadata=batch.metadata, texts=texts)
         except InvalidArgument as error:
@@ -451,8 +451,7 @@ def _groups(batch: Batch) -> list[tuple[tuple[bool, ...], list[int]]]:
     n = len(batch)
     texts = [False] * n if batch.texts is None else [text is not None for text in batch.texts]
     columns = [texts] + [
-        [True] * n if present is None else present.tolist()
-        for _, present in batch.vectors.values()
+        [True] * n if present is None else present.tolist() for _, present in batch.vectors.values()
     ]
     found: dict[tuple[bool, ...], list[int]] = {}
     for at, has in enumerate(zip(*columns, strict=True)):

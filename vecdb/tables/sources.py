@@ -131,9 +131,7 @@ class ArrowPiece:
             refuse(f"row {node.held.first + int(np.argmin(present))} is null as a whole")
 
     def column(self, name: str, first: int, last: int) -> list[Any]:
-        return decode.values(
-            self._columns[name], self._start + first, self._start + last, name
-        )
+        return decode.values(self._columns[name], self._start + first, self._start + last, name)
 
     def matrix(self, name: str, first: int, last: int, row: int) -> Matrix:
         begin, end = self._start + first, self._start + last
