@@ -15,8 +15,8 @@ Invariants:
 `Columns` takes rows one by one, so that a file is written in two passes of constant memory.
 
 Rejected: a column's own offset as its zone. polars knows no "+02:00" and would read nothing.
-Rejected: letting pyarrow infer. It refuses ints among floats or not by their order, and its message for a
-mixed column names neither column nor row.
+Rejected: letting pyarrow infer. It refuses ints among floats or not by their order, and its message
+for a mixed column names neither column nor row.
 """
 
 from __future__ import annotations

@@ -180,7 +180,8 @@ def write(
 
     `to`: a path, or an open binary file (then `format` is needed). `format`: "jsonl" and "csv",
     which lose nothing, or "parquet" (extra `arrow`; columns of one type each, None as missing),
-    default by the suffix. `id` and `text` name the columns of ids and texts, `text=None` leaves texts out.
+    default by the suffix. `id` and `text` name the columns of ids and texts; `text=None` leaves
+    texts out.
     AlreadyExists when there is such a file; InvalidArgument names what the format cannot hold.
     Memory: some rows. Others may write meanwhile: each page of rows is of one commit.
 
