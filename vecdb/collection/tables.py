@@ -82,7 +82,7 @@ class TableVerbs(Handle):
         >>> import vecdb
         >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
         >>> _ = c.add(["a", "b"], [[1, 0], [0, 1]], metadata=[{"year": 1999}, {}])
-        >>> c.to_arrow().column_names  # doctest: +SKIP
+        >>> c.to_arrow().column_names
         ['id', 'vector', 'year']
         """
         from vecdb.tables.arrow import collection_table

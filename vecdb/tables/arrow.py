@@ -45,7 +45,7 @@ def table_of(rows: list[dict[str, Any]]) -> pa.Table:
     Values: what metadata holds, and numpy arrays of shape (d,). InvalidArgument for a column of
     two types (rows counted from 0), and where pyarrow is not installed. Memory: the table.
 
-    >>> table_of([{"id": "a", "n": 1}, {"id": "b"}]).to_pylist()  # doctest: +SKIP
+    >>> table_of([{"id": "a", "n": 1}, {"id": "b"}]).to_pylist()
     [{'id': 'a', 'n': 1}, {'id': 'b', 'n': None}]
     """
     return Columns.of(rows).table(rows)
