@@ -76,9 +76,11 @@ def total_of(table: Any) -> int | None:
         found = len(table)
     except TypeError:
         return None
-    if isinstance(table, Sequence) and found and not isinstance(table[0], Mapping):
-        counts = [total_of(part) for part in table]
-        return None if None in counts else sum(filter(None, counts))
+    if isinstance(table, list | tuple) and found and not isinstance(table[0], Mapping):
+        try:
+            return sum(map(len, table))  # batches
+        except TypeError:
+            return None
     return found
 
 
