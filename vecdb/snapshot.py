@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pyroaring import BitMap
 
+from vecdb.collection.facets import FacetVerbs
 from vecdb.collection.read import ReadVerbs
+from vecdb.collection.scan import ScanVerbs
 from vecdb.collection.search import SearchVerbs
 from vecdb.errors import Closed, NotFound, ReadOnly
 from vecdb.index.follow import Follower
@@ -144,7 +146,7 @@ class Snapshot:
             raise Closed("the snapshot has ended, or belongs to the parent process; make another")
 
 
-class SnapshotCollection(ReadVerbs, SearchVerbs):
+class SnapshotCollection(ReadVerbs, ScanVerbs, FacetVerbs, SearchVerbs):
     """A collection as a snapshot shows it: every verb that reads or searches, none that writes."""
 
     __slots__ = ("_schema", "_snapshot")

@@ -35,7 +35,8 @@ LAYERS: dict[str, set[str]] = {
     "declare": {"encoders", "storage"},
     "execute": {"query", "index", "storage", "_core"},
     "embedding": {"encoders", "storage"},
-    "collection": {"cursor", "facets", "execute", "arrays", "embedding", "declare", "ingest", "encoders", "index", "query", "storage"},
+    "tables": set(),
+    "collection": {"tables", "cursor", "facets", "execute", "arrays", "embedding", "declare", "ingest", "encoders", "index", "query", "storage"},
     "snapshot": {"collection", "index", "query", "storage"},
     "check": {"index", "storage", "_core", "database", "collection"},
     "repair": {"database", "index", "ingest", "storage", "_core"},
@@ -47,14 +48,14 @@ LAYERS: dict[str, set[str]] = {
 }
 
 # Names that the command line may use: what a user may.
-PUBLIC = {"vecdb", "vecdb.errors", "vecdb.encoders", "vecdb.encoders.base", "vecdb.cli"}
+PUBLIC = {"vecdb", "vecdb.errors", "vecdb.encoders", "vecdb.encoders.base", "vecdb.tables", "vecdb.cli"}
 
 # Packages that one module alone may import, and the folder it lies in.
 ONE_DOOR = {"lmdb": "vecdb.storage.", "msgpack": "vecdb.storage.codec"}
 
 BASE = {"numpy", "lmdb", "msgpack", "pyroaring"}
-EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib", "pandas"}
-FILES_OF_AN_EXTRA = {"vecdb.cli.app"}  # imported by nothing but a function
+EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib", "pandas", "pyarrow"}
+FILES_OF_AN_EXTRA = {f"vecdb.cli.{name}" for name in ("app", "opening", "reading", "writing")}  # imported by nothing but a function
 
 
 def modules() -> list[tuple[str, Path]]:

@@ -6,6 +6,7 @@
     scan.py     scan, iteration
     facets.py   facets
     search.py   search, explain
+    tables.py   add_table, to_arrow
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from vecdb.collection.handle import parse_record
 from vecdb.collection.read import ReadVerbs
 from vecdb.collection.scan import ScanVerbs
 from vecdb.collection.search import SearchVerbs
+from vecdb.collection.tables import TableVerbs
 from vecdb.collection.write import WriteVerbs
 from vecdb.errors import NotFound
 from vecdb.storage.schema import ONLY, VectorField
@@ -27,12 +29,13 @@ if TYPE_CHECKING:
 __all__ = ["Collection", "parse_record"]
 
 
-class Collection(WriteVerbs, ReadVerbs, ScanVerbs, FacetVerbs, SearchVerbs):
+class Collection(WriteVerbs, ReadVerbs, ScanVerbs, FacetVerbs, SearchVerbs, TableVerbs):
     """A named set of rows in a database; made by `create_collection`, found by `db[name]`.
 
     Writing: add, upsert, update, delete, optimize. Reading: get, count, len, in, scan,
     iteration, facets.
-    Searching: search, explain. About itself: name, schema, stats.
+    Searching: search, explain. Whole tables: add_table, to_arrow. Vector fields: add_vector,
+    drop_vector. About itself: name, schema, stats.
 
     >>> import vecdb
     >>> with vecdb.open() as db:
