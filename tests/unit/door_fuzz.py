@@ -327,6 +327,8 @@ class Fuzz:
             self.count(), self.count(), self.mask(), self.signed(), self.signed(),
             r.choice([True, False]),
             self.mixed(lambda: r.choice([None, self.slots()])), True, r.choice([True, False]),
+            self.mixed(lambda: r.choice([0, 0, 1, 2**31 - 2])),
+            self.mixed(lambda: r.choice(FLOATS), 0.05),
         )  # fmt: skip
         if r.random() < 0.1:
             env.begin = self.odd()

@@ -166,6 +166,8 @@ class Prepared:
         slots: Any = None,
         exact: bool = True,
         no_zero: bool = False,
+        offset: int = 0,
+        radius: float = float("inf"),
     ) -> None: ...
     @property
     def held_bytes(self) -> int: ...
