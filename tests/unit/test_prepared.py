@@ -64,9 +64,7 @@ Q = np.full(DIM, 0.5, np.float32)
 
 
 @pytest.mark.parametrize("scans", [False, True])
-def test_offset_and_radius_cut_what_was_found(
-    graph: _core.Graph, tree: _core.Tree, scans: bool
-) -> None:
+def test_offset_and_radius_cut_what_was_found(graph: _core.Graph, tree: _core.Tree, scans: bool) -> None:
     slots, found = graph.scan(Q, ROWS)
     distances = np.frombuffer(found, np.float32)
     for k in (1, 20, ROWS, 200):
