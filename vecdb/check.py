@@ -17,6 +17,7 @@ each.
     R3  a row's `changed` is at most the file's commit number
     R4  a row has a vector exactly if its number is a slot's, and its number has been handed out
     R5  a row's record and its metadata can be decoded
+    R6  a row's metadata contradicts no declaration of its collection's fields
     V1  every full block of vectors is written, and no other
     V2  a block names its place, shape and dtype
     V3  a slot outside a written block has its vector in its row's record
@@ -25,7 +26,8 @@ each.
     S2  the state's counts are those of the rows
     L2  log records can be read
     W1  the bitmap of live rows (image and log) names the live rows
-    A1  postings and orders (image and tail) say of every row what its metadata says
+    A1  postings and orders (image and tail) say of every row what its metadata says: nothing of
+        fields declared Unindexed, each trigram of those with a substring index
     A2  every chunk of a long posting is the one that its leaf names, and no other is there
     A3  the log's attribute changes can be read
     E1  the measured effort can be read
@@ -48,7 +50,7 @@ import numpy as np
 from pyroaring import BitMap
 
 from vecdb import _core
-from vecdb.errors import VecdbError
+from vecdb.errors import SchemaError, VecdbError
 from vecdb.index.attributes import END
 from vecdb.index.changes import state_of
 from vecdb.index.follow import Follower
@@ -316,10 +318,15 @@ class _Check:
     ) -> Iterator[Problem]:
         expected: dict[tuple[int, bytes], BitMap] = {}
         names = dict(view.names)
+        declared = self.follower.declared
         for rid, row in found.items():
             metadata = codec.unpack_metadata(row.metadata) if row.metadata else {}
             try:
-                entries = state_of(metadata, names, self.follower.declared)
+                declared.check(metadata, "its metadata")
+            except SchemaError as error:
+                yield Problem("R6", self.at(f"row {rid}"), str(error))
+            try:
+                entries = state_of(metadata, names, declared)
             except VecdbError as error:
                 yield Problem("R5", self.at(f"row {rid}"), str(error))
                 continue

@@ -181,6 +181,7 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
      "catalog/2", "dim=0"),
     ("C1", "an unknown part of a declaration", lambda t: change(t, keys.catalog(2), lambda d: {**d, "x": 0}),
      "catalog/2", "x"),
+    ("C1", "a field declared to be nothing", lambda t: declare(t, {"n": "bytes"}), "catalog/1", "declaration"),
     ("C1", "no declaration", lambda t: put(t, keys.catalog(2), b"\xc1"), "catalog/2", ""),
     # rows and ids
     ("R1", "an id to nowhere", lambda t: put(t, keys.row_id(CID, 8), rows._RID.pack(999_999)),
@@ -215,6 +216,7 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
     ("R5", "an id of no kind", lambda t: row(t, 8, lambda r: r._replace(idkey=b"\x07abc")), "rows/row 8", "no id"),
     ("R5", "parts that do not fit", lambda t: patch(t, keys.row(CID, 8), "<I", 12, 1 << 30), "rows/row 8", "fit"),
     ("R5", "text that is not UTF-8", lambda t: row(t, 8, lambda r: r._replace(text=b"\xff")), "rows/row 8", "utf"),
+    ("R6", "a value that was declared otherwise", lambda t: declare(t, {"n": "str"}), "rows/row 8", "'n' is the int 8"),
     # vectors
     ("V1", "a block is gone", delete(keys.vector_block(CID, 0, 1)), "rows/block 1", "missing"),
     ("V1", "a block too early", lambda t: put(t, keys.vector_block(CID, 0, 2), payload(t, keys.vector_block(CID, 0, 1))),
@@ -269,6 +271,9 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
     ("A1", "a kind's posting is not the union", lambda t: leaf(t, fewer_numbers), "rows/attributes/1/0x0000", "kind"),
     ("A1", "names are gone", delete(keys.fields(CID)), "rows/field 'n'", "not registered"),
     ("A1", "names that are none", lambda t: put(t, keys.fields(CID), codec.pack([1, 2])), "rows/fields/1", "names"),
+    ("A1", "postings of an unindexed field", lambda t: declare(t, {"tag": "Unindexed"}), "rows/field 'tag'", "disagrees"),
+    ("A1", "no trigrams", lambda t: three_letters(t) or declare(t, {"tag": "Indexed(str, substring=True)"}),
+     "rows/field 'tag'", "missing"),
     ("A2", "a chunk is gone", lambda t: t.delete(chunk_of_posting(t)), "rows/postings/1/0x0000", "missing"),
     ("A2", "another chunk", lambda t: put(t, chunk_of_posting(t), b"x" * 16 + BitMap([1]).serialize()),
      "rows/postings/1/0x0000", "not the chunk"),
@@ -307,6 +312,15 @@ def live(txn: Any, how: Callable[[BitMap], BitMap]) -> None:
     key = keys.live(CID, 0)
     body = how(BitMap.deserialize(payload(txn, key)[STAMP:])).serialize()
     put(txn, key, stamp_of(body) + body)
+
+
+def declare(txn: Any, fields: dict[str, str]) -> None:
+    """Declare fields of "rows" after the fact."""
+    change(txn, keys.catalog(CID), lambda found: {**found, "fields": fields})
+
+
+def three_letters(txn: Any) -> None:
+    row(txn, 8, lambda r: r._replace(metadata=codec.pack({"tag": "abc"})))
 
 
 def swap_rids(body: list[Any]) -> list[Any]:
