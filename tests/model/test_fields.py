@@ -38,7 +38,7 @@ FIELDS = {
     'q"q': vecdb.Unindexed(str),
     "or": vecdb.Partition(float),
 }
-DATETIMES = {"d", "datetime", "when"}
+DATETIMES = frozenset({"d", "datetime", "when"})
 STRINGS = [
     *notations.STRINGS, "blade runner", "runner", "run%ner", "run_ner", "Größe", "大きな数", "大きな",
     "x" * 300 + "needle" + "y" * 10, "x" * 300 + "needles", "needle" + "x" * 300, "banana bandana",

@@ -218,7 +218,7 @@ def test_a_string_that_is_no_datetime_with_a_zone_is_an_error(text: str) -> None
 
 def test_without_such_a_declaration_a_filter_is_left_alone() -> None:
     where = (F.a == "2020-01-01T00:00Z") & F.b.exists()
-    assert bind(where, frozenset()) is where and bind(where, {"c"}) is where
+    assert bind(where, frozenset()) is where and bind(where, frozenset({"c"})) is where
     assert collection({"a": str})._filter(where) is where
 
 

@@ -53,11 +53,13 @@ class Handle:
     @property
     def _declared(self) -> Declared:
         """What the metadata fields were declared to hold."""
-        return declared(self.schema.fields)
+        follower = self._db._followers.get(self._cid)
+        return declared(self.schema.fields) if follower is None else follower.declared
 
     def _filter(self, where: Where) -> Filter:
         """The filter that `where=` means here: strings are datetimes where fields hold those."""
-        return bind(as_filter(where), self._declared.datetimes)
+        datetimes = self._declared.datetimes
+        return bind(as_filter(where), datetimes) if datetimes else as_filter(where)
 
     # --- texts ---------------------------------------------------------------------------
 

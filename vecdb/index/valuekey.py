@@ -23,8 +23,8 @@ Invariants:
   K4  rows whose field exists are those in [FIRST_KIND, AFTER_BOOLS): one short range.
 
 Rejected: msgpack or JSON as keys (5 and 5.0 differ, no order); whole strings (LMDB keys end at
-511 bytes); doubles alone (ints beyond 2**53 would collapse); trigrams as a field of their own (whatever lists
-fields would have to know which of them are none).
+511 bytes); doubles alone (ints beyond 2**53 would collapse); trigrams as a field of their own (whatever
+lists fields would have to know which of them are none).
 """
 
 from __future__ import annotations

@@ -81,6 +81,10 @@ class Filter:
 
     def fields(self) -> frozenset[str]:
         """Return the names of the fields that the filter looks at."""
+        return self._fields
+
+    @cached_property
+    def _fields(self) -> frozenset[str]:
         return frozenset(leaf.field for leaf in leaves(self))
 
     @cached_property
