@@ -62,11 +62,13 @@ class Handle:
     @property
     def _declared(self) -> Declared:
         """What the metadata fields were declared to hold."""
-        return declared_fields(self.schema.fields)
+        known = self._db._schemas.get(self._cid)  # whichever commit's: they do not change
+        return declared_fields((known or self.schema).fields)
 
     def _filter(self, where: Where) -> Filter:
         """The filter that `where=` means here: strings are datetimes where fields hold those."""
-        return bind(as_filter(where), self._declared.datetimes)
+        datetimes = self._declared.datetimes
+        return bind(as_filter(where), datetimes) if datetimes else as_filter(where)
 
     # --- texts ---------------------------------------------------------------------------
 
