@@ -62,7 +62,7 @@ def test_lists_count_for_each_of_their_values_once(c: vecdb.Collection) -> None:
     put(c, ["a", "b", "a"], "a", [], ["b", True, 1], {"a": 1}, None)
     c.add("without")
     found = c.facets("v")
-    assert dict((repr(value), count) for value, count in found.items()) == {
+    assert {repr(value): count for value, count in found.items()} == {
         "'a'": 2, "'b'": 2, "True": 1, "1": 1,
     }  # fmt: skip
     assert (found.matches, found.missing) == (7, 4)
@@ -86,7 +86,7 @@ def test_inside_a_transaction_its_own_writes_are_counted(c: vecdb.Collection) ->
         c.update(0, metadata={"v": "b"})
         c.delete(1)
         c.add(["x", "y"], metadata=[{"v": "new"}] * 2)
-        assert list(c.facets("v").items()) == [("b", 2), ("new", 1)]
+        assert list(c.facets("v").items()) == [("b", 2), ("new", 2)]
         raise ZeroDivisionError
     assert list(c.facets("v").items()) == [("a", 2), ("b", 1)]
 
