@@ -39,7 +39,12 @@ __all__ = [
 
 
 class VecdbError(Exception):
-    """Base class of every error that vecdb raises."""
+    """Base class of every error that vecdb raises.
+
+    `committed`: from `add_table`, how many rows of the table were written before and stay.
+    """
+
+    committed: int | None = None
 
 
 # --- misuse: the call is wrong, and the same call would fail again -----------------------

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, overload
 
 from vecdb.cursor import Place
+from vecdb.errors import InvalidArgument
 from vecdb.shown import html_table, text_table
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ REMOVE: Final = _Remove()
 
 
 class Record:
-    """One stored row: `.id`, `.metadata`, `.text`, `.vector`, `.cursor`.
+    """One stored row: `.id`, `.metadata`, `.text`, `.vector`, `.vectors`, `.cursor`.
 
     Metadata and vector are decoded when first touched.
 
@@ -54,21 +55,25 @@ class Record:
     {'year': 1999}
     """
 
-    __slots__ = ("_decode", "_metadata", "_packed", "_vector", "id", "place", "text")
+    __slots__ = (
+        "_decode", "_metadata", "_packed", "_vector", "_vectors", "id", "place", "several", "text",
+    )  # fmt: skip
 
     def __init__(
         self,
         id: Id,
         packed: bytes,
         text: str | None,
-        vector: npt.NDArray[Any] | tuple[bytes, Any] | None,
+        vector: tuple[bytes, Any] | None,
         decode: Callable[[bytes], Metadata],
         place: Place | int | None = None,
     ) -> None:
         self.id = id
         self.text = text
         self.place = place  # in a scan; the collection's number alone: in id order
-        self._vector = vector  # as an array, or as stored bytes with their dtype
+        self.several = False  # whether the collection has several vector fields
+        self._vector = vector  # the only one, as stored bytes with their dtype
+        self._vectors: dict[str, npt.NDArray[Any]] | None = None
         self._packed = packed
         self._decode = decode
         self._metadata: Metadata | None = None
@@ -81,18 +86,31 @@ class Record:
         return self._metadata
 
     @property
+    def vectors(self) -> dict[str, npt.NDArray[Any]]:
+        """The stored vectors that were read, by vector field: (d,), or (m, d) in a field of many."""
+        if self._vectors is None:
+            self._vectors = {}
+            if self._vector is not None:
+                import numpy as np
+
+                self._vectors = {"vector": np.frombuffer(*self._vector).copy()}
+        return self._vectors
+
+    @vectors.setter
+    def vectors(self, vectors: dict[str, npt.NDArray[Any]]) -> None:
+        self._vectors = vectors
+
+    @property
     def vector(self) -> npt.NDArray[Any] | None:
-        """The stored vector, (d,) of the field's dtype; None where there is none or none was asked."""
-        found = self._vector
-        if isinstance(found, tuple):
-            import numpy as np
+        """The stored vector, (d,) of the field's dtype; None where there is none or none was asked.
 
-            found = self._vector = np.frombuffer(*found).copy()
-        return found
-
-    @vector.setter
-    def vector(self, vector: npt.NDArray[Any] | None) -> None:
-        self._vector = vector
+        InvalidArgument in a collection with several vector fields: there, ask `.vectors`.
+        """
+        if self.several:
+            raise InvalidArgument(
+                "record.vector: the collection has several vector fields; use record.vectors[name]"
+            )
+        return next(iter(self.vectors.values()), None)
 
     @property
     def cursor(self) -> str | None:
@@ -111,16 +129,16 @@ class Record:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Record):
             return NotImplemented
-        return (self.id, self.text, self.metadata) == (other.id, other.text, other.metadata) and (
-            _same_vector(self.vector, other.vector)
+        return (
+            (self.id, self.text, self.metadata) == (other.id, other.text, other.metadata)
+            and self.vectors.keys() == other.vectors.keys()
+            and all(_same(each, other.vectors[name]) for name, each in self.vectors.items())
         )
 
     __hash__ = None  # type: ignore[assignment]
 
 
-def _same_vector(a: npt.NDArray[Any] | None, b: npt.NDArray[Any] | None) -> bool:
-    if a is None or b is None:
-        return a is b
+def _same(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
     return a.shape == b.shape and bool((a == b).all())
 
 
@@ -151,7 +169,7 @@ class Hit:
 
     @property
     def vector(self) -> npt.NDArray[Any] | None:
-        """The stored vector with `with_vectors=True`, else None."""
+        """The stored vector of the field that was searched, with `with_vectors=True`; else None."""
         return self._record.vector
 
     def __repr__(self) -> str:
@@ -162,6 +180,7 @@ class Source(Protocol):
     """Where hits come from: what decodes their rows and tells how they were found."""
 
     metric: str
+    dim: int
 
     def record(self, at: int, payload: bytes) -> Record: ...
     @property
@@ -211,7 +230,7 @@ class Hits(Sequence[Hit]):
     @property
     def scores(self) -> npt.NDArray[np.float32]:
         """Scores, descending: float32 of shape (k,)."""
-        return score_of(self._source.metric, self.distances)
+        return score_of(self._source.metric, self._source.dim, self.distances)
 
     @property
     def plan(self) -> Plan:
@@ -303,12 +322,16 @@ class Hits(Sequence[Hit]):
         return [f"  ... {len(self) - shown:,} more"] if len(self) > shown else []
 
 
-def score_of(metric: str, distances: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def score_of(
+    metric: str, dim: int, distances: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
     """Scores (larger is closer) of distances (smaller is closer) under a metric."""
     if metric == "cosine":
         return 1 - distances
     if metric == "dot":
         return -distances
+    if metric == "hamming":
+        return cast("npt.NDArray[np.float32]", 1 - distances / dim)
     return cast("npt.NDArray[np.float32]", 1 / (1 + distances))
 
 
@@ -331,6 +354,7 @@ class Plan:
     total_us: float = 0.0
     rejected: tuple[tuple[str, float], ...] = field(default=())  # (strategy, estimated cost in us)
     estimated_us: float = 0.0
+    evaluated: tuple[str, ...] = ()  # fields of the filter without an index: rows were read for them
 
     def __str__(self) -> str:
         where = f" where {self.filter}" if self.filter else ""
@@ -338,6 +362,8 @@ class Plan:
             f"search {self.collection!r} for the best {self.k}{where}",
             f"  {self.strategy}: {self.matches:,} of {self.rows:,} rows match",
         ]
+        if self.evaluated:
+            lines.append(f"  row by row, for want of an index: {', '.join(self.evaluated)}")
         if self.ef:
             lines.append(f"  ef {self.ef}, estimated recall {self.recall:.3f}")
         if self.fallback:

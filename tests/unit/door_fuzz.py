@@ -175,6 +175,12 @@ class Fuzz:
         else:
             self.writer.insert_at(self.slots(n), rows, self.count())
 
+    def try_extend(self) -> None:
+        n = self.mixed(lambda: self.writer.n_slots + self.r.randrange(40))
+        if isinstance(n, int) and n > 5000:
+            n = self.r.choice([2**31 - 3, 2**31, 2**32 - 1])
+        self.writer.extend_to(n)
+
     def try_commit(self) -> None:
         r = self.r
         if r.random() < 0.6:
@@ -207,7 +213,11 @@ class Fuzz:
         if isinstance(block, int) and 5000 < block < 2**31:
             block = 7
         self.mutations += 1
-        self.graph.attach_block(block, held, self.mixed(lambda: self.r.choice([0, 1, 8])))
+        count = (self.graph.block_rows + 7) // 8
+        self.graph.attach_block(
+            block, held, self.mixed(lambda: self.r.choice([0, 1, 8])),
+            self.mixed(lambda: self.r.choice([None, self.r.randbytes(count)])),
+        )  # fmt: skip
 
     def try_detach(self) -> None:
         if self.r.random() < 0.1:

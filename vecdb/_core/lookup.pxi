@@ -17,6 +17,7 @@ cdef enum:
     HAS_VECTOR = 2
     HAS_INLINE = 4
     IS_DEAD = 8
+    HAS_SEVERAL = 16
 
 
 cdef class Lookup:
@@ -137,7 +138,7 @@ cdef class Lookup:
         if r.p == NULL or not frame_sound(0x30, key, 9, r.p, r.n):
             return None
         p = r.p + FRAME
-        if not row_fits(p, <Py_ssize_t>r.n - FRAME) or p[8] & IS_DEAD:
+        if not row_fits(p, <Py_ssize_t>r.n - FRAME) or p[8] & (IS_DEAD | HAS_SEVERAL):
             return None
         id = id_from(p)
         if id is None:

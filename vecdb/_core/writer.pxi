@@ -55,6 +55,12 @@ cdef class Writer:
         finally:
             PyBuffer_Release(&view)
 
+    def extend_to(self, n_slots):
+        """Make n_slots at least this; new slots that nothing is inserted into are holes."""
+        cdef uint32_t n = count_of(n_slots, "n_slots")
+        with nogil:
+            self.writer.extend_to(n)
+
     def vector(self, slot):
         return self.graph.vector(slot)
 

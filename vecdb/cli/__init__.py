@@ -1,7 +1,8 @@
 """The command line: `vecdb COMMAND ...`, or `python -m vecdb COMMAND ...` (extra `cli`).
 
-app.py holds the commands, show.py how results are printed, demo.py and stdlib_docs.py the main
-job on real input. Everything here uses the public API and nothing below it.
+app.py joins the commands of reading.py and writing.py, opening.py is what they share; show.py
+prints results; demo.py and stdlib_docs.py are the main job on real input. Everything here uses the
+public API and nothing below it.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from typing import Any, overload
 
 from vecdb.collection.handle import LOOKUP, Handle, Where, refuse
 from vecdb.errors import InvalidArgument, NotFound
+from vecdb.index.seats import RESERVED
 from vecdb.ingest import given_ids
-from vecdb.query.filter import as_filter
 from vecdb.storage import rows
 from vecdb.types import Id, Record
 
@@ -43,7 +43,7 @@ class ReadVerbs(Handle):
         known, single = given_ids(ids, self._cid)
         with self._reading() as (txn, view):
             lookup = self._lookup(txn, view)
-            found = [self._found(txn, lookup, key) for _, key in known]
+            found = [self._found(txn, view, lookup, key) for _, key in known]
         return found[0] if single else found
 
     def __getitem__(self, id: Id) -> Record:
@@ -82,7 +82,7 @@ class ReadVerbs(Handle):
         """
         if where is None:
             return len(self)
-        chosen = as_filter(where)
+        chosen = self._filter(where)
         with self._reading() as (txn, view):
             return len(self._matches(txn, view)(chosen))
 
@@ -99,25 +99,38 @@ class ReadVerbs(Handle):
             return {
                 "name": self.name,
                 "rows": state.live,
-                "vectors": state.ranked,
                 "slots": state.slots,
-                "dead_slots": state.slots - state.ranked,
-                "fields": [n for n in view.names if not _is_outer(n, view.names)],
+                "dead_slots": state.slots - state.seated,
+                "fields": [n for n in view.names if not _is_hidden(n, view.names)],
                 "commit": view.commit,
-                "links_folded_to": state.links_to,
                 "metadata_folded_to": state.rows_to,
-                "code_scale": state.scale,
-                "effort": dict(view.effort.table) if view.effort else {},
+                "vectors": {
+                    name: _field_stats(view, declared.number)
+                    for name, declared in view.schema.vectors.items()
+                    if not declared.multi
+                },
             }
 
     # --- behind the verbs ----------------------------------------------------------------
 
-    def _found(self, txn: Any, lookup: Any, key: bytes) -> Record | None:
+    def _found(self, txn: Any, view: Any, lookup: Any, key: bytes) -> Record | None:
         """The row of an id's key: from the map where that finds it, else as the engine says."""
         found: Record | None = None if lookup is None else lookup.by_key(key)
-        return self._record(txn, rows.rid_of(txn, key)) if found is None else found
+        if found is None:
+            found = self._record(txn, view.schema, rows.rid_of(txn, key))
+        return found
 
 
-def _is_outer(name: str, names: Any) -> bool:
-    """Whether a field only holds other fields."""
-    return any(other.startswith(name + ".") for other in names)
+def _field_stats(view: Any, number: int) -> dict[str, Any]:
+    mine, effort = view.state.vectors[number], view.vectors[number].effort
+    return {
+        "rows": mine.ranked,
+        "links_folded_to": mine.links_to,
+        "code_scale": mine.scale,
+        "effort": dict(effort.table) if effort else {},
+    }
+
+
+def _is_hidden(name: str, names: Any) -> bool:
+    """Whether a field is the engine's own, or only holds other fields."""
+    return name.startswith(RESERVED) or any(other.startswith(name + ".") for other in names)

@@ -28,7 +28,7 @@ from vecdb.collection.handle import Handle, Where, refuse
 from vecdb.cursor import Place
 from vecdb.index import order
 from vecdb.index.order import Rows, Value, Walk
-from vecdb.query.filter import Filter, as_filter
+from vecdb.query.filter import Filter
 from vecdb.storage import codec, keys, rows
 from vecdb.types import Id, Record
 
@@ -99,7 +99,7 @@ class ScanVerbs(Handle):
             isinstance(limit, bool) or not hasattr(limit, "__index__") or limit.__index__() < 0
         ):
             refuse(f"limit={limit!r:.40}: give a number of rows from 0, or None for all")
-        chosen = None if where is None else as_filter(where)
+        chosen = None if where is None else self._filter(where)
         asked = _Scan(chosen, order_by, descending, with_vectors)
         place = None if after is None else self._place_of(after, asked)
         return self._pages(asked, place, None if limit is None else limit.__index__())
@@ -234,7 +234,9 @@ class ScanVerbs(Handle):
             quick: list[Record] | None = reading.lookup.rows(rids, with_vectors)
             if quick is not None:
                 return quick
-        found = [self._record(reading.txn, rid, with_vector=with_vectors) for rid in rids]
+        found = [
+            self._record(reading.txn, reading.view.schema, rid, with_vector=with_vectors) for rid in rids
+        ]
         return [record for record in found if record is not None]
 
     # --- places --------------------------------------------------------------------------

@@ -1,0 +1,200 @@
+"""The commands that read: search, get, info, check, encoders. None of them changes a file."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+import vecdb
+from vecdb.cli import show
+from vecdb.cli.opening import (
+    AsJson,
+    CollectionName,
+    File,
+    Where,
+    collection_of,
+    filter_of,
+    parsed,
+    reading,
+)
+
+
+def search(
+    file: File,
+    query: Annotated[
+        str, typer.Argument(help="A text, or a vector as a JSON list.", metavar="QUERY")
+    ],
+    collection: CollectionName = None,
+    k: Annotated[int, typer.Option("--k", "-k", help="How many hits.")] = 10,
+    where: Where = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Compare with every match.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find the rows most similar to QUERY, best first.
+
+    \b
+    Example:
+      vecdb search python-docs.vecdb "sort a list" --where "kind = 'method'"
+    """
+    with reading(file) as db:
+        chosen = collection_of(db, file, collection)
+        asked = _vector(query)
+        hits = chosen.search(
+            query if asked is None else asked, k, where=filter_of(where), exact=exact
+        )
+        if as_json:
+            found = [show.hit_ready(hit) for hit in hits]
+            show.print_json({"collection": chosen.name, "query": query, "hits": found})
+        elif len(hits):
+            out = show.console()
+            show.hits_table(out, hits)
+            out.print(f"\n{hits.plan}", style="dim")
+        else:
+            print("no row matches", file=sys.stderr)
+    raise typer.Exit(0 if len(hits) else 1)
+
+
+def get(
+    file: File,
+    id: Annotated[str, typer.Argument(help="The row's id.", metavar="ID")],
+    collection: CollectionName = None,
+    integer: Annotated[
+        bool, typer.Option("--int", help="ID is an integer, not a str.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print one row: its text and metadata.
+
+    \b
+    Example:
+      vecdb get python-docs.vecdb json.dumps
+    """
+    with reading(file) as db:
+        chosen = collection_of(db, file, collection)
+        record = chosen.get(_integer(id) if integer else id)
+        if record is None and as_json:
+            show.print_json(None)
+        elif record is None:
+            hint = "; for an integer id add --int" if not integer and _looks_int(id) else ""
+            print(f"no row {id!r} in collection {chosen.name!r}{hint}", file=sys.stderr)
+        elif as_json:
+            show.print_json(show.record_ready(record))
+        else:
+            rows = [("id", record.id), *record.metadata.items()]
+            if record.text is not None:
+                rows.append(("text", record.text))
+            show.fields(show.console(), rows)
+    raise typer.Exit(0 if record is not None else 1)
+
+
+def info(file: File, as_json: AsJson = False) -> None:
+    """Print what a database holds and how large it is.
+
+    \b
+    Example:
+      vecdb info python-docs.vecdb
+    """
+    with reading(file) as db:
+        collections = [_facts(db[name]) for name in db.collections()]
+        facts = {
+            "file": str(file),
+            "bytes": file.stat().st_size,
+            "format": vecdb.FORMAT_VERSION,
+            "vecdb": vecdb.__version__,
+        }
+    if as_json:
+        show.print_json({**facts, "collections": collections})
+        return
+    out = show.console()
+    show.fields(out, list(facts.items()))
+    if collections:
+        out.print()
+        show.table(out, list(collections[0]), [list(one.values()) for one in collections])
+
+
+def check(file: File, as_json: AsJson = False) -> None:
+    """Read everything in a file and report every problem; exit code 1 if there is one.
+
+    \b
+    Example:
+      vecdb check python-docs.vecdb
+    """
+    with reading(file) as db:
+        problems = db.check()
+    if as_json:
+        show.print_json(
+            [{"code": p.code, "where": p.where, "detail": p.detail} for p in problems]
+        )
+    elif problems:
+        rows = [(p.code, p.where, p.detail) for p in problems]
+        show.table(show.console(), ("code", "where", "detail"), rows)
+    else:
+        print("no problems found")
+    raise typer.Exit(1 if problems else 0)
+
+
+def encoders(as_json: AsJson = False) -> None:
+    """List what can turn texts into vectors here.
+
+    \b
+    Example:
+      vecdb encoders
+    """
+    rows = []
+    for name in vecdb.encoders.available():
+        encoder = vecdb.encoders.get(name)
+        card = encoder.card
+        rows.append(
+            {
+                "name": name,
+                "dim": encoder.dim,
+                "metric": encoder.metric,
+                "languages": card.languages,
+                "licence": card.licence,
+                "trained on": card.trained_on,
+            }
+        )
+    if as_json:
+        show.print_json(rows)
+        return
+    out = show.console()
+    for row in rows:
+        show.fields(out, list(row.items()))
+        out.print()
+    if "wordllama" not in vecdb.encoders.available():
+        print("for wordllama: pip install 'vecdb-engine[text]'", file=sys.stderr)
+
+
+# --- behind the commands --------------------------------------------------------------------
+
+
+def _facts(collection: vecdb.Collection) -> dict[str, Any]:
+    schema = collection.schema
+    return {
+        "collection": collection.name,
+        "rows": len(collection),
+        "dim": schema.dim,
+        "metric": schema.metric,
+        "dtype": schema.dtype,
+        "encoder": schema.encoder or "",
+    }
+
+
+def _vector(query: str) -> list[float] | None:
+    """Return the vector that a query spells as a JSON list of numbers; None for a text."""
+    found = parsed(query) if query.lstrip().startswith("[") else None
+    if isinstance(found, list) and found and all(type(x) in (int, float) for x in found):
+        return found
+    return None
+
+
+def _looks_int(text: str) -> bool:
+    return text.removeprefix("-").isdecimal()
+
+
+def _integer(text: str) -> int:
+    if not _looks_int(text):
+        raise typer.BadParameter(f"--int: {text!r} is no integer")
+    return int(text)

@@ -1,0 +1,111 @@
+"""How do whole tables come in and go out? add_table, to_arrow.
+
+What a table is, and how its columns become rows, is vecdb/tables' business; it is imported when
+first needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from vecdb.collection.handle import Handle, Where
+from vecdb.ingest import given_ids
+from vecdb.query.filter import as_filter
+from vecdb.storage import rows
+from vecdb.types import Id, Record
+
+if TYPE_CHECKING:
+    import threading
+
+    import pyarrow as pa
+
+PAGE_ROWS = 512
+
+
+class TableVerbs(Handle):
+    """The verbs that take and give tables."""
+
+    __slots__ = ()
+
+    def add_table(
+        self,
+        table: Any,
+        *,
+        id: str | None = "id",
+        vector: str | Mapping[str, str] | None = "vector",
+        text: str | None = None,
+        on_conflict: str = "error",
+        batch_size: int = 1000,
+        progress: bool | Callable[[int, int | None], object] = False,
+        cancel: Callable[[], bool] | threading.Event | None = None,
+    ) -> int:
+        """Write the rows of a table, batch by batch, and return how many were written.
+
+        `table`: an Arrow table, batches or any object with `__arrow_c_stream__` (no Arrow library
+        is needed here), a pandas or polars DataFrame, or an iterable of dicts. `id`, `vector` and
+        `text` name its columns; `id=None` makes ids up, `vector=None` is for rows without vectors,
+        `{field: column}` for several fields; the other columns become metadata, and a cell that is
+        null leaves its key out. A row with a text and no vector is encoded where there is an
+        encoder. `on_conflict`: "error", "replace" or "skip" rows whose ids exist.
+
+        Each batch of `batch_size` rows is durable once written: InvalidArgument and AlreadyExists
+        name the row of the table, and how many rows were committed before (`.committed` of the
+        error). `progress`: True for a bar on a terminal, or a callable `(done, total)`, total None
+        when unknown. `cancel`: a callable or a `threading.Event` that stops between two batches.
+        Memory: one batch, beside the table. InvalidArgument inside a transaction.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
+        >>> c.add_table([{"id": "a", "vector": [1, 0], "year": 1999}, {"id": "b", "vector": None}])
+        2
+        >>> c["a"].metadata, c["b"].vector
+        ({'year': 1999}, None)
+        """
+        from vecdb.tables.load import add_table
+
+        self._db._outside_transaction("add_table")
+        return add_table(
+            self, self._db, table, id=id, vector=vector, text=text,  # type: ignore[arg-type]
+            on_conflict=on_conflict, batch_size=batch_size, progress=progress, cancel=cancel,
+        )  # fmt: skip
+
+    def to_arrow(self, where: Where | None = None) -> pa.Table:
+        """Return the rows, or those that satisfy a filter, as an Arrow table (extra `arrow`).
+
+        Columns: `id`; `text` if any row has one; the vectors as fixed_size_list of the stored
+        dtype, null where a row has none; one for each top-level metadata key, with nested dicts
+        as structs. Missing and None are both null. A key that has the name of another column, and
+        a column of two types, are InvalidArgument; ints among floats become floats where exact.
+        Memory: all rows.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
+        >>> _ = c.add(["a", "b"], [[1, 0], [0, 1]], metadata=[{"year": 1999}, {}])
+        >>> c.to_arrow().column_names
+        ['id', 'vector', 'year']
+        """
+        from vecdb.tables.arrow import collection_table
+
+        return collection_table(self._rows(where))
+
+    # --- behind the verbs ----------------------------------------------------------------
+
+    def _present(self, ids: Any) -> list[bool]:
+        """Which of the ids have rows."""
+        known, _ = given_ids(ids, self._cid)
+        with self._reading() as (txn, _):
+            return [rows.rid_of(txn, key) is not None for _, key in known]
+
+    def _rows(self, where: Where | None) -> Iterator[Record]:
+        """Every row that satisfies a filter, in id order, read a page at a time."""
+        if where is None:
+            yield from iter(self)  # type: ignore[call-overload]
+            return
+        with self._reading() as (txn, view):
+            rids = sorted(self._matches(txn, view)(as_filter(where)))
+            found = [rows.get(txn, self._cid, rid).idkey for rid in rids]
+        ids: list[Id] = [rows.id_from(key) for key in sorted(found)]
+        for first in range(0, len(ids), PAGE_ROWS):
+            page = self.get(ids[first : first + PAGE_ROWS])  # type: ignore[attr-defined]
+            yield from (record for record in page if record is not None)
