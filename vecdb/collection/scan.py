@@ -99,6 +99,8 @@ class ScanVerbs(Handle):
             isinstance(limit, bool) or not hasattr(limit, "__index__") or limit.__index__() < 0
         ):
             refuse(f"limit={limit!r:.40}: give a number of rows from 0, or None for all")
+        if order_by is not None:
+            self._need_values(order_by, "order_by", "scan() without it and sort the records")
         chosen = None if where is None else self._filter(where)
         asked = _Scan(chosen, order_by, descending, with_vectors)
         place = None if after is None else self._place_of(after, asked)
