@@ -37,6 +37,14 @@ def u32(*slots: int) -> np.ndarray:
     return np.array(slots, np.uint32)
 
 
+def empty() -> _core.Writer:
+    return _core.Graph(4, "l2", M=4).begin()
+
+
+def links(n: int, places: int) -> np.ndarray:
+    return np.zeros((n, places), np.uint32)
+
+
 Q = np.zeros(4, np.float32)
 REFUSED: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ("dim 0", lambda: _core.Graph(0, "l2"), ValueError, "dim=0"),
@@ -66,6 +74,12 @@ REFUSED: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ("scan int64", lambda: filled().scan(Q, 1, slots=np.zeros(2, "i8")), ValueError, "mismatch"),
     ("rows of 15 bytes", lambda: filled().begin().insert(50, bytes(15)), ValueError, "15 bytes"),
     ("a slot in use", lambda: filled().begin().insert(3, bytes(16)), ValueError, "in use"),
+    ("3 links a row", lambda: empty().adopt(bytes(16), links(1, 3)), ValueError, "2 * M = 8"),
+    ("a link too far", lambda: empty().adopt(bytes(32), links(2, 8) + 2), ValueError, "row 0"),
+    ("1 vector for 2", lambda: empty().adopt(bytes(16), links(2, 8)), ValueError, "16 bytes"),
+    ("over rows", lambda: filled().begin().adopt(bytes(16), links(1, 8)), ValueError, "already"),
+    ("int64 links", lambda: empty().adopt(bytes(16), np.zeros((1, 8), "i8")), ValueError, "match"),
+    ("links of None", lambda: empty().adopt(bytes(16), None), TypeError, "links"),
     ("-1 slots", lambda: filled().begin().extend_to(-1), ValueError, "n_slots=-1"),
     ("2**31 slots", lambda: filled().begin().extend_to(2**31), ValueError, "out of range"),
     ("slots of None", lambda: filled().begin().insert_at(None, b""), TypeError, "slots"),
@@ -169,6 +183,24 @@ def test_holes_are_never_found_and_are_there_after_a_commit_without_a_vector() -
     block = np.zeros((64, 4), np.float32)
     follower.attach_block(2, block, 0, (1 << 5 | 1 << 63).to_bytes(8, "little"))
     assert [s for s in range(128, 192) if follower.has_vector(s)] == [133, 191]
+
+
+def test_links_made_elsewhere_can_be_read_out_as_they_were_taken_over() -> None:
+    rng = np.random.default_rng(5)
+    rows = rng.random((600, 4), np.float32)
+    given = rng.integers(0, 600, (600, 8)).astype(np.uint32)
+    given[rng.random((600, 8)) < 0.3] = 0xFFFFFFFF
+    graph = _core.Graph(4, "l2", M=4)
+    writer = graph.begin()
+    writer.adopt(rows, given, 2)
+    graph.apply(writer.changes())
+    assert not graph.check() and not graph.unreachable() and graph.n_slots == 600
+    out = [np.frombuffer(graph.chunk(0, i), np.uint32) for i in range(graph.n_chunks(0))]
+    held = np.concatenate(out).reshape(600, 8)
+    for slot in range(600):
+        now = {int(e) & 0x7FFFFFFF for e in held[slot] if e < 0xFFFFFFFE}
+        before = {int(e) for e in given[slot] if e != 0xFFFFFFFF} - {slot}
+        assert before <= now or len(now) == 8, "only a full row gives one up"
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 7, 8, 9, 63, 64, 1000, 5000])

@@ -96,6 +96,7 @@ cdef extern from "writer.h" namespace "vecdb" nogil:
         CWriter(CGraph&) except +
         void insert(uint32_t, const uint8_t*, uint32_t, uint32_t) except +
         void insert_at(const uint32_t*, const uint8_t*, uint32_t, uint32_t) except +
+        void adopt(const uint8_t*, const uint32_t*, uint32_t, uint32_t) except +
         void extend_to(uint32_t) except +
         uint32_t n_slots()
         Found search(const Query&) except +

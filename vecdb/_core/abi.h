@@ -106,6 +106,7 @@ struct InsertArgs {
     u32 root;
     const u32* starts;
     u32 first;  // the layer's first node until now, where this one comes before it; else EMPTY
+    u32 keep;   // the slot's own row is right already
     u32 ef;
     u32 alpha;  // in 1/256: c is rejected when alpha * d(s, c) <= d(q, c) for a kept s
     u8* locks;  // 4,096 spin locks

@@ -254,7 +254,7 @@ static void insert_as(InsertArgs& a) {
     }
     lock_row(a.locks, q);
     u32* own = a.own_row(a.owner, shift, q);
-    if (own) {
+    if (own && !a.keep) {
         for (u32 j = 0; j < R; j++) store_link(own + j, j < count ? ids[j] : EMPTY);
         if (!count) store_link(own, ALONE);
         Bits bits = bits_of(a, q);

@@ -40,6 +40,7 @@ cdef class Graph:
 
     cdef CGraph* graph
     cdef readonly int dim
+    cdef readonly int M
     cdef readonly int row_bytes
     cdef readonly int block_rows
     cdef readonly int chunk_rows
@@ -64,6 +65,7 @@ cdef class Graph:
         name = b"" if isa is None else isa.encode()
         options.kernels = kernels_for(<const char*>name)
         self.dim = dim
+        self.M = M
         self.row_bytes = dim * (4 if dtype == "f32" else 2)
         self.block_rows = block_rows
         self.chunk_rows = 512

@@ -12,7 +12,6 @@
 namespace vecdb {
 
 static const u32 SAMPLE_ROWS = 5000;
-static const u32 FIRST_ALONE = 64;    // rows linked one by one before threads join
 static const double CLIPPED = .01;    // share of clipped values that asks for a new scale
 static const double SAME_STEP = .05;  // a new scale this near the old is not worth new codes
 
@@ -128,12 +127,16 @@ u32 Writer::leaders(std::vector<u32>& order) const {
     return n;
 }
 
-void Writer::add(const u32* slots, const u8* vectors, u32 n, u32 top, u32 threads) {
-    if (!n) return;
+void Writer::begin_change() {
     dirty_ = true;
-    failed_ = true;  // until all is done
+    failed_ = true;
     last_size_ = 0;
     canonical_ = false;
+}
+
+void Writer::add(const u32* slots, const u8* vectors, u32 n, u32 top, u32 threads) {
+    if (!n) return;
+    begin_change();
     u32 known = root_ == EMPTY ? 0 : rows(), i = 0;
     g_.ensure(top);
     calibrate(vectors, n, threads);
@@ -215,7 +218,7 @@ void Writer::rescale(Scale scale, u32 threads) {
     codes_ = std::move(made);
 }
 
-void Writer::link(u32 slot, u32 limit) {
+InsertArgs Writer::insertion(u32 slot, u32 limit) {
     const Graph::Options& o = g_.options();
     InsertArgs a;
     memset(&a, 0, sizeof a);
@@ -236,17 +239,36 @@ void Writer::link(u32 slot, u32 limit) {
     a.owner = this;
     a.own_row = own_row_of;
     a.scratch = &scratch_for(limit, a.ef, 0, o.shape);
-    o.kernels->insert(&a);
+    return a;
+}
+
+void Writer::link(u32 slot, u32 limit) {
+    InsertArgs a = insertion(slot, limit);
+    g_.options().kernels->insert(&a);
     if (slot < a.root) root_.store(slot, std::memory_order_release);
-    if (slot & ((1u << ENTRY_SHIFT) - 1)) return;
+    if (!(slot & ((1u << ENTRY_SHIFT) - 1))) link_entry(slot, limit);
+}
+
+void Writer::link_entry(u32 slot, u32 limit) {
+    InsertArgs a = insertion(slot, limit);
     u32 node = slot >> ENTRY_SHIFT, first = starts_.node[0];
     a.layer = a.entry;
     a.first = node < first && first != NO_SLOT ? first : EMPTY;
-    a.ef = std::max(o.M, a.ef / 2);
+    a.ef = std::max(g_.options().M, a.ef / 2);
     a.bits_seg = (u64* const*)g_.entry_bits.table();
     a.bits_words = g_.entry_words;
-    o.kernels->insert(&a);
+    g_.options().kernels->insert(&a);
     if (node < first) starts_.add(node);
+}
+
+// A node whose links are there already, and which none leads to. Candidates are found from the
+// root, along links that hang together: an entry node might itself be without a link to it.
+void Writer::attach(u32 slot, u32 limit) {
+    static const Starts none;
+    InsertArgs a = insertion(slot, limit);
+    a.starts = none.node;
+    a.keep = load_link(row_of<true>(a.layer, slot)) != ALONE;
+    g_.options().kernels->insert(&a);
 }
 
 Found Writer::search(const Query& q) {

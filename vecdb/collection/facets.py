@@ -52,7 +52,7 @@ class FacetVerbs(Handle):
                 packed = rows.get(txn, self._cid, rid).metadata
                 return codec.unpack_metadata(packed) if packed else {}
 
-            image = self._db._follower(self._cid).attributes
+            image = self._follower().attributes
             counting = Counting(field, fieldid, image.reader(txn), view.tail, found, metadata)
             return Facets(
                 field,

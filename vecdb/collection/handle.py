@@ -15,6 +15,7 @@ from vecdb.embedding import embed
 from vecdb.errors import Corrupt, EncoderMismatch, InvalidArgument
 from vecdb.fields import Declared
 from vecdb.fields import declared as declared_fields
+from vecdb.index.follow import Follower
 from vecdb.query.declared import bind
 from vecdb.query.filter import Filter, as_filter
 from vecdb.storage import codec, keys, rows, tree, vectors
@@ -132,12 +133,16 @@ class Handle:
         pending = self._db._pending(self._cid)
         if pending is not None:
             return pending.matches
-        follower = self._db._follower(self._cid)
+        follower = self._follower()
         return lambda where: follower.matches(txn, view, where)
 
     def _holders(self, txn: Any, view: Any, declared: VectorField) -> Any:
         """The rows with a vector in a field; None when all with a slot have one."""
-        return self._db._follower(self._cid).holders(txn, view, declared)
+        return self._follower().holders(txn, view, declared)
+
+    def _follower(self) -> Follower:
+        """What knows this collection's graphs and postings."""
+        return self._db._follower(self._cid)
 
     def _live(self) -> bool:
         """Whether it reads the last commit: then what is ready for that may answer."""
@@ -183,7 +188,7 @@ class Handle:
         record.several = len(schema.vectors) > 1
         if with_vector:
             record.vectors = {
-                name: self._stored(txn, schema, declared, rid, row)
+                name: vectors.shown(self._stored(txn, schema, declared, rid, row), declared)
                 for name, declared in schema.vectors.items()
                 if declared.number in row.fields
             }

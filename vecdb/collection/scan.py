@@ -184,7 +184,7 @@ class ScanVerbs(Handle):
             packed = rows.get(txn, self._cid, rid).metadata
             return order.value_of(codec.unpack_metadata(packed) if packed else {}, field)
 
-        image = self._db._follower(self._cid).attributes
+        image = self._follower().attributes
         walk = Walk(fieldid, image.reader(txn), view.tail, wanted, value)
         after = None if place is None else _value(place)
         if place is None or after is not None:
