@@ -300,3 +300,63 @@ def test_a_page_costs_what_it_shows(c: vecdb.Collection, monkeypatch: pytest.Mon
     assert paged() <= 1.1 and paged(order_by="v") <= 0.1
     assert paged(order_by="half") <= 3 and paged(where=F.half == 1) <= 3
     assert paged(where=F.rare == 1) <= 2 and paged(order_by="rare") <= 5
+
+
+# --- snapshots and declared fields -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("few", [0, 256])
+def test_in_a_snapshot_everything_is_as_it_was(
+    c: vecdb.Collection, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(scan, "FEW", few)
+    c.add([*range(700)], [[1, id] for id in range(700)], metadata=[{"v": id % 9} for id in range(700)])
+    ways: list[dict[str, Any]] = [
+        {}, {"descending": True}, {"order_by": "v"}, {"order_by": "v", "descending": True}, {"where": F.v == 3},
+    ]  # fmt: skip
+    before = [[(r.id, r.metadata) for r in c.scan(**how)] for how in ways]
+    counts = dict(c.facets("v"))
+    with c._db.snapshot() as snap:
+        old = snap["c"]
+        begun = [old.scan(**how) for how in ways]
+        for each in begun:
+            next(each)
+        c.update([*range(0, 700, 2)], metadata={"v": -1})
+        c.delete([*range(3, 700, 9)])
+        c.upsert([*range(1, 700, 10)], [[9, 9]] * 70)
+        c.optimize()
+        for how, rows, one in zip(ways, before, begun, strict=True):
+            assert [(r.id, r.metadata) for r in old.scan(**how)] == rows
+            assert [r.id for r in one] == [id for id, _ in rows][1:]
+            middle = list(old.scan(limit=300, **how))[-1]
+            assert [r.id for r in old.scan(after=middle, **how)] == [id for id, _ in rows][300:]
+        assert dict(old.facets("v")) == counts != dict(c.facets("v"))
+        assert [r.vector.tolist() for r in old.scan(with_vectors=True)] == [[1, id] for id in range(700)]
+        assert old.get(3).vector.tolist() == [1, 3] and c.get(3) is None
+        with c._db.transaction():
+            c.update(5, metadata={"v": 100}, vectors=[7, 7])
+            assert old.get(5).vector.tolist() == [1, 5] and c.get(5).vector.tolist() == [7, 7]
+            assert old.get(5).metadata == {"v": 5} and next(old.scan(after=old.get(4))).metadata == {"v": 5}
+    with pytest.raises(Closed):
+        list(old.scan())
+
+
+def test_a_field_without_an_index_has_no_order_to_walk() -> None:
+    c = vecdb.open().create_collection("c", dim=2, fields={"body": vecdb.Unindexed})
+    c.add(["a", "b"], metadata=[{"body": "long", "v": 2}, {"body": {"part": 1}, "v": 1}])
+    for field in ("body", "body.part"):
+        with pytest.raises(InvalidArgument, match=f"order_by: field '{field}' is declared Unindexed"):
+            c.scan(order_by=field)
+        with pytest.raises(InvalidArgument, match=f"facets: field '{field}' is declared Unindexed"):
+            c.facets(field)
+    assert ids(c.scan({"body": "long"}, order_by="v")) == ["a"] and ids(c.scan(order_by="v")) == ["b", "a"]
+
+
+def test_trigrams_of_a_substring_index_are_no_values() -> None:
+    field = vecdb.Indexed(str, substring=True)
+    c = vecdb.open().create_collection("c", dim=2, fields={"v": field})
+    c.add(["a", "b"], metadata=[{"v": "zebra"}, {"v": "antelope"}])
+    for _ in range(2):
+        assert ids(c.scan(order_by="v")) == ["b", "a"]
+        assert list(c.facets("v").items()) == [("antelope", 1), ("zebra", 1)]
+        c.optimize()
