@@ -349,6 +349,30 @@ class Fuzz:
             ready.answer(self.query())
         assert ready.held_bytes >= 0
 
+    def try_lookup(self) -> None:
+        r = self.r
+        meta = b"meta"
+        txn = Transaction(self.mixed(lambda: r.choice([meta, meta, b"", None])))
+        env = Environment(self.mixed(lambda: lambda *a: txn))
+        lookup = _core.Lookup(
+            self.graph, self.mixed(self.tree), env, env.begin, b"key", self.mixed(lambda: meta),
+            self.mixed(lambda: 1), self.mixed(lambda: lambda *a: a), None, "f4",
+        )  # fmt: skip
+        if r.random() < 0.1:
+            lookup = _core.Lookup.__new__(_core.Lookup)
+        for _ in range(4):
+            lookup.get(self.mixed(lambda: r.choice([1, -1, 2**63, "a", "\ud800", "x" * 480, "x" * 481])))
+            lookup.by_key(self.mixed(lambda: r.randrange(400).to_bytes(4, "big"), 0.02))
+            lookup.rows(self.mixed(lambda: [self.mixed(lambda: r.randrange(400), 0.02)]), r.random() < 0.5)
+
+    def try_ids(self) -> None:
+        r = self.r
+        key = b"\x20\0\0\0\1" + r.randbytes(r.randrange(4))
+        record = self.mixed(lambda: _core.seal(0x20, key, bytes(r.choice([4, 4, 4, 0, 5]))))
+        entries = self.mixed(lambda: [self.mixed(lambda: (self.mixed(lambda: key), record))] * 3)
+        chosen = self.mixed(lambda: r.choice([None, {0}, set()]))
+        _core.read_ids(entries, self.mixed(lambda: key[:5]), chosen, self.mixed(lambda: 2))
+
     def try_threads(self) -> None:
         _core.set_threads(self.mixed(lambda: self.r.choice([0, 1, 2, 3])))
         _core.set_threads(2)
@@ -356,7 +380,7 @@ class Fuzz:
 
 
 class Transaction:
-    """What `Prepared` uses of a transaction."""
+    """What `Prepared` and `Lookup` use of a transaction."""
 
     def __init__(self, record: Any) -> None:
         self.record = record
