@@ -109,7 +109,7 @@ def test_names_and_formats_are_checked(tmp_path: Path) -> None:
 def test_only_matching_rows_and_no_vectors(tmp_path: Path) -> None:
     with vecdb.open() as db:
         c = db.create_collection("c", dim=2)
-        c.add(list(range(2000)), np.ones((2000, 2)), metadata=[{"n": i % 2} for i in range(2000)])
+        c.add(list(range(2000)), np.arange(1, 4001).reshape(2000, 2), metadata=[{"n": i % 2} for i in range(2000)])
         told: list[Any] = []
         done = tables.write(
             c, tmp_path / "a.csv", where="n == 1", vectors=False, progress=lambda *a: told.append(a)
@@ -127,7 +127,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, suffix: str) -> None
     with vecdb.open() as db:
         for n in (1_000, 10_000):
             c = db.create_collection(f"c{n}", dim=8)
-            c.add(list(range(n)), np.ones((n, 8)), metadata=[{"n": i, "t": "x" * 100} for i in range(n)])
+            c.add(list(range(n)), metadata=[{"n": i, "t": "x" * 100} for i in range(n)])
             tables.write(c, tmp_path / f"{n}.{suffix}")
             tracemalloc.start()
             for _ in tables.read(tmp_path / f"{n}.{suffix}"):
