@@ -32,8 +32,8 @@ def build(path: Path | str, rows: int = ROWS) -> None:
     """Write the file: images and unfolded logs, dead rows, every kind of record.
 
     "rows" (number 1) was folded at so many rows and has changed since: 24 slots and their links are
-    in the log only. "halves" (2) was never folded; "one" (3) has one row, "empty" (4) none. A file
-    of SMALL rows lacks the measured effort alone.
+    in the log only. "halves" (2) was never folded; "one" (3) has one row, "empty" (4) none; "said"
+    (5) has texts, whose embeddings are cached. A file of SMALL rows lacks the measured effort alone.
     """
     rng = np.random.default_rng(5)
     with vecdb.open(path, durability="none", upkeep=False) as db:
@@ -56,6 +56,8 @@ def build(path: Path | str, rows: int = ROWS) -> None:
             shares = [{"share": i / 60} for i in range(20)]
             halves.add(ids, whole(rng, 20, HALF_DIM), metadata=shares)
         halves.delete("half-3")
+        said = db.create_collection("said", encoder="hashing:16")
+        said.add(["first", "second", "third"], texts=["one", "two", None])
     with read(path) as txn:
         kinds = {bytes(key)[0] for key, _ in txn.cursor()}
     missing = {keys.KIND_NAMES[kind] for kind in keys.KIND_NAMES.keys() - kinds}

@@ -10,8 +10,11 @@ from vecdb import errors
 from vecdb._version import __version__
 from vecdb.collection import Collection
 from vecdb.database import Database, open
+from vecdb.declare import Vector
 from vecdb.errors import VecdbError
+from vecdb.fields import Geo, Indexed, Partition, Unindexed
 from vecdb.query import F
+from vecdb.repair import repair
 from vecdb.storage.meta import FORMAT_VERSION
 from vecdb.types import REMOVE, Hit, Hits, Plan, Problem, Record
 
@@ -34,14 +37,20 @@ __all__ = [
     "Collection",
     "Database",
     "F",
+    "Geo",
     "Hit",
     "Hits",
+    "Indexed",
+    "Partition",
     "Plan",
     "Problem",
     "Record",
+    "Unindexed",
     "VecdbError",
+    "Vector",
     "__version__",
     "encoders",
     "errors",
     "open",
+    "repair",
 ]

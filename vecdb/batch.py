@@ -12,13 +12,14 @@ Invariants (database.py, D1 to D3, say what they serve):
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from vecdb.errors import InvalidArgument, NotFound, VecdbError
 from vecdb.index.view import View
 from vecdb.index.writing import Writing
-from vecdb.storage import keys
+from vecdb.storage import embeddings, keys
 from vecdb.storage.env import LMDB_ERRORS
 from vecdb.storage.schema import Schema, put
 
@@ -31,9 +32,12 @@ NO_COLLECTION = 0  # a number that no collection has
 
 
 class PerThread(threading.local):
-    """Each thread's open transaction."""
+    """Each thread's open transaction, and what waits for its next one."""
 
     batch: Batch | None = None
+
+    def __init__(self) -> None:
+        self.made: dict[bytes, bytes] = {}  # embeddings that go with the thread's next commit
 
 
 class Batch:
@@ -48,6 +52,7 @@ class Batch:
         self._open = True
         self._writings: dict[int, Writing] = {}
         self._catalog_changed = False
+        self.changed = False  # beside collections: the cache of embeddings
         self.handles: list[Collection] = []
         try:
             db._refresh(self.txn, self._wt.last)
@@ -89,14 +94,22 @@ class Batch:
             put(self.txn, *entry)
         self._catalog_changed = True
 
+    def keep(self, made: Mapping[bytes, bytes]) -> None:
+        """Write embeddings into the transaction."""
+        embeddings.put(self.txn, made)
+        self.changed = True
+
     def commit(self) -> None:
         """Write logs and states, commit, and publish to this process."""
         if self.broken:
             raise InvalidArgument(
                 "a write inside this transaction failed half way: it cannot be committed"
             )
+        made = self._db._local.made
+        if made:
+            self.keep(made)
         changed = {c: w for c, w in self._writings.items() if w.changed}
-        if not changed and not self._catalog_changed:
+        if not changed and not self._catalog_changed and not self.changed:
             self.abort()
             return
         if self._catalog_changed:
@@ -112,6 +125,7 @@ class Batch:
                 locks.enter_context(changed[cid].follower.lock)
             self._db._env.commit(self._wt)
             self._open = False
+            made.clear()
             for writing in changed.values():
                 writing.publish()
 
@@ -124,6 +138,8 @@ class Batch:
             writing.rollback()
             if cid not in self._db._schemas:  # created here: its number will be another's
                 self._db._followers.pop(cid, None)
+        for key in [k for k in self._db._encoders if k[0] not in self._db._schemas]:
+            del self._db._encoders[key]
         for handle in self.handles:
             if handle._cid not in self._db._schemas:
                 handle._cid = NO_COLLECTION

@@ -17,17 +17,20 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
+from vecdb import embedding
 from vecdb.batch import Batch, Catalog, PerThread, Reading
 from vecdb.collection import Collection
+from vecdb.declare import Vector, declare, field_of
 from vecdb.errors import (
     AlreadyExists,
     Busy,
     Closed,
+    EncoderMismatch,
     InvalidArgument,
     NotFound,
     ReadOnly,
@@ -36,10 +39,10 @@ from vecdb.errors import (
 from vecdb.index.follow import Follower
 from vecdb.index.writing import Writing
 from vecdb.options import Mode, OpenOptions, check_open
+from vecdb.snapshot import Snapshot
 from vecdb.storage import keys, state
 from vecdb.storage.env import LMDB_ERRORS, Env
-from vecdb.storage.schema import Schema, put, read_all, validate
-from vecdb.storage.state import State
+from vecdb.storage.schema import Schema, VectorField, check_name, put, read_all, validate
 from vecdb.types import Problem
 from vecdb.upkeep import Upkeep
 
@@ -92,7 +95,7 @@ class Database:
             max_size=options.max_size,
         )  # fmt: skip
         self._closed = False
-        self._encoders: dict[int, Any] = {}
+        self._encoders: dict[tuple[int, int], Any] = {}  # by collection and vector field
         self._reset()
         _OPEN.add(self)
 
@@ -106,6 +109,7 @@ class Database:
         self._catalog_version = -1
         self._seen_commit = -1
         self._pid = os.getpid()
+        self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
         options = self._options
         keep = options.upkeep and options.mode != "r" and options.path is not None
         self._upkeep = Upkeep(self) if keep else None
@@ -120,21 +124,31 @@ class Database:
         metric: str | None = None,
         dtype: str = "f32",
         encoder: Any = None,
+        quantization: str = "auto",
         M: int = 16,
         ef_construction: int = 200,
+        vectors: Mapping[str, Vector] | None = None,
+        fields: Mapping[str, Any] | None = None,
     ) -> Collection:
         """Make a new collection and return it; durable on return.
 
-        `dim`: length of the vectors, or `encoder`: a registered name or an encoder, which says it.
-        `metric`: "cosine" (default), "l2" or "dot"; `dtype` of the stored vector: "f32" or "f16";
-        `M` and `ef_construction` as in HNSW. AlreadyExists, InvalidArgument.
+        With one vector field, called "vector", its declaration is given by `dim` and the arguments up
+        to `ef_construction`, as in `vecdb.Vector`; with several by `vectors`, {name: Vector}.
+        `fields`: what metadata fields hold, by name ("a.b" is the field `b` inside `a`): str, int,
+        float, bool, datetime, dict, list, list[str], vecdb.Geo, vecdb.Indexed, vecdb.Partition,
+        vecdb.Unindexed. Raises AlreadyExists, InvalidArgument.
 
         >>> import vecdb
-        >>> vecdb.open().create_collection("papers", dim=384).schema.metric
-        'cosine'
+        >>> papers = vecdb.open().create_collection("papers", dim=384, fields={"year": int})
+        >>> papers.schema.metric, papers.schema.fields
+        ('cosine', {'year': 'int'})
         """
-        schema, instance = self._declared(name, dim, metric, dtype, encoder, M, ef_construction)
-        return self._create(schema, instance)
+        only = Vector(
+            dim, metric=metric, dtype=dtype, encoder=encoder, quantization=quantization, M=M,
+            ef_construction=ef_construction,
+        )  # fmt: skip
+        schema, encoders = declare(name, vectors, only, fields)
+        return self._create(schema, encoders)
 
     def get_or_create_collection(
         self,
@@ -144,8 +158,11 @@ class Database:
         metric: str | None = None,
         dtype: str = "f32",
         encoder: Any = None,
+        quantization: str = "auto",
         M: int = 16,
         ef_construction: int = 200,
+        vectors: Mapping[str, Vector] | None = None,
+        fields: Mapping[str, Any] | None = None,
     ) -> Collection:
         """Return the collection, made if need be; SchemaError names a differing declaration.
 
@@ -154,11 +171,15 @@ class Database:
         >>> db.get_or_create_collection("c", dim=2) == db.get_or_create_collection("c", dim=2)
         True
         """
-        schema, instance = self._declared(name, dim, metric, dtype, encoder, M, ef_construction)
+        only = Vector(
+            dim, metric=metric, dtype=dtype, encoder=encoder, quantization=quantization, M=M,
+            ef_construction=ef_construction,
+        )  # fmt: skip
+        schema, encoders = declare(name, vectors, only, fields)
         found = self._find(name)
         if found is None:
             try:
-                return self._create(schema, instance)
+                return self._create(schema, encoders)
             except AlreadyExists:  # another process was quicker
                 found = self._find(name)
         if found is None:
@@ -167,9 +188,8 @@ class Database:
         difference = existing.difference(schema)
         if difference is not None:
             raise SchemaError(f"collection {name!r} exists with another declaration: {difference}")
-        if instance is not None:
-            self._encoders[cid] = instance
-        return self._handle(cid, instance)
+        self._know_encoders(cid, existing, schema, encoders)
+        return self._handle(cid)
 
     def collections(self) -> list[str]:
         """Return the names of the collections, sorted.
@@ -192,7 +212,7 @@ class Database:
         if found is None:
             known = ", ".join(map(repr, self.collections()[:10])) or "none"
             raise NotFound(f"no collection {name!r} in {self._env.path}; there are: {known}")
-        return self._handle(found[0], self._encoders.get(found[0]))
+        return self._handle(found[0])
 
     def drop_collection(self, name: str) -> None:
         """Delete a collection and everything in it; NotFound when there is none.
@@ -226,6 +246,34 @@ class Database:
             batch.change_catalog(old, None)
             batch.change_catalog(new, (cid, renamed))
 
+    def _add_vector(self, cid: int, name: str, vector: Any) -> None:
+        """See `Collection.add_vector`."""
+        with self._batch() as batch:
+            schema = self._schema(cid)
+            check_name("name", name)
+            declared, encoder = field_of(name, vector, schema.next_number)
+            writing = batch.writing(cid)
+            after = schema.with_vector(name, declared, writing.next_slot)
+            writing.add_field(after, after.vectors[name])
+            batch.change_catalog(schema.name, (cid, after))
+        if encoder is not None:
+            self._encoders[cid, declared.number] = encoder
+
+    def _drop_vector(self, cid: int, name: str) -> None:
+        """See `Collection.drop_vector`."""
+        with self._batch() as batch:
+            schema = self._schema(cid)
+            if name not in schema.vectors:
+                known = ", ".join(map(repr, schema.vectors))
+                raise NotFound(f"no vector field {name!r:.60} in {schema.name!r}; there are: {known}")
+            number, after = schema.vectors[name].number, schema.without_vector(name)
+            batch.writing(cid).drop_field(after, number)
+            for kind in (keys.VECTORS, keys.MANY, keys.LINKS, keys.EFFORT):
+                _delete_range(batch.txn, keys.prefix(kind, cid) + bytes((number,)))
+            _delete_log(batch.txn, cid, keys.log_links(number))
+            batch.change_catalog(schema.name, (cid, after))
+            self._encoders.pop((cid, number), None)
+
     # --- transactions --------------------------------------------------------------------
 
     @contextmanager
@@ -245,6 +293,24 @@ class Database:
         self._outside_transaction("transaction")
         with self._batch():
             yield self
+
+    def snapshot(self) -> Snapshot:
+        """Return what answers everything as of the last commit, whatever is written meanwhile.
+
+        A context manager, with the collections by name: they read and search, and do not write. While
+        it is open, the file keeps the pages that it shows. InvalidArgument inside a transaction.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
+        >>> with db.snapshot() as snap:
+        ...     _ = c.add("a", [1, 0])
+        ...     len(snap["c"]), len(c)
+        (0, 1)
+        """
+        self._outside_transaction("snapshot")
+        made = Snapshot(self)
+        self._snapshots.add(made)
+        return made
 
     def sync(self) -> None:
         """Make every commit so far survive power loss, whatever the durability.
@@ -271,6 +337,21 @@ class Database:
         self._outside_transaction("backup")
         self._usable()
         self._env.backup(os.fspath(path))
+
+    def compact(self) -> None:
+        """Rewrite the file without its free pages, so that it shrinks; everything stays as it is.
+
+        Costs a copy of what is in use, beside the file, and its sync; then one rename, so that a
+        kill at any moment leaves the old file or the new one. Other handles of this process go on
+        afterwards. Nothing happens in memory, where freed pages are reused. Raises Busy, naming
+        who, when another process has the file open or a snapshot is open here; InvalidArgument
+        inside a transaction, ReadOnly, Full.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); db.compact()
+        """
+        self._outside_transaction("compact")
+        self._env.compact()
 
     def optimize(self) -> None:
         """Fold pending work of every collection now; never required for right results.
@@ -299,6 +380,8 @@ class Database:
     def stats(self) -> dict[str, Any]:
         """Return sizes, commit number, readers and the stats of every collection.
 
+        `embedding_cache`: how many embeddings are cached, and the bytes of their vectors.
+
         >>> import vecdb
         >>> vecdb.open().stats()["collections"]
         {}
@@ -307,8 +390,23 @@ class Database:
         return {
             **self._env.info(),
             "threads": self._threads,
+            "embedding_cache": asdict(embedding.cached(self)),
             "collections": {name: self[name].stats() for name in self.collections()},
         }
+
+    def clear_embedding_cache(self) -> int:
+        """Take every cached embedding out of the file and return how many there were.
+
+        Rows keep their vectors; texts that come again are encoded again. Works in commits of
+        10,000 records, or inside the open transaction. ReadOnly, Busy.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", encoder="hashing")
+        >>> _ = c.add(texts=["one", "two", "one"])
+        >>> db.stats()["embedding_cache"]["count"], db.clear_embedding_cache()
+        (2, 2)
+        """
+        return embedding.clear(self)
 
     def close(self) -> None:
         """Close this handle; other handles on the same file stay open. Closing twice is fine.
@@ -324,6 +422,8 @@ class Database:
         if self._upkeep is not None:
             self._upkeep.stop()
         self._closed = True
+        for snapshot in list(self._snapshots):
+            snapshot.close()
         for follower in self._followers.values():
             follower.forget()
         self._followers.clear()
@@ -358,18 +458,11 @@ class Database:
             _refuse(f"{verb} inside a transaction is not possible; leave the with block first")
 
     def _schema(self, cid: int) -> Schema:
-        batch = self._local.batch
-        if batch is not None:
-            for found, schema in batch.catalog.values():
-                if found == cid:
-                    return schema
-        known = self._schemas.get(cid)
-        if known is None:
-            self._current_catalog()
-            known = self._schemas.get(cid)
-        if known is None:
-            raise NotFound("the collection of this handle was dropped")
-        return known
+        """A collection's declaration as of the last commit, or of this thread's transaction."""
+        for found, schema in self._current_catalog().values():
+            if found == cid:
+                return schema
+        raise NotFound("the collection of this handle was dropped")
 
     def _follower(self, cid: int) -> Follower:
         found = self._followers.get(cid)
@@ -377,8 +470,8 @@ class Database:
             with self._lock:
                 found = self._followers.get(cid)
                 if found is None:
-                    schema = self._schema(cid)
-                    found = Follower(cid, schema, lambda: self._env.epoch, self._threads)
+                    self._schema(cid)
+                    found = Follower(cid, lambda: self._env.epoch, self._threads)
                     self._followers[cid] = found
         return found
 
@@ -386,15 +479,36 @@ class Database:
         batch = self._local.batch
         return None if batch is None else batch.writing(cid)
 
-    def _encoder(self, cid: int) -> Any:
-        found = self._encoders.get(cid)
-        if found is None:
-            from vecdb import encoders
+    def _encoder(self, cid: int, declared: VectorField) -> Any:
+        """The encoder given for a vector field, or found by its name; EncoderMismatch names it."""
+        given = self._encoders.get((cid, declared.number))
+        if given is not None and given.fingerprint == declared.fingerprint:
+            return given
+        from vecdb import encoders
 
-            name = self._schema(cid).encoder
-            assert name is not None
-            found = self._encoders[cid] = encoders.get(name)
+        assert declared.encoder is not None
+        try:
+            found = encoders.get(declared.encoder)
+        except InvalidArgument as error:
+            name = self._schema(cid).name
+            raise EncoderMismatch(
+                f"collection {name!r} was made with encoder {declared.encoder!r}, which is not at "
+                f"hand ({error}); give it to get_or_create_collection({name!r}, encoder=), or "
+                "vecdb.encoders.register(name, factory). Vectors work without it"
+            ) from None
+        if found.fingerprint != declared.fingerprint:
+            return given or found
+        self._encoders[cid, declared.number] = found
         return found
+
+    def _know_encoders(
+        self, cid: int, existing: Schema, schema: Schema, encoders: dict[int, Any]
+    ) -> None:
+        """Keep given encoders under the numbers that the existing collection's fields have."""
+        for name, declared in schema.vectors.items():
+            if declared.number in encoders:
+                number = existing.vectors[name].number
+                self._encoders[cid, number] = encoders[declared.number]
 
     def _reading(self, cid: int) -> Reading:
         return Reading(self, cid)
@@ -485,28 +599,7 @@ class Database:
             raise NotFound(f"no collection {name!r} in {self._env.path}")
         return found
 
-    def _declared(
-        self, name: str, dim: Any, metric: Any, dtype: str, encoder: Any, M: int, efc: int
-    ) -> tuple[Schema, Any]:
-        """The validated schema, and the encoder object where one is given or named."""
-        instance = None
-        if encoder is not None:
-            from vecdb import encoders
-
-            instance = encoders.get(encoder) if isinstance(encoder, str) else encoder
-            if dim is not None and dim != instance.dim:
-                _refuse(f"dim={dim}: encoder {instance.name!r} makes {instance.dim}")
-            dim = instance.dim
-            metric = metric or instance.metric
-        if dim is None:
-            _refuse("create_collection needs dim= or encoder=")
-        name_of, print_of = (None, None)
-        if instance is not None:
-            name_of, print_of = instance.name, instance.fingerprint
-        schema = Schema(name, dim, metric or "cosine", dtype, M, efc, name_of, print_of)
-        return validate(schema), instance
-
-    def _create(self, schema: Schema, instance: Any) -> Collection:
+    def _create(self, schema: Schema, encoders: dict[int, Any]) -> Collection:
         with self._batch() as batch:
             if schema.name in batch.catalog:
                 raise AlreadyExists(
@@ -515,18 +608,16 @@ class Database:
             cid = batch.next_cid()
             put(batch.txn, cid, schema)
             last = batch.commit_number - 1  # its own commit may log rows already
-            state.write(
-                batch.txn, cid, State(links_to=last, live_to=last, links_cut=last, rows_cut=last)
-            )
+            graphed = [each.number for each in schema.vectors.values() if not each.multi]
+            state.write(batch.txn, cid, state.new(last, graphed))
             batch.change_catalog(schema.name, (cid, schema))
-            made = self._handle(cid, instance)
-        if instance is not None:
-            self._encoders[cid] = instance
+            made = self._handle(cid)
+        self._know_encoders(cid, schema, schema, encoders)
         return made
 
-    def _handle(self, cid: int, instance: Any) -> Collection:
+    def _handle(self, cid: int) -> Collection:
         """A handle on a collection; inside a transaction it dies with what an abort undoes."""
-        made = Collection(self, cid, instance)
+        made = Collection(self, cid)
         batch = self._local.batch
         if batch is not None:
             batch.handles.append(made)
@@ -538,6 +629,17 @@ def _delete_range(txn: Any, prefix: bytes) -> None:
     found = cursor.set_range(prefix)
     while found and bytes(cursor.key()).startswith(prefix):
         found = cursor.delete()
+
+
+def _delete_log(txn: Any, cid: int, part: int) -> None:
+    """Take one part of a collection's log away."""
+    cursor = txn.cursor()
+    found = cursor.set_range(keys.log(cid, 0, 0))
+    while found:
+        key = bytes(cursor.key())
+        if key >= keys.state(cid):
+            return
+        found = cursor.delete() if keys.log_position(key)[1] == part else cursor.next()
 
 
 def _unpickled(options: OpenOptions) -> Database:

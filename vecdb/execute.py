@@ -4,7 +4,7 @@ One path for every caller: outside a transaction the view is the follower's and 
 read transaction held from the filter to the last row; inside, both are the transaction's own.
 
 Invariants:
-  X1  a hit is a live row of the view that satisfies the filter, and carries a vector;
+  X1  a hit is a live row of the view that satisfies the filter, and has a vector in the field;
   X2  there are min(k, matches) hits, never fewer;
   X3  hits are ranked by the stored vectors, nearest first, ties by slot.
 """
@@ -20,15 +20,15 @@ import numpy as np
 from pyroaring import BitMap
 
 from vecdb import _core
+from vecdb.fields import declared
 from vecdb.index.effort import WIDEST, rerank
-from vecdb.index.view import View, slots_of
+from vecdb.index.view import Graphed, Held, View, slots_of
 from vecdb.query.filter import Filter
 from vecdb.query.plan import Choice, Question, choose
 from vecdb.storage import rows, vectors
 from vecdb.storage.keys import META_KEY
-from vecdb.storage.schema import Schema
 from vecdb.storage.tree import Snapshot
-from vecdb.storage.vectors import stride
+from vecdb.storage.vectors import Layout
 from vecdb.types import Hits, Id, Plan, Record
 
 MAX_CHOICES: Final = 256  # plans that a view remembers
@@ -55,13 +55,21 @@ class Context(NamedTuple):
 
     name: str
     cid: int
-    schema: Schema
+    field_name: str
     txn: Any
     view: View
+    layout: Layout
+    field: Graphed
+    held: Held | None  # the rows with a vector in the field; None: all that have a slot
     matches: Callable[[Filter], BitMap] | None  # None: the search has no filter
     parse: Callable[[bytes], Record]
     threads: int
     snapshot: Snapshot | None = None  # reads rows faster than the transaction, where there is one
+
+    @property
+    def ranked(self) -> int:
+        """Live rows with a vector in the field."""
+        return self.view.ranked(self.field.declared.number).ranked
 
 
 class _Scope(NamedTuple):
@@ -105,7 +113,7 @@ def search_many(context: Context, queries: Any, request: Request) -> list[Hits]:
     answers: list[tuple[Found, int, bool]]
     if run.choice.strategy in WALKS:
         view, k = context.view, request.k
-        walked = view.graph.search_many(
+        walked = context.field.graph.search_many(
             queries, k, run.width, rerank(k), run.mask, view.slots,
             run.choice.budget, context.threads,
         )  # fmt: skip
@@ -132,13 +140,15 @@ def explain(context: Context, request: Request) -> Plan:
 
 
 def _scope(context: Context, where: Filter | None) -> _Scope:
-    view = context.view
+    view, held, ranked = context.view, context.held, context.ranked
+    mask = view.mask if held is None else held.mask
     if where is None or context.matches is None:
-        return _Scope(view.state.ranked, view.mask, None, 0)
+        return _Scope(ranked, mask, None, 0)
     started = perf_counter_ns()
-    slots = slots_of(context.matches(where), view.slots)
-    if len(slots) == view.state.ranked:
-        return _Scope(len(slots), view.mask, None, perf_counter_ns() - started)
+    matching = context.matches(where)
+    slots = slots_of(matching if held is None else matching & held.rids, view.slots)
+    if len(slots) == ranked:
+        return _Scope(len(slots), mask, None, perf_counter_ns() - started)
     return _Scope(len(slots), None, slots, perf_counter_ns() - started)
 
 
@@ -146,10 +156,11 @@ def _plan_run(context: Context, request: Request) -> Run:
     """Scope, width and plan; the latter two are remembered by the view, as counts decide them."""
     scope = _scope(context, request.where)
     known = context.view.choices
-    key = (scope.matching, request.k, request.recall, request.ef, request.exact)
+    number = context.field.declared.number
+    key = (number, scope.matching, request.k, request.recall, request.ef, request.exact)
     found = known.get(key)
     if found is None:
-        width = _width(context.view, request, scope)
+        width = _width(context, request, scope)
         found = (width, _choose(context, request, scope, width))
         if len(known) >= MAX_CHOICES:
             known.clear()
@@ -157,13 +168,13 @@ def _plan_run(context: Context, request: Request) -> Run:
     return Run(request, scope, *found)
 
 
-def _width(view: View, request: Request, scope: _Scope) -> int:
+def _width(context: Context, request: Request, scope: _Scope) -> int:
+    effort, ranked = context.field.effort, context.ranked
     if request.ef is not None:
         return request.ef
-    if view.effort is None:
+    if effort is None:
         return max(DEFAULT_WIDTH, 2 * request.k)
-    ranked = view.state.ranked
-    return view.effort.width(request.recall, request.k, ranked, _share(scope.matching, ranked))
+    return effort.width(request.recall, request.k, ranked, _share(scope.matching, ranked))
 
 
 def _share(count: int, ranked: int) -> float:
@@ -171,20 +182,26 @@ def _share(count: int, ranked: int) -> float:
 
 
 def _choose(context: Context, request: Request, scope: _Scope, width: int) -> Choice:
-    schema, effort, ranked = context.schema, context.view.effort, context.view.state.ranked
+    effort, ranked = context.field.effort, context.ranked
     return choose(
         Question(
             request.k,
             scope.matching,
             ranked,
             width,
-            -(-schema.dim // 64) * 64,
-            stride(schema.dim, schema.dtype),
+            _code_bytes(context.layout),
+            context.layout.stride,
             request.exact or (request.ef is None and request.recall >= 1),
             request.ef is not None or effort is not None,
             effort.cost(width, _share(scope.matching, ranked)) if effort else None,
         )
     )
+
+
+def _code_bytes(layout: Layout) -> int:
+    """Bytes of a code: one a number, or the bits themselves."""
+    numbers = layout.stride if layout.dtype == "b1" else layout.dim
+    return -(-numbers // 64) * 64
 
 
 def _run(context: Context, query: Any, run: Run) -> tuple[Found, int, bool]:
@@ -193,7 +210,7 @@ def _run(context: Context, query: Any, run: Run) -> tuple[Found, int, bool]:
         return ([], b""), 0, False
     if strategy not in WALKS:
         return _scan(context, query, k, scope, strategy == "exact scan"), scope.matching, False
-    result = view.graph.search(
+    result = context.field.graph.search(
         query, k, run.width, rerank(k), run.mask, view.slots, run.choice.budget
     )
     return _settle(context, query, run, result)
@@ -220,7 +237,7 @@ def _settle(context: Context, query: Any, run: Run, result: Any) -> tuple[Found,
 def _scan(context: Context, query: Any, k: int, scope: _Scope, exact: bool) -> Found:
     view = context.view
     threads = context.threads if scope.matching > ONE_THREAD else 1
-    found: Found = view.graph.scan(
+    found: Found = context.field.graph.scan(
         query, k, scope.slots, mask=scope.mask, n_visible=view.slots, exact=exact, rr=scan_rerank(k),
         threads=threads,
     )  # fmt: skip
@@ -261,9 +278,8 @@ def _rows(context: Context, slots: list[int]) -> tuple[list[Id], list[bytes]]:
 
 
 def _vectors(context: Context, slots: list[int]) -> Any:
-    schema = context.schema
-    wanted = np.array(slots, np.uint32)
-    return vectors.read(context.txn, context.cid, wanted, schema.dim, schema.dtype)
+    found = vectors.read(context.txn, context.cid, context.layout, np.array(slots, np.uint32))
+    return vectors.shown(found, context.field.declared)
 
 
 def _prepare(context: Context, run: Run) -> Any:
@@ -277,7 +293,7 @@ def _prepare(context: Context, run: Run) -> Any:
         return None
     k, exact = request.k, strategy == "exact scan"
     return _core.Prepared(
-        view.graph, snapshot.tree, snapshot.shared, snapshot.begin, META_KEY, snapshot.record,
+        context.field.graph, snapshot.tree, snapshot.shared, snapshot.begin, META_KEY, snapshot.record,
         context.cid, Hits, Origin(context, run), k,
         min(k, scope.matching),
         ef=0 if scans else run.width,
@@ -288,7 +304,7 @@ def _prepare(context: Context, run: Run) -> Any:
         scans=scans,
         slots=scope.slots if scans else None,
         exact=exact,
-        no_zero=context.schema.metric == "cosine",
+        no_zero=context.field.declared.metric == "cosine",
     )  # fmt: skip
 
 
@@ -299,25 +315,31 @@ class Origin:
     place in the reader table), nor view, graph, mask or matching slots are kept with them.
     """
 
-    __slots__ = ("_effort", "_live", "_name", "_parse", "_ranked", "_run", "_stored", "metric")
+    __slots__ = (
+        "_effort", "_fields", "_live", "_name", "_parse", "_ranked", "_run", "_stored", "_using",
+        "dim", "metric",
+    )  # fmt: skip
 
     metric: str
+    dim: int
 
     def __init__(self, context: Context, run: Run, stored: Any = None) -> None:
         view = context.view
         self._name = context.name
         self._parse = context.parse
-        self._effort = view.effort
-        self._live, self._ranked = view.state.live, view.state.ranked
+        self._effort = context.field.effort
+        self._live, self._ranked = view.state.live, context.ranked
+        self._using = context.field_name
         self._run = run._replace(scope=run.scope._replace(mask=None, slots=None), mask=None)
         self._stored = stored
-        self.metric = context.schema.metric
+        self._fields = view.schema.fields
+        self.metric, self.dim = context.field.declared.metric, context.field.declared.dim
 
     def record(self, at: int, payload: bytes) -> Record:
         """The row of hit `at`."""
         record = self._parse(payload)
         if self._stored is not None:
-            record.vector = self._stored[at]
+            record.vectors = {self._using: self._stored[at]}
         return record
 
     def plan(
@@ -331,6 +353,7 @@ class Origin:
         """What ran, or would."""
         request, scope, width, choice, _ = self._run
         walks = choice.strategy in WALKS
+        asked = request.where.fields() if request.where is not None else frozenset[str]()
         recall = 1.0
         if walks and not fallback:
             share, effort = _share(scope.matching, self._ranked), self._effort
@@ -351,4 +374,5 @@ class Origin:
             total_us=total_ns / 1000,
             rejected=choice.rejected,
             estimated_us=choice.estimated_us,
+            evaluated=tuple(sorted(filter(declared(self._fields).skips, asked))),
         )

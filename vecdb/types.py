@@ -15,6 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, overload
 
+from vecdb.cursor import Place
+from vecdb.errors import InvalidArgument
+from vecdb.shown import html_table, text_table
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -39,9 +43,9 @@ REMOVE: Final = _Remove()
 
 
 class Record:
-    """One stored row: `.id`, `.metadata`, `.text`, `.vector`.
+    """One stored row: `.id`, `.metadata`, `.text`, `.vector`, `.vectors`, `.cursor`.
 
-    Metadata is decoded when first touched.
+    Metadata and vector are decoded when first touched.
 
     >>> import vecdb
     >>> with vecdb.open() as db:
@@ -51,19 +55,25 @@ class Record:
     {'year': 1999}
     """
 
-    __slots__ = ("_decode", "_metadata", "_packed", "id", "text", "vector")
+    __slots__ = (
+        "_decode", "_metadata", "_packed", "_vector", "_vectors", "id", "place", "several", "text",
+    )  # fmt: skip
 
     def __init__(
         self,
         id: Id,
         packed: bytes,
         text: str | None,
-        vector: npt.NDArray[Any] | None,
+        vector: tuple[bytes, Any] | None,
         decode: Callable[[bytes], Metadata],
+        place: Place | int | None = None,
     ) -> None:
         self.id = id
         self.text = text
-        self.vector = vector
+        self.place = place  # in a scan; the collection's number alone: in id order
+        self.several = False  # whether the collection has several vector fields
+        self._vector = vector  # the only one, as stored bytes with their dtype
+        self._vectors: dict[str, npt.NDArray[Any]] | None = None
         self._packed = packed
         self._decode = decode
         self._metadata: Metadata | None = None
@@ -75,6 +85,41 @@ class Record:
             self._metadata = self._decode(self._packed) if self._packed else {}
         return self._metadata
 
+    @property
+    def vectors(self) -> dict[str, npt.NDArray[Any]]:
+        """The stored vectors that were read, by vector field: (d,), or (m, d) in a field of many."""
+        if self._vectors is None:
+            self._vectors = {}
+            if self._vector is not None:
+                import numpy as np
+
+                self._vectors = {"vector": np.frombuffer(*self._vector).copy()}
+        return self._vectors
+
+    @vectors.setter
+    def vectors(self, vectors: dict[str, npt.NDArray[Any]]) -> None:
+        self._vectors = vectors
+
+    @property
+    def vector(self) -> npt.NDArray[Any] | None:
+        """The stored vector, (d,) of the field's dtype; None where there is none or none was asked.
+
+        InvalidArgument in a collection with several vector fields: there, ask `.vectors`.
+        """
+        if self.several:
+            raise InvalidArgument(
+                "record.vector: the collection has several vector fields; use record.vectors[name]"
+            )
+        return next(iter(self.vectors.values()), None)
+
+    @property
+    def cursor(self) -> str | None:
+        """Where `scan(after=...)` goes on behind this row, as text; None for a hit of a search."""
+        if self.place is None:
+            return None
+        place = Place(self.place, self.id) if isinstance(self.place, int) else self.place
+        return place.to_text()
+
     def __repr__(self) -> str:
         parts = [f"id={self.id!r}", f"metadata={self.metadata!r}"]
         if self.text is not None:
@@ -84,16 +129,16 @@ class Record:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Record):
             return NotImplemented
-        return (self.id, self.text, self.metadata) == (other.id, other.text, other.metadata) and (
-            _same_vector(self.vector, other.vector)
+        return (
+            (self.id, self.text, self.metadata) == (other.id, other.text, other.metadata)
+            and self.vectors.keys() == other.vectors.keys()
+            and all(_same(each, other.vectors[name]) for name, each in self.vectors.items())
         )
 
     __hash__ = None  # type: ignore[assignment]
 
 
-def _same_vector(a: npt.NDArray[Any] | None, b: npt.NDArray[Any] | None) -> bool:
-    if a is None or b is None:
-        return a is b
+def _same(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
     return a.shape == b.shape and bool((a == b).all())
 
 
@@ -124,7 +169,7 @@ class Hit:
 
     @property
     def vector(self) -> npt.NDArray[Any] | None:
-        """The stored vector with `with_vectors=True`, else None."""
+        """The stored vector of the field that was searched, with `with_vectors=True`; else None."""
         return self._record.vector
 
     def __repr__(self) -> str:
@@ -135,6 +180,7 @@ class Source(Protocol):
     """Where hits come from: what decodes their rows and tells how they were found."""
 
     metric: str
+    dim: int
 
     def record(self, at: int, payload: bytes) -> Record: ...
     @property
@@ -184,7 +230,7 @@ class Hits(Sequence[Hit]):
     @property
     def scores(self) -> npt.NDArray[np.float32]:
         """Scores, descending: float32 of shape (k,)."""
-        return score_of(self._source.metric, self.distances)
+        return score_of(self._source.metric, self._source.dim, self.distances)
 
     @property
     def plan(self) -> Plan:
@@ -218,22 +264,74 @@ class Hits(Sequence[Hit]):
     def __iter__(self) -> Iterator[Hit]:
         return (self[i] for i in range(len(self)))
 
+    def to_arrow(self) -> Any:
+        """Return the hits as a pyarrow.Table: id, score, distance, text and the metadata.
+
+        InvalidArgument, naming the column, where rows hold values of two types in it, and where
+        pyarrow (extra `arrow`) is not installed.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
+        >>> _ = c.add(["a"], [[1, 0]], metadata=[{"year": 1999}])
+        >>> c.search([1, 0]).to_arrow().column("year").to_pylist()  # doctest: +SKIP
+        [1999]
+        """
+        from vecdb.frames import to_arrow
+
+        return to_arrow(self)
+
+    def to_pandas(self) -> Any:
+        """Return the hits as a pandas.DataFrame: id, score, distance, text and the metadata.
+
+        InvalidArgument where pandas (extra `pandas`) is not installed.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
+        >>> _ = c.add(["a"], [[1, 0]], metadata=[{"year": 1999}])
+        >>> c.search([1, 0]).to_pandas()["year"].tolist()  # doctest: +SKIP
+        [1999]
+        """
+        from vecdb.frames import to_pandas
+
+        return to_pandas(self)
+
     def __repr__(self) -> str:
-        lines = [f"Hits({len(self)}, {self.plan.strategy})"]
-        for rank, hit in enumerate(self[:10], 1):
-            about = hit.text if hit.text is not None else str(hit.metadata or "")
-            lines.append(f"{rank:3d}. {hit.score:7.4f}  {hit.id!r}  {shorten(about, 60)}")
-        if len(self) > 10:
-            lines.append(f"     ... {len(self) - 10} more")
-        return "\n".join(lines)
+        return "\n".join([self._title(), *text_table(self._shown(60, 10), numbers=2), *self._more(10)])
+
+    def _repr_html_(self) -> str:
+        headers = ("", "score", "id", "text")
+        caption = "".join([self._title(), *self._more(100)])
+        return html_table(headers, self._shown(200, 100), caption=caption)
+
+    def _title(self) -> str:
+        return f"Hits({len(self)}, {self.plan.strategy})"
+
+    def _shown(self, width: int, most: int) -> list[tuple[str, str, str, str]]:
+        """Rank, score, id, and the text or else the metadata, of the first hits."""
+        return [
+            (
+                f"{rank}.",
+                f"{hit.score:.4f}",
+                shorten(repr(hit.id), width),
+                shorten(str(hit.metadata or "") if hit.text is None else hit.text, width),
+            )
+            for rank, hit in enumerate(self[:most], 1)
+        ]
+
+    def _more(self, shown: int) -> list[str]:
+        return [f"  ... {len(self) - shown:,} more"] if len(self) > shown else []
 
 
-def score_of(metric: str, distances: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def score_of(
+    metric: str, dim: int, distances: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
     """Scores (larger is closer) of distances (smaller is closer) under a metric."""
     if metric == "cosine":
         return 1 - distances
     if metric == "dot":
         return -distances
+    if metric == "hamming":
+        return cast("npt.NDArray[np.float32]", 1 - distances / dim)
     return cast("npt.NDArray[np.float32]", 1 / (1 + distances))
 
 
@@ -256,6 +354,7 @@ class Plan:
     total_us: float = 0.0
     rejected: tuple[tuple[str, float], ...] = field(default=())  # (strategy, estimated cost in us)
     estimated_us: float = 0.0
+    evaluated: tuple[str, ...] = ()  # fields of the filter without an index: rows were read for them
 
     def __str__(self) -> str:
         where = f" where {self.filter}" if self.filter else ""
@@ -263,6 +362,8 @@ class Plan:
             f"search {self.collection!r} for the best {self.k}{where}",
             f"  {self.strategy}: {self.matches:,} of {self.rows:,} rows match",
         ]
+        if self.evaluated:
+            lines.append(f"  row by row, for want of an index: {', '.join(self.evaluated)}")
         if self.ef:
             lines.append(f"  ef {self.ef}, estimated recall {self.recall:.3f}")
         if self.fallback:

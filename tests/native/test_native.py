@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from native.build import ASAN, QUICK, TSAN, build
 
-GROUPS = ["graph", "pages", "records", "races"]  # kernels: unit/test_kernels.py
+GROUPS = ["graph", "holes", "adopt", "pages", "records", "races"]  # kernels: unit/test_kernels.py
 CORE_ISAS = ["scalar", ""]  # the reference, and the best
 
 
@@ -57,7 +57,7 @@ def test_the_core_keeps_its_promises_without_python(cache: Path, group: str) -> 
     passes([build(cache, QUICK), group])
 
 
-@pytest.mark.parametrize("group", ["graph", "records"])
+@pytest.mark.parametrize("group", ["graph", "holes", "adopt", "records"])
 def test_the_scalar_core_keeps_them_too(cache: Path, group: str) -> None:
     passes([build(cache, QUICK), group], "scalar")
 
@@ -110,7 +110,7 @@ def test_each_sanitizer_catches_a_planted_fault(
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("processor", ["cortex-a72", "cortex-a76"])  # without and with dot product
-@pytest.mark.parametrize("group", ["kernels", "graph", "pages", "records"])
+@pytest.mark.parametrize("group", ["kernels", "graph", "holes", "adopt", "pages", "records"])
 def test_the_core_keeps_its_promises_on_64_bit_arm(cache: Path, group: str, processor: str) -> None:
     cxx, emulator = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64")
     if cxx is None or emulator is None:

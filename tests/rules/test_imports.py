@@ -14,10 +14,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 # Each part of the package (a folder or a module beside __init__.py) and what it may import.
-EVERYBODY = {"errors", "types", "_version"}
+EVERYBODY = {"errors", "types", "fields", "_version"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
-    "types": {"errors"},
+    "fields": {"errors"},
+    "cursor": set(),
+    "shown": set(),
+    "types": {"errors", "cursor", "frames", "shown"},
+    "frames": {"tables"},
+    "facets": {"shown"},
     "_version": set(),
     "_core": set(),
     "options": set(),
@@ -26,14 +31,19 @@ LAYERS: dict[str, set[str]] = {
     "index": {"storage", "_core", "query"},
     "encoders": set(),
     "ingest": {"storage"},
+    "arrays": {"storage"},
+    "declare": {"encoders", "storage"},
     "execute": {"query", "index", "storage", "_core"},
+    "embedding": {"encoders", "storage"},
     "tables": set(),
-    "collection": {"tables", "execute", "ingest", "encoders", "index", "query", "storage"},
+    "collection": {"tables", "cursor", "facets", "execute", "arrays", "embedding", "declare", "ingest", "encoders", "index", "query", "storage"},
+    "snapshot": {"collection", "index", "query", "storage"},
     "check": {"index", "storage", "_core", "database", "collection"},
+    "repair": {"database", "index", "ingest", "storage", "_core"},
     "upkeep": set(),
     "batch": {"index", "storage"},
-    "database": {"batch", "collection", "check", "upkeep", "encoders", "index", "storage", "options", "query"},
-    "__init__": {"database", "collection", "encoders", "query", "storage", "check"},
+    "database": {"batch", "embedding", "snapshot", "declare", "collection", "check", "upkeep", "encoders", "index", "storage", "options", "query"},
+    "__init__": {"database", "repair", "declare", "collection", "encoders", "query", "storage", "check"},
     "__main__": {"cli"},
 }
 
@@ -44,7 +54,7 @@ PUBLIC = {"vecdb", "vecdb.errors", "vecdb.encoders", "vecdb.encoders.base", "vec
 ONE_DOOR = {"lmdb": "vecdb.storage.", "msgpack": "vecdb.storage.codec"}
 
 BASE = {"numpy", "lmdb", "msgpack", "pyroaring"}
-EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib", "pyarrow"}
+EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib", "pandas", "pyarrow"}
 FILES_OF_AN_EXTRA = {f"vecdb.cli.{name}" for name in ("app", "opening", "reading", "writing")}  # imported by nothing but a function
 
 

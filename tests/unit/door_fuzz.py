@@ -175,6 +175,25 @@ class Fuzz:
         else:
             self.writer.insert_at(self.slots(n), rows, self.count())
 
+    def try_adopt(self) -> None:
+        n = self.r.randrange(5)
+        places = self.r.choice([2 * self.graph.M] * 5 + [3])
+        links = np.array([self.r.choice([0, 1, n, 2**32 - 1]) for _ in range(n * places)], "u4")
+        writer = self.writer
+        if self.r.random() < 0.8:
+            self.other = _core.Graph(DIM, "l2", "f32" if self.graph.row_bytes == 16 else "f16",
+                                     M=self.graph.M)  # fmt: skip
+            writer = self.other.begin()
+        rows = self.mixed(lambda: self.vectors(n))
+        writer.adopt(rows, self.mixed(lambda: links.reshape(n, places)), self.count())
+        assert not writer.changes() == b""
+
+    def try_extend(self) -> None:
+        n = self.mixed(lambda: self.writer.n_slots + self.r.randrange(40))
+        if isinstance(n, int) and n > 5000:
+            n = self.r.choice([2**31 - 3, 2**31, 2**32 - 1])
+        self.writer.extend_to(n)
+
     def try_commit(self) -> None:
         r = self.r
         if r.random() < 0.6:
@@ -207,7 +226,11 @@ class Fuzz:
         if isinstance(block, int) and 5000 < block < 2**31:
             block = 7
         self.mutations += 1
-        self.graph.attach_block(block, held, self.mixed(lambda: self.r.choice([0, 1, 8])))
+        count = (self.graph.block_rows + 7) // 8
+        self.graph.attach_block(
+            block, held, self.mixed(lambda: self.r.choice([0, 1, 8])),
+            self.mixed(lambda: self.r.choice([None, self.r.randbytes(count)])),
+        )  # fmt: skip
 
     def try_detach(self) -> None:
         if self.r.random() < 0.1:
@@ -317,6 +340,8 @@ class Fuzz:
             self.count(), self.count(), self.mask(), self.signed(), self.signed(),
             r.choice([True, False]),
             self.mixed(lambda: r.choice([None, self.slots()])), True, r.choice([True, False]),
+            self.mixed(lambda: r.choice([0, 0, 1, 2**31 - 2])),
+            self.mixed(lambda: r.choice(FLOATS), 0.05),
         )  # fmt: skip
         if r.random() < 0.1:
             env.begin = self.odd()

@@ -320,7 +320,7 @@ def test_a_collection_grows_past_its_first_measurement_whatever_metadata_its_row
         for first in range(0, 3000, 500):
             c.add(range(first, first + 500), data[first : first + 500],
                   metadata=metadata[first : first + 500])  # fmt: skip
-        assert c.stats()["effort"] and len(c) == 3020
+        assert c.stats()["vectors"]["vector"]["effort"] and len(c) == 3020
         for where in (F.x.exists(), F.x == True, F.x >= 0, ~(F.x == 1)):  # noqa: E712
             assert c.count(where) == sum(map(where.matches, metadata + metadata[-20:]))
         c.delete(range(2500))

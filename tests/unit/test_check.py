@@ -29,7 +29,7 @@ from tests.damage import change, keys_of, patch, payload, put
 from vecdb import F, check
 from vecdb.index.leaf import STAMP, stamp_of
 from vecdb.index.valuekey import NUMBERS, key_of
-from vecdb.storage import codec, keys, rows, state
+from vecdb.storage import codec, embeddings, keys, rows, state
 from vecdb.storage.rows import PLAIN
 from vecdb.types import Problem
 
@@ -70,6 +70,27 @@ def now(txn: Any, **changes: Any) -> None:
     """Write other values into the state of "rows"."""
     key = keys.state(CID)
     change(txn, key, lambda found: {**found, **changes})
+
+
+def now_field(txn: Any, **changes: Any) -> None:
+    """Write other values into the state of the vector field of "rows"."""
+    names = state._FIELD_NAMES
+
+    def changed(found: dict[str, Any]) -> dict[str, Any]:
+        values = {**dict(zip(names, found["vectors"][0], strict=True)), **changes}
+        return {**found, "vectors": {0: [values[name] for name in names]}}
+
+    change(txn, keys.state(CID), changed)
+
+
+def declared(found: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A declaration with other values of its vector field."""
+    return {**found, "vectors": {n: {**v, **changes} for n, v in found["vectors"].items()}}
+
+
+def several(row: bytes) -> bytes:
+    """A row's payload that says that a list of vectors follows, which does not."""
+    return row[:8] + bytes((row[8] | 16,)) + row[9:] + b"\xff"
 
 
 def delete(key: bytes) -> Plant:
@@ -140,6 +161,7 @@ def rows_log(txn: Any, how: Callable[[list[Any]], list[Any]]) -> None:
 
 
 LOG_KEY = keys.log(CID, 13, 1)
+ONE = embeddings.keys_of(vecdb.encoders.get("hashing:16").fingerprint, ["one"])[0]
 UNKNOWN = b"\x77\x00\x00\x00\x01"
 
 
@@ -161,10 +183,10 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
      "ids/1/0x03616263", "spelled"),
     ("F2", "an id that is not UTF-8", lambda t: put(t, keys.prefix(keys.IDS, CID) + b"\x02\xff", b"\1\0\0\0"),
      "ids/1/0x02ff", "spelled"),
-    ("F2", "a second vector field", lambda t: put(t, keys.vector_block(CID, 1, 0), b""),
-     "vectors/1/0x0100000000", "spelled"),
+    ("F2", "a vector field too many", lambda t: put(t, keys.vector_block(CID, 251, 0), b""),
+     "vectors/1/0xfb00000000", "spelled"),
     ("F2", "a third layer", lambda t: put(t, keys.links(CID, 0, 2, 0), b""), "links/1/0x000200000000", "spelled"),
-    ("F2", "a third part of a log", lambda t: put(t, keys.log(CID, 9, 2), b""), "log/1/0x000000000000000902", "spelled"),
+    ("F2", "a part of a log too many", lambda t: put(t, keys.log(CID, 9, 252), b""), "log/1/0x0000000000000009fc", "spelled"),
     ("F2", "a short key", lambda t: put(t, b"\x30\x00", b""), "rows/00", "spelled"),
     # commits
     ("M1", "a log record of the future", lambda t: put(t, keys.log(CID, 999, 1), payload(t, LOG_KEY)),
@@ -177,10 +199,14 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
     ("C1", "a number beyond the next", lambda t: move(t, keys.catalog(4), keys.catalog(77)), "empty", "77"),
     ("C1", "records of nobody", lambda t: put(t, keys.row(99, 1), b""), "rows/99/0x00000001", "not there"),
     ("C1", "the declaration is gone", delete(keys.catalog(2)), "ids/2/", "not there"),
-    ("C1", "an impossible declaration", lambda t: change(t, keys.catalog(2), lambda d: {**d, "dim": 0}),
+    ("C1", "an impossible declaration", lambda t: change(t, keys.catalog(2), lambda d: declared(d, dim=0)),
      "catalog/2", "dim=0"),
     ("C1", "an unknown part of a declaration", lambda t: change(t, keys.catalog(2), lambda d: {**d, "x": 0}),
      "catalog/2", "x"),
+    ("C1", "a block of a field that is not there", lambda t: put(t, keys.vector_block(CID, 7, 0), b""),
+     "rows/vectors/1/0x0700000000", "not there"),
+    ("C1", "two fields of a number", lambda t: change(t, keys.catalog(2), lambda d: {**d, "vectors": dict.fromkeys("ab", d["vectors"]["vector"])}),
+     "catalog/2", "number"),
     ("C1", "no declaration", lambda t: put(t, keys.catalog(2), b"\xc1"), "catalog/2", ""),
     # rows and ids
     ("R1", "an id to nowhere", lambda t: put(t, keys.row_id(CID, 8), rows._RID.pack(999_999)),
@@ -200,10 +226,14 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
     ("R4", "a plain row beyond the next number",
      lambda t: put(t, keys.row(CID, PLAIN + 50), payload(t, keys.row(CID, PLAIN))),
      f"rows/row {PLAIN + 50}", "handed out"),
-    ("R4", "a slot without a vector", lambda t: row(t, 8, lambda r: r._replace(has_vector=False)),
+    ("R4", "a slot without a vector", lambda t: row(t, 8, lambda r: r._replace(fields=())),
      "rows/row 8", "slot"),
-    ("R4", "a vector without a slot", lambda t: row(t, PLAIN, lambda r: r._replace(has_vector=True)),
+    ("R4", "a vector without a slot", lambda t: row(t, PLAIN, lambda r: r._replace(fields=(0,))),
      f"rows/row {PLAIN}", "slot"),
+    ("R4", "a vector of a field that never was", lambda t: row(t, 8, lambda r: r._replace(fields=(0, 9))),
+     "rows/row 8", "declared"),
+    ("R5", "vectors that do not fit", lambda t: put(t, keys.row(CID, 8), several(payload(t, keys.row(CID, 8)))),
+     "rows/row 8", "fit"),
     ("R5", "metadata that is none", lambda t: row(t, 8, lambda r: r._replace(metadata=b"\xc1")), "rows/row 8", ""),
     ("R5", "metadata that is a list", lambda t: row(t, 8, lambda r: r._replace(metadata=b"\x90")),
      "rows/row 8", "list"),
@@ -224,11 +254,11 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
     ("V2", "another dtype", lambda t: patch(t, keys.vector_block(CID, 0, 1), "<H", 12, 2), "rows/block 1", "shape"),
     ("V2", "a block too short", lambda t: put(t, keys.vector_block(CID, 0, 1), payload(t, keys.vector_block(CID, 0, 1))[:-4]),
      "rows/block 1", "bytes"),
-    ("V3", "a vector in neither place", lambda t: row(t, 1297, lambda r: r._replace(inline=None)),
+    ("V3", "a vector in neither place", lambda t: row(t, 1297, lambda r: r._replace(inline={})),
      "rows/row 1297", "neither"),
-    ("V3", "a vector in both places", lambda t: row(t, 8, lambda r: r._replace(inline=bytes(256))),
+    ("V3", "a vector in both places", lambda t: row(t, 8, lambda r: r._replace(inline={0: bytes(256)})),
      "rows/row 8", "both"),
-    ("V3", "a vector too short", lambda t: row(t, 1297, lambda r: r._replace(inline=bytes(252))),
+    ("V3", "a vector too short", lambda t: row(t, 1297, lambda r: r._replace(inline={0: bytes(252)})),
      "rows/row 1297", "252 bytes"),
     ("V3", "a dead slot's vector is gone", delete(keys.row(CID, 1298)), "rows/row 1298", "missing"),
     # state
@@ -236,12 +266,15 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
     ("S1", "a state that is none", lambda t: put(t, keys.state(CID), b"\x91\x01"), "rows/log/1/0xffffffffffffffffff", ""),
     ("S1", "a state of another kind", lambda t: now(t, slots="many"), "rows/log/1/0xffffffffffffffffff", "hold"),
     ("S1", "an unknown entry", lambda t: now(t, sorts=1), "rows/log/1/0xffffffffffffffffff", "sorts"),
-    ("S1", "a watermark of the future", lambda t: now(t, links_to=999), "rows", "watermark"),
+    ("S1", "a watermark of the future", lambda t: now_field(t, links_to=999), "rows", "watermark"),
     ("S1", "a field's watermark of the future", lambda t: now(t, fields_to=[999] * 8), "rows", "watermark"),
     ("S1", "the last links are gone", delete(keys.log(CID, 10, 0)), "rows/log/1/0x000000000000000a00", "missing"),
     ("S1", "the last rows are gone", delete(LOG_KEY), "rows/log/1/0x000000000000000d01", "missing"),
     ("S2", "a wrong count", lambda t: now(t, live=1317), "rows", "1317"),
-    ("S2", "a wrong count of vectors", lambda t: now(t, ranked=1), "rows", "1 with vectors"),
+    ("S2", "a wrong count of vectors", lambda t: now_field(t, ranked=1), "rows", "1 vectors in field 0"),
+    ("S2", "a wrong count of slots in use", lambda t: now(t, seated=1), "rows", "1 with vectors"),
+    ("S1", "the state of a field that is not there", lambda t: change(t, keys.state(CID), lambda s: {**s, "vectors": {0: s["vectors"][0], 5: s["vectors"][0]}}),
+     "rows", "vector fields [0, 5]"),
     # log
     ("L2", "a log record that is none", lambda t: put(t, LOG_KEY, b"\xc1"), "rows/log/1/0x000000000000000d01", ""),
     ("L2", "a log's key too long", lambda t: move(t, LOG_KEY, LOG_KEY + b"x"), "rows/log/1/0x000000000000000d0178", "spelled"),
@@ -282,6 +315,14 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
      "rows/effort/1/0x00", "measurement"),
     ("E1", "sums of another shape", lambda t: change(t, keys.effort(CID, 0), lambda e: [e[0], e[1], e[2][:2]]),
      "rows/effort/1/0x00", "measurement"),
+    # cached embeddings
+    ("F1", "a flipped bit in an embedding", lambda t: flip(ONE, 30)(t), keys.describe(ONE), "checksum"),
+    ("F2", "an embedding's key too short", lambda t: put(t, b"\x70ab", b"1234"), "embeddings/6162", "spelled"),
+    ("E2", "an embedding that is no vector", lambda t: put(t, ONE, b"123"), keys.describe(ONE), "3 bytes"),
+    ("E2", "an embedding that is not finite", lambda t: put(t, ONE, b"\xff" * 64), keys.describe(ONE), "finite"),
+    ("E3", "an embedding is gone", delete(ONE), "cached", "2 of 128"),
+    ("E3", "the count is gone", delete(keys.CACHED_KEY), "cached", "2 of 128"),
+    ("E3", "a count that is none", lambda t: put(t, keys.CACHED_KEY, b"x"), "cached", "1 bytes"),
     # graph
     ("G1", "a chunk of links cut short", lambda t: put(t, keys.links(CID, 0, 0, 1), payload(t, keys.links(CID, 0, 0, 1))[:-4]),
      "rows/links/1/0x000000000001", "length"),
@@ -534,9 +575,9 @@ def test_a_file_is_clean_after_every_commit(tmp_path: Path) -> None:
                 name
                 for name, is_so in {
                     "unfolded": at.unfolded,
-                    "links cut": at.links_cut > 1,
+                    "links cut": at.vectors[0].links_cut > 1,
                     "rows cut": at.rows_cut > 1,
-                    "in a round": at.round_chunk > 0,
+                    "in a round": at.vectors[0].round_chunk > 0,
                     "fields apart": len(set(at.fields_to)) > 1,
                 }.items()
                 if is_so

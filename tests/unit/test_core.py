@@ -37,6 +37,14 @@ def u32(*slots: int) -> np.ndarray:
     return np.array(slots, np.uint32)
 
 
+def empty() -> _core.Writer:
+    return _core.Graph(4, "l2", M=4).begin()
+
+
+def links(n: int, places: int) -> np.ndarray:
+    return np.zeros((n, places), np.uint32)
+
+
 Q = np.zeros(4, np.float32)
 REFUSED: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ("dim 0", lambda: _core.Graph(0, "l2"), ValueError, "dim=0"),
@@ -66,6 +74,14 @@ REFUSED: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ("scan int64", lambda: filled().scan(Q, 1, slots=np.zeros(2, "i8")), ValueError, "mismatch"),
     ("rows of 15 bytes", lambda: filled().begin().insert(50, bytes(15)), ValueError, "15 bytes"),
     ("a slot in use", lambda: filled().begin().insert(3, bytes(16)), ValueError, "in use"),
+    ("3 links a row", lambda: empty().adopt(bytes(16), links(1, 3)), ValueError, "2 * M = 8"),
+    ("a link too far", lambda: empty().adopt(bytes(32), links(2, 8) + 2), ValueError, "row 0"),
+    ("1 vector for 2", lambda: empty().adopt(bytes(16), links(2, 8)), ValueError, "16 bytes"),
+    ("over rows", lambda: filled().begin().adopt(bytes(16), links(1, 8)), ValueError, "already"),
+    ("int64 links", lambda: empty().adopt(bytes(16), np.zeros((1, 8), "i8")), ValueError, "match"),
+    ("links of None", lambda: empty().adopt(bytes(16), None), TypeError, "links"),
+    ("-1 slots", lambda: filled().begin().extend_to(-1), ValueError, "n_slots=-1"),
+    ("2**31 slots", lambda: filled().begin().extend_to(2**31), ValueError, "out of range"),
     ("slots of None", lambda: filled().begin().insert_at(None, b""), TypeError, "slots"),
     ("one twice", lambda: filled().begin().insert_at(u32(99, 99), bytes(32)), ValueError, "twice"),
     ("a slot of 32 bits", lambda: filled().put_vectors(u32(2**32 - 1), bytes(16)), ValueError, ""),
@@ -74,6 +90,8 @@ REFUSED: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ("no such vector", lambda: filled().vector(50), KeyError, "50"),
     ("a short block", lambda: filled().attach_block(0, bytes(1023), 0), ValueError, "1024 needed"),
     ("offset -1", lambda: filled().attach_block(0, bytes(1024), -1), ValueError, ""),
+    ("too few bits", lambda: filled().attach_block(0, bytes(1024), 0, b"1"), ValueError, "8 needed"),
+    ("bits of None", lambda: filled().attach_block(0, bytes(1024), 0, "bits"), TypeError, "bytes"),
     ("block 2**32 - 1", lambda: filled().attach_block(2**32 - 1, bytes(1024), 0), ValueError, ""),
     ("layer 2", lambda: filled().load_chunk(2, 0, bytes(32)), ValueError, ""),
     ("half a row", lambda: filled().load_chunk(0, 0, bytes(31)), ValueError, "whole rows"),
@@ -140,6 +158,46 @@ def test_one_writer_at_a_time_and_none_after_its_end() -> None:
         with pytest.raises(ValueError, match="ended"):
             use()
     graph.begin()
+
+
+def test_holes_are_never_found_and_are_there_after_a_commit_without_a_vector() -> None:
+    rows = np.random.default_rng(4).random((5, 4), np.float32)
+    graph, follower = _core.Graph(4, "l2", M=4), _core.Graph(4, "l2", M=4)
+    for slots in ([], [70, 71, 99], [3, 150]):
+        writer = graph.begin()
+        writer.insert_at(u32(*slots), rows[: len(slots)])
+        writer.extend_to(max(slots, default=9) + 50)
+        follower.put_vectors(u32(*slots), rows[: len(slots)])
+        record = writer.changes()
+        graph.apply(record), follower.apply(record)
+    assert graph.n_slots == follower.n_slots == 200
+    assert not graph.check() and not graph.unreachable()
+    for one in (graph, follower):
+        assert sorted(one.search(Q, 200, 200, 200)[0]) == [3, 70, 71, 99, 150]
+        assert sorted(one.scan(Q, 200)[0]) == [3, 70, 71, 99, 150]
+        far = np.frombuffer(one.distances(Q, u32(0, 3, 199, 5000)), np.float32)
+        assert np.isnan(far).tolist() == [True, False, True, True]
+    block = np.zeros((64, 4), np.float32)
+    follower.attach_block(2, block, 0, (1 << 5 | 1 << 63).to_bytes(8, "little"))
+    assert [s for s in range(128, 192) if follower.has_vector(s)] == [133, 191]
+
+
+def test_links_made_elsewhere_can_be_read_out_as_they_were_taken_over() -> None:
+    rng = np.random.default_rng(5)
+    rows = rng.random((600, 4), np.float32)
+    given = rng.integers(0, 600, (600, 8)).astype(np.uint32)
+    given[rng.random((600, 8)) < 0.3] = 0xFFFFFFFF
+    graph = _core.Graph(4, "l2", M=4)
+    writer = graph.begin()
+    writer.adopt(rows, given, 2)
+    graph.apply(writer.changes())
+    assert not graph.check() and not graph.unreachable() and graph.n_slots == 600
+    out = [np.frombuffer(graph.chunk(0, i), np.uint32) for i in range(graph.n_chunks(0))]
+    held = np.concatenate(out).reshape(600, 8)
+    for slot in range(600):
+        now = {int(e) & 0x7FFFFFFF for e in held[slot] if e < 0xFFFFFFFE}
+        before = {int(e) for e in given[slot] if e != 0xFFFFFFFF} - {slot}
+        assert before <= now or len(now) == 8, "only a full row gives one up"
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 7, 8, 9, 63, 64, 1000, 5000])

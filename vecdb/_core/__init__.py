@@ -2,6 +2,7 @@
 
 from vecdb._core._core import (
     Graph,
+    Lookup,
     Prepared,
     Tree,
     Writer,
@@ -21,6 +22,7 @@ from vecdb._core._core import (
 
 __all__ = [
     "Graph",
+    "Lookup",
     "Prepared",
     "Tree",
     "Writer",

@@ -70,7 +70,7 @@ cdef extern from "graph.h" namespace "vecdb" nogil:
         CGraph(const Options&) except +
         uint32_t n_slots()
         Scale scale()
-        void attach_block(uint32_t, const uint8_t*, uint32_t) except +
+        void attach_block(uint32_t, const uint8_t*, uint32_t, const uint8_t*) except +
         void put_vectors(const uint32_t*, const uint8_t*, uint32_t) except +
         void detach_all() except +
         void encode(uint32_t, uint32_t, uint32_t) except +
@@ -96,6 +96,8 @@ cdef extern from "writer.h" namespace "vecdb" nogil:
         CWriter(CGraph&) except +
         void insert(uint32_t, const uint8_t*, uint32_t, uint32_t) except +
         void insert_at(const uint32_t*, const uint8_t*, uint32_t, uint32_t) except +
+        void adopt(const uint8_t*, const uint32_t*, uint32_t, uint32_t) except +
+        void extend_to(uint32_t) except +
         uint32_t n_slots()
         Found search(const Query&) except +
         vector[Answer] search_many(const Query&, const float*, uint32_t, uint32_t) except +
@@ -139,3 +141,4 @@ include "bitsets.pxi"
 include "graph.pxi"
 include "writer.pxi"
 include "prepared.pxi"
+include "lookup.pxi"

@@ -32,7 +32,7 @@ static const u32 NO_SLOT = 0xFFFFFFFFu;
 static const u32 SEG_SHIFT = 16;  // arrays grow by segments of 65,536 rows that never move
 static const u32 SEG_MASK = 0xFFFFu;
 static const u32 ENTRY_SHIFT = 5;   // every 32nd slot is also a node of the entry layer
-static const u32 ENTRY_SCAN = 32;   // entry nodes compared before the walk of that layer
+static const u32 ENTRY_SCAN = 32;   // entry nodes compared before the walk of that layer: the first
 static const u32 MAX_ROW = 512;     // links a row, at most (M = 256)
 static const u32 OV_SHIFT = 10;     // overlay rows are kept in chunks of 1,024
 
@@ -89,6 +89,7 @@ struct SearchArgs {
     u64 budget;  // most distances; 0: no bound
     u32 skip;    // a slot that is no result; NO_SLOT: none
     u32 root;    // where to start without an entry node; EMPTY: the graph is empty
+    const u32* starts;  // ENTRY_SCAN nodes of the entry layer to begin at, or NO_SLOT
     u32 overlay;
     Scratch* scratch;
     u32 n_out;
@@ -103,6 +104,9 @@ struct InsertArgs {
     u32 slot;   // the slot to link
     u32 limit;  // slots that may be walked through
     u32 root;
+    const u32* starts;
+    u32 first;  // the layer's first node until now, where this one comes before it; else EMPTY
+    u32 keep;   // the slot's own row is right already
     u32 ef;
     u32 alpha;  // in 1/256: c is rejected when alpha * d(s, c) <= d(q, c) for a kept s
     u8* locks;  // 4,096 spin locks

@@ -38,6 +38,23 @@ void check_row(const LayerView& v, u32 layer, u32 u, u32 rows, std::vector<std::
         out.push_back(at(layer, u) + "a link twice");
 }
 
+// Which rows a layer's links lead to from some of them.
+std::vector<u8> reached(const LayerView& v, u32 rows, std::vector<u32> open) {
+    std::vector<u8> seen(rows, 0);
+    for (u32 u : open) seen[u] = 1;
+    while (!open.empty()) {
+        const u32* row = row_of<false>(v, open.back());
+        open.pop_back();
+        for (u32 j = 0; j < v.R && row[j] < ALONE; j++) {
+            u32 id = row[j] & ID;
+            if (id >= rows || seen[id]) continue;
+            seen[id] = 1;
+            open.push_back(id);
+        }
+    }
+    return seen;
+}
+
 }  // namespace
 
 std::vector<std::string> Graph::check() {
@@ -46,7 +63,8 @@ std::vector<std::string> Graph::check() {
     u32 n = n_slots();
     for (u32 layer = 0; layer < 2; layer++) {
         LayerView v = layer_view(*this, layer);
-        u32 rows = rows_of(layer, n), loose = 0, first = EMPTY;
+        u32 rows = rows_of(layer, n);
+        bool first = true;
         std::vector<u8> pins(rows, 0);
         for (u32 u = 0; u < rows; u++) {
             check_row(v, layer, u, rows, out);
@@ -58,10 +76,8 @@ std::vector<std::string> Graph::check() {
         for (u32 u = 0; u < rows; u++) {
             if (load_link(row_of<false>(v, u)) == EMPTY) continue;
             if (pins[u] > 1) out.push_back(at(layer, u) + "more than one pinned link leads to it");
-            if (!pins[u] && loose++ == 0) first = u;
-            if (!pins[u] && loose > 1)
-                out.push_back(at(layer, u) + "no pinned link leads to it (nor to row " +
-                              std::to_string(first) + ")");
+            if (!pins[u] && !first) out.push_back(at(layer, u) + "no pinned link leads to it");
+            first = false;
         }
     }
     LayerView base = layer_view(*this, 0), entry = layer_view(*this, 1);
@@ -75,30 +91,24 @@ std::vector<std::string> Graph::check() {
     return out;
 }
 
-// Slots in the graph that no path leads to from the entry nodes.
+// Slots in the graph that no path leads to: from the starts through the entry layer and down, or
+// from the root where there is no entry node.
 std::vector<u32> Graph::unreachable() {
     std::lock_guard<std::mutex> hold(write_mutex);
     u32 n = n_slots();
     LayerView base = layer_view(*this, 0), entry = layer_view(*this, 1);
-    std::vector<u8> seen(n, 0);
-    std::vector<u32> open;
-    auto reach = [&](u32 s) {
-        if (s < n && !seen[s]) {
-            seen[s] = 1;
-            open.push_back(s);
-        }
-    };
-    for (u32 u = 0; u < rows_of(1, n); u++)
-        if (load_link(row_of<false>(entry, u)) != EMPTY) reach(u << ENTRY_SHIFT);
-    if (root.load() < n) reach(root.load());
-    while (!open.empty()) {
-        const u32* row = row_of<false>(base, open.back());
-        open.pop_back();
-        for (u32 j = 0; j < base.R && row[j] < ALONE; j++) reach(row[j] & ID);
-    }
+    std::vector<u32> from;
+    for (u32 u : starts.node)
+        if (u < rows_of(1, n) && load_link(row_of<false>(entry, u)) != EMPTY) from.push_back(u);
+    std::vector<u8> high = reached(entry, rows_of(1, n), from);
+    from.clear();
+    for (u32 u = 0; u < high.size(); u++)
+        if (high[u]) from.push_back(u << ENTRY_SHIFT);
+    if (from.empty() && root.load() < n) from.push_back(root.load());
+    std::vector<u8> low = reached(base, n, from);
     std::vector<u32> lost;
     for (u32 s = 0; s < n; s++)
-        if (!seen[s] && load_link(row_of<false>(base, s)) != EMPTY) lost.push_back(s);
+        if (!low[s] && load_link(row_of<false>(base, s)) != EMPTY) lost.push_back(s);
     return lost;
 }
 

@@ -7,7 +7,8 @@
 //    so that a newcomer costs at most 2R distances; unknown bits are computed once.
 // 3. The first back-link that succeeds is pinned and never a victim. If no diverse candidate
 //    takes one, the others are tried, then one is forced, then a descendant along pins that has
-//    room: so every node is reachable from the first.
+//    room: so every node is reachable from the layer's first, which has the lowest number. A node
+//    that comes before it pins a link to it instead and is the first from then on.
 // 4. A row is changed under its lock, entry by entry; readers need none.
 // Rejected: shrinking a full row to fewer links (a bigger log), links as an ordered list.
 
@@ -220,10 +221,10 @@ static void insert_as(InsertArgs& a) {
     Walk w = {&a.codes, &s, ordinals, 0, 0, 0, false};
     u32 size;
     if (shift) {
-        size = entries<IS_DOT, true>(w, a.entry, code, a.ef, a.ef);
+        size = entries<IS_DOT, true>(w, a.entry, a.starts, code, a.ef, a.ef);
         if (w.limit <= ENTRY_SCAN && size > a.ef) size = a.ef;
     } else {
-        size = entries<IS_DOT, true>(w, a.entry, code, 1, 2);
+        size = entries<IS_DOT, true>(w, a.entry, a.starts, code, 1, 2);
         if (size) {
             s.pool[0] = (s.pool[0] & ~0xFFFFFFFFull) | ((u32)s.pool[0] & ID) << ENTRY_SHIFT;
             size = 1;
@@ -242,9 +243,18 @@ static void insert_as(InsertArgs& a) {
         if (((u32)s.pool[i] & ID) != q) s.keys[n++] = s.pool[i] & ~EXPANDED;
 
     u32 ids[MAX_ROW], count = 0, diverse = choose<IS_DOT>(a, s.keys, n, ids, &count);
+    bool pinned = a.first != EMPTY && count;  // the first node has no pinned link to it
+    if (pinned) {
+        u32 j = 0;
+        while (j < count && ids[j] != a.first) j++;
+        if (j == R) j--;  // in place of the last
+        if (j == count) count++;
+        if (j < diverse && ids[j] != a.first) diverse = j;
+        ids[j] = a.first | PIN;
+    }
     lock_row(a.locks, q);
     u32* own = a.own_row(a.owner, shift, q);
-    if (own) {
+    if (own && !a.keep) {
         for (u32 j = 0; j < R; j++) store_link(own + j, j < count ? ids[j] : EMPTY);
         if (!count) store_link(own, ALONE);
         Bits bits = bits_of(a, q);
@@ -255,9 +265,8 @@ static void insert_as(InsertArgs& a) {
     unlock_row(a.locks, q);
     if (!own || !count) return;
 
-    bool pinned = false;
     for (u32 j = 0; j < diverse; j++)
-        pinned |= offer<IS_DOT>(a, ids[j], q, !pinned, false);
+        pinned |= offer<IS_DOT>(a, ids[j] & ID, q, !pinned, false);
     for (int force = 0; force < 2 && !pinned; force++)
         for (u32 i = 0; i < n && !pinned; i++)
             pinned = offer<IS_DOT>(a, (u32)s.keys[i] & ID, q, true, force);

@@ -71,7 +71,9 @@ void Sample::add_rows(const u8* rows, u32 n, u32 at_most) {
 void Sample::add_stored(const Stored& stored, u32 n_slots, u32 at_most) {
     u32 take = std::min(n_slots, at_most);
     for (u32 i = 0; i < take; i++) {
-        const u8* row = stored.row((u32)((u64)i * n_slots / take));
+        u32 s = (u32)((u64)i * n_slots / take), end = (u32)((u64)(i + 1) * n_slots / take);
+        while (s + 1 < end && !stored.has(s)) s++;  // past holes
+        const u8* row = stored.row(s);
         if (row) add(row);
     }
 }

@@ -32,7 +32,9 @@ class CodeSet {
     void ensure(u32 n);
     // Encodes one row into a slot's code; returns how many values were clipped.
     u64 encode(u32 slot, const u8* row);
-    void forget(u32 slot) { __atomic_store_n(coded_.row(slot), (u8)0, __ATOMIC_RELEASE); }
+    void forget(u32 slot) {
+        if (coded(slot)) __atomic_store_n(coded_.row(slot), (u8)0, __ATOMIC_RELEASE);
+    }
     bool coded(u32 slot) const {
         return slot < coded_.rows() && __atomic_load_n(coded_.row(slot), __ATOMIC_ACQUIRE);
     }

@@ -83,19 +83,31 @@ u32 Graph::build_width() const {
     return std::max(2 * opt_.M, (u32)((u64)opt_.ef_construction * 64 / 100));
 }
 
-// The lowest slot below n that is in the graph.
-u32 Graph::find_root(u32 n) {
-    for (u32 s = 0; s < n; s++)
-        if (load_link((u32*)base_links.row(s)) != EMPTY) return s;
-    return EMPTY;
+void Starts::add(u32 u) {
+    u32 at = ENTRY_SCAN;
+    while (at && node[at - 1] > u) at--;
+    if (at == ENTRY_SCAN || (at && node[at - 1] == u)) return;
+    for (u32 j = ENTRY_SCAN - 1; j > at; j--) store_link(node + j, node[j - 1]);
+    store_link(node + at, u);
 }
 
-void Graph::attach_block(u32 block, const u8* data, u32 rows) {
+// Rows appear in any order: chunks are loaded before or after n_slots is known, holes are filled.
+void Graph::appeared(u32 layer, u32 u) {
+    if (load_link((u32*)links(layer).row(u)) == EMPTY) return;
+    if (layer)
+        starts.add(u);
+    else if (u < root.load())
+        root.store(u, std::memory_order_release);
+}
+
+void Graph::attach_block(u32 block, const u8* data, u32 rows, const u8* present) {
     std::lock_guard<std::mutex> hold(write_mutex);
     u64 end = (u64)block * opt_.block_rows + rows;
     if (end > MAX_SLOTS) throw std::invalid_argument("block number out of range");
     ensure((u32)end);
-    stored.attach(block, data, rows, epochs);
+    stored.attach(block, data, rows, present, epochs);
+    for (u32 i = 0; codes && present && i < rows; i++)
+        if (!mask_has(present, rows, i)) codes->forget(block * opt_.block_rows + i);
     epochs.collect();
 }
 
@@ -195,7 +207,9 @@ void Graph::load_chunk(u32 layer, u32 i, const u8* data, size_t bytes) {
         }
         Segments& bits = layer ? entry_bits : base_bits;
         memset(bits.row((u32)(first + r)), 0, bits.row_bytes());
+        appeared(layer, (u32)(first + r));
     }
+    if (writer) writer->rebase();
 }
 
 void Graph::set_state(u32 n, Scale s) {
@@ -216,7 +230,6 @@ void Graph::set_state(u32 n, Scale s) {
     }
     max_loaded_ = 0;
     n_slots_.store(n, std::memory_order_release);
-    root.store(find_root(n), std::memory_order_release);
     if (writer) writer->rebase();
     epochs.collect();
 }

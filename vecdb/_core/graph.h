@@ -7,7 +7,12 @@
 //    codes and vectors lie in slots that nothing published links to; changed rows are private.
 // 4. apply() validates its whole record before it changes anything.
 // 5. Every id stored in a published row is below n_slots.
+// 6. A slot may be a hole: without vector and code, its row of links empty, and no link leads to
+//    it. No walk comes to it, and a scan passes over it.
+// 7. In each layer every node is reached from the first: the one with the lowest number, `root`
+//    and starts.node[0], the only one to which no pinned link leads.
 #pragma once
+#include <algorithm>
 #include <string>
 
 #include "codes.h"
@@ -52,7 +57,16 @@ struct Sight {
     const CodeSet* codes;
     LayerView base, entry;
     u32 limit, root;
+    const u32* starts;
     bool overlay;
+};
+
+// The first nodes of the entry layer, ascending, NO_SLOT after the last: where walks begin.
+// Readers may look while one is added: they see each of the others, one of them twice at most.
+struct Starts {
+    u32 node[ENTRY_SCAN];
+    Starts() { std::fill(node, node + ENTRY_SCAN, NO_SLOT); }
+    void add(u32 u);
 };
 
 struct Answer {  // a Found that is kept
@@ -76,7 +90,8 @@ class Graph {
     Scale scale() const;
     const Options& options() const { return opt_; }
 
-    void attach_block(u32 block, const u8* data, u32 rows);
+    // present: one bit a row, null for all; the others are holes.
+    void attach_block(u32 block, const u8* data, u32 rows, const u8* present = nullptr);
     void put_vectors(const u32* slots, const u8* vectors, u32 n);
     void detach_all();
     void encode(u32 first, u32 n, u32 threads);
@@ -107,7 +122,6 @@ class Graph {
     u32 width(u32 layer) const { return layer ? opt_.M : 2 * opt_.M; }
     void ensure(u32 n);  // all arrays, rows emptied
     void install(std::shared_ptr<CodeSet> codes);
-    u32 find_root(u32 n);
     u32 build_width() const;
     void require_no_changes() const;  // of an open writer
 
@@ -120,13 +134,16 @@ class Graph {
     std::shared_ptr<CodeSet> codes;  // may be null; readers use code_ptr
     std::atomic<CodeSet*> code_ptr{nullptr};
     std::atomic<u32> n_slots_{0};
-    std::atomic<u32> root{EMPTY};  // a slot in the graph, should no entry node be found
+    std::atomic<u32> root{EMPTY};  // the lowest slot in the graph
+    Starts starts;
     Overlay overlay[2];            // the open writer's, kept for the next
     u64 recent_values = 0, recent_clipped = 0;  // since the scale was last looked at
     u32 alpha = 282;               // 1.1, in 1/256
     Writer* writer = nullptr;      // the one that is open
 
   private:
+    void appeared(u32 layer, u32 u);  // row u was written: a place where walks may begin?
+
     Options opt_;
     u32 emptied_[2] = {0, 0};  // rows that hold EMPTY or links, per layer
     u32 max_loaded_ = 0;       // largest id + 1 in chunks loaded beyond n_slots

@@ -40,6 +40,7 @@ cdef class Graph:
 
     cdef CGraph* graph
     cdef readonly int dim
+    cdef readonly int M
     cdef readonly int row_bytes
     cdef readonly int block_rows
     cdef readonly int chunk_rows
@@ -64,6 +65,7 @@ cdef class Graph:
         name = b"" if isa is None else isa.encode()
         options.kernels = kernels_for(<const char*>name)
         self.dim = dim
+        self.M = M
         self.row_bytes = dim * (4 if dtype == "f32" else 2)
         self.block_rows = block_rows
         self.chunk_rows = 512
@@ -81,16 +83,26 @@ cdef class Graph:
         cdef Scale s = self.graph.scale()
         return (s.lo, s.step) if s.step > 0 else None
 
-    def attach_block(self, uint32_t block, buffer, Py_ssize_t offset):
-        """Serve a block's vectors from the caller's memory, which stays valid and unchanged."""
+    def attach_block(self, uint32_t block, buffer, Py_ssize_t offset, bytes present=None):
+        """Serve a block's vectors from the caller's memory, which stays valid and unchanged.
+
+        `present`: one bit a row, the lowest first; the others are holes, whatever their bytes.
+        """
         cdef Py_buffer view
         cdef Py_ssize_t need = <Py_ssize_t>self.block_rows * self.row_bytes
+        cdef const uint8_t* bits = NULL
+        if present is not None:
+            if PyBytes_GET_SIZE(present) != (self.block_rows + 7) // 8:
+                raise ValueError(
+                    f"block {block}: present has {len(present)} bytes, {(self.block_rows + 7) // 8} needed"
+                )
+            bits = <const uint8_t*>PyBytes_AS_STRING(present)
         PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
         try:
             if offset < 0 or view.len - offset < need:
                 raise ValueError(f"block {block}: {view.len - offset} bytes, {need} needed")
             with nogil:
-                self.graph.attach_block(block, <const uint8_t*>view.buf + offset, <uint32_t>self.block_rows)
+                self.graph.attach_block(block, <const uint8_t*>view.buf + offset, <uint32_t>self.block_rows, bits)
         finally:
             PyBuffer_Release(&view)
 

@@ -114,20 +114,30 @@ cdef class Prepared:
     cdef object env, begin, hits, source, slots
     cdef Query query
     cdef ScanQuery scan
-    cdef uint32_t cid, least
+    cdef uint32_t cid, least, offset
+    cdef float radius
     cdef bint scans, no_zero
 
     def __init__(
         self, Graph graph not None, Tree tree not None, env, begin, bytes meta_key not None,
         bytes record not None, uint32_t cid, hits, source, k, least, ef=0, rr=0, mask=None,
         n_visible=-1, budget=0, scans=False, slots=None, exact=True, no_zero=False,
+        offset=0, float radius=float("inf"),
     ):
-        """`hits(ids, distances, payloads, figures, source)` makes the answer."""
+        """`hits(ids, distances, payloads, figures, source)` makes the answer.
+
+        Of the k nearest, those within `radius` (a float32, inclusive) less the first `offset`.
+        `least` is asked of what was found before that.
+        """
         cdef const uint32_t[::1] chosen
         self.graph, self.tree = graph, tree
         self.env, self.begin, self.meta_key, self.record = env, begin, meta_key, record
         self.cid, self.hits, self.source = cid, hits, source
         self.least = count_of(least, "least")
+        self.offset = count_of(offset, "offset")
+        if radius != radius:
+            raise ValueError("radius=nan: give a number")
+        self.radius = radius
         self.scans = scans
         self.no_zero = no_zero
         self.mask = mask  # kept alive: the query points into it
@@ -159,6 +169,7 @@ cdef class Prepared:
         cdef Query walk
         cdef ScanQuery scan
         cdef uint64_t computed
+        cdef uint32_t skipped, n
         cdef int64_t start = now_ns(), searched, searching
         if PyObject_CheckBuffer(query) == 0:
             return None
@@ -199,9 +210,14 @@ cdef class Prepared:
                     return None
                 # `found` is borrowed until this thread's next search: nothing that could start
                 # one (a collection of garbage) comes before it has been read
-                distances = PyBytes_FromStringAndSize(<char*>found.distances if found.n else NULL, <Py_ssize_t>found.n * 4)
+                n = found.n
+                while n and found.distances[n - 1] > self.radius:
+                    n -= 1
+                skipped = min(self.offset, n)
+                n -= skipped
+                distances = PyBytes_FromStringAndSize(<char*>(found.distances + skipped) if n else NULL, <Py_ssize_t>n * 4)
                 computed = found.n_dist
-                rows = rows_from_tree(&self.tree.tree, self.cid, found.slots, found.n)
+                rows = rows_from_tree(&self.tree.tree, self.cid, found.slots + skipped, n)
                 if rows is None:
                     return None
             finally:

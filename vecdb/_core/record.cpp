@@ -103,7 +103,6 @@ Head decode(const u8* data, size_t size, const u32* width, Entry entry, Fresh fr
     h.scale.step = in.real();
     if (!(h.scale.step >= 0 && h.scale.step < 1e38f && h.scale.lo > -3e38f && h.scale.lo < 3e38f))
         In::bad("scale out of range");
-    if (!h.scale.valid() && h.n > h.base) In::bad("new rows without a scale");
     u64 at = 0;
     for (u32 left = in.below(size, "too many reused slots"); left; left--) {
         at += in.number();
@@ -130,7 +129,8 @@ Head decode(const u8* data, size_t size, const u32* width, Entry entry, Fresh fr
         u32 links[MAX_ROW];
         for (u32 u = old_rows; u < rows; u++) {
             u32 count = in.below((u64)R + 2, "too many links in a row");
-            if (!count) continue;
+            if (!count) continue;  // a hole
+            if (!h.scale.valid()) In::bad("new rows without a scale");
             u64 id = 0;
             for (u32 j = 0; j + 1 < count; j++) {
                 u64 v = in.number();
@@ -243,15 +243,16 @@ void Graph::apply(const u8* record, size_t size) {
         [&](u32 layer, u32 u, u32 position, u32 value) {
             store_link((u32*)links(layer).row(u) + position, value);
             forget(layer, u);
+            appeared(layer, u);
         },
         [&](u32 layer, u32 u, const u32* ids, u32 n) {
             u32* row = (u32*)links(layer).row(u);
             for (u32 j = 0; j < n; j++) store_link(row + j, ids[j]);
             for (u32 j = n; j < R[layer]; j++) store_link(row + j, n || j ? EMPTY : ALONE);
             forget(layer, u);
+            appeared(layer, u);
         });
     if (!replay) n_slots_.store(h.n, std::memory_order_release);
-    if (root.load() == EMPTY) root.store(find_root(h.n), std::memory_order_release);
     if (own)
         writer->finish();
     else if (writer)

@@ -79,6 +79,7 @@ Sight Graph::published() const {
     s.base = layer_view(*self, 0);
     s.entry = layer_view(*self, 1);
     s.root = root.load(std::memory_order_acquire);
+    s.starts = starts.node;
     s.overlay = false;
     return s;
 }
@@ -109,6 +110,7 @@ Found Graph::search_in(const Sight& sight, const Query& q) {
     a.budget = q.budget;
     a.skip = q.skip < 0 || q.skip >= sight.limit ? NO_SLOT : (u32)q.skip;
     a.root = sight.root;
+    a.starts = sight.starts;
     a.overlay = sight.overlay;
     a.scratch = &s;
     opt_.kernels->search(&a);
@@ -223,7 +225,7 @@ struct Scan {
                 }
             }
             if (!wanted(slot)) continue;
-            if (!exact && !sight.codes->coded(slot)) continue;
+            if (exact ? !stored_row(stored, slot) : !sight.codes->coded(slot)) continue;
             ids[n++] = slot;
             if (n == SCAN_BATCH) {
                 batch(ids, n, exact, best);

@@ -42,19 +42,21 @@ StoredView Stored::view() const {
 }
 
 void Stored::set_flag(u32 slot, u8 on) {
-    __atomic_store_n(flags_.row(slot), on, __ATOMIC_RELEASE);
+    count_ += on;
+    count_ -= __atomic_exchange_n(flags_.row(slot), on, __ATOMIC_RELEASE);
 }
 
 bool Stored::has(u32 slot) const {
     return slot < flags_.rows() && __atomic_load_n(flags_.row(slot), __ATOMIC_ACQUIRE);
 }
 
-void Stored::attach(u32 block, const u8* data, u32 rows, Epochs& epochs) {
+void Stored::attach(u32 block, const u8* data, u32 rows, const u8* present, Epochs& epochs) {
     ensure(std::max(flags_.rows(), (block << shift_) + rows));
     const u8** base = base_of(block);
     if (!*base) attached_.push_back(block);
     __atomic_store_n(base, data, __ATOMIC_RELEASE);
-    for (u32 i = 0; i < rows; i++) publish((block << shift_) + i);
+    for (u32 i = 0; i < rows; i++)
+        set_flag((block << shift_) + i, !present || mask_has(present, rows, i));
     auto it = private_.find(block);
     if (it == private_.end()) return;
     attached_.push_back(block);

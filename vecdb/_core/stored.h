@@ -16,7 +16,8 @@ class Stored {
     Stored(u32 row_bytes, u32 block_rows);
 
     void ensure(u32 n);
-    void attach(u32 block, const u8* data, u32 rows, Epochs& epochs);
+    // present: one bit a row, null for all of them; the others have no vector.
+    void attach(u32 block, const u8* data, u32 rows, const u8* present, Epochs& epochs);
     // Address where the slot's bytes may be written; makes its block private. The slot gains
     // its flag with publish().
     u8* writable(u32 slot, Epochs& epochs);
@@ -31,12 +32,13 @@ class Stored {
     u32 block_rows() const { return 1u << shift_; }
     u32 row_bytes() const { return row_bytes_; }
     u32 rows() const { return flags_.rows(); }
+    u32 count() const { return count_; }  // slots with a vector
 
   private:
     void set_flag(u32 slot, u8 on);
     const u8** base_of(u32 block) const;
 
-    u32 row_bytes_, shift_;
+    u32 row_bytes_, shift_, count_ = 0;
     Segments flags_, bases_;  // bases_: one row of addresses a segment of slots
     std::map<u32, std::shared_ptr<u8>> private_;
     std::vector<u32> attached_;

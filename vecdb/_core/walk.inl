@@ -197,20 +197,22 @@ static u32 walk_masked(Walk& w, const LayerView& l, const QueryCode& q, const Wa
 }
 
 // Leaves the nearest entry nodes in the pool (ids of the entry layer, sorted) and returns how
-// many. visited is clean on return.
+// many. visited is clean on return. Starts that are not in the graph yet are passed over.
 template <bool IS_DOT, bool OV>
-static u32 entries(Walk& w, const LayerView& l, const QueryCode& q, u32 width, u32 cap) {
-    u32 ids[ENTRY_SCAN], n = 0, size = 0, upto = w.limit < ENTRY_SCAN ? w.limit : ENTRY_SCAN;
-    for (u32 u = 0; u < upto; u++)
-        if (load_link(row_of<OV>(l, u)) != EMPTY) {
-            ids[n++] = u;
-            visit(*w.s, u);
-        }
+static u32 entries(Walk& w, const LayerView& l, const u32* starts, const QueryCode& q, u32 width,
+                   u32 cap) {
+    u32 ids[ENTRY_SCAN], n = 0, size = 0, listed = 0;
+    for (; listed < ENTRY_SCAN; listed++) {
+        u32 u = load_link(starts + listed);
+        if (u == NO_SLOT) break;  // there are no others
+        if (u < w.limit && load_link(row_of<OV>(l, u)) != EMPTY && visit(*w.s, u)) ids[n++] = u;
+    }
     w.n_dist += n;
     each_key<IS_DOT>(*w.codes, l.shift, q, ids, n, [&](u32 i, u32 d) {
         put(w.s->pool, size, cap, (u64)d << 32 | ids[i]);
     });
-    if (w.limit > upto) size = walk<IS_DOT, OV>(w, l, q, size, width, cap);
+    if (listed == ENTRY_SCAN && w.limit > ENTRY_SCAN)
+        size = walk<IS_DOT, OV>(w, l, q, size, width, cap);
     forget(*w.s);
     return size;
 }
@@ -321,7 +323,7 @@ static void search_as(SearchArgs& a) {
     u32 ordinals = (u32)(((u64)a.limit + (1u << ENTRY_SHIFT) - 1) >> ENTRY_SHIFT);
     Walk w = {&a.codes, &s, ordinals, 0, 0, 0, false};
 
-    u32 n = entries<IS_DOT, OV>(w, a.entry, q, 1, masked ? 16 : 2);
+    u32 n = entries<IS_DOT, OV>(w, a.entry, a.starts, q, 1, masked ? 16 : 2);
     u64* pool = s.pool;
     u32 size = 0, found = 0;
     if (n) {  // the nearest that may be a result, else the nearest

@@ -12,7 +12,6 @@
 namespace vecdb {
 
 static const u32 SAMPLE_ROWS = 5000;
-static const u32 FIRST_ALONE = 64;    // rows linked one by one before threads join
 static const double CLIPPED = .01;    // share of clipped values that asks for a new scale
 static const double SAME_STEP = .05;  // a new scale this near the old is not worth new codes
 
@@ -34,6 +33,8 @@ void Writer::start() {
     base_n_ = g_.n_slots();
     n_ = base_n_;
     root_ = g_.root.load();
+    starts_ = g_.starts;
+    canonical_ = true;
     codes_ = g_.codes;
     for (u32 layer = 0; layer < 2; layer++)
         g_.overlay[layer].begin(rows_of(layer, base_n_), g_.width(layer));
@@ -51,7 +52,7 @@ LayerView Writer::layer(u32 which) const {
 }
 
 Sight Writer::sight() const {
-    return {codes_.get(), layer(0), layer(1), n_slots(), root_.load(), true};
+    return {codes_.get(), layer(0), layer(1), n_slots(), root_.load(), starts_.node, true};
 }
 
 u32* Writer::own_row(u32 layer, u32 u) {
@@ -94,20 +95,62 @@ void Writer::insert_at(const u32* slots, const u8* vectors, u32 n, u32 threads) 
     add(slots, vectors, n, top, threads);
 }
 
+void Writer::extend_to(u32 n) {
+    std::lock_guard<std::mutex> hold(g_.write_mutex);
+    std::unique_lock<std::shared_mutex> alone(sight_mutex_);
+    require_alive();
+    if (n > MAX_SLOTS) throw std::invalid_argument("extend_to: more slots than a graph has");
+    if (n <= n_slots()) return;
+    g_.ensure(n);
+    if (codes_) codes_->ensure(n);
+    dirty_ = true;
+    last_size_ = 0;
+    n_.store(n, std::memory_order_release);
+}
+
+u32 Writer::rows() const { return std::min(n_slots(), g_.stored.count()); }
+
+// What becomes the first node of a layer is linked first, so that the others find it there: moves
+// it to the front of the order; returns how many there are. In an order that ascends it is there.
+u32 Writer::leaders(std::vector<u32>& order) const {
+    u32 n = 0;
+    auto lead = [&](auto at) {
+        std::rotate(order.begin() + n, at, at + 1);
+        n++;
+    };
+    auto lowest = std::min_element(order.begin(), order.end());
+    if (*lowest < root_.load()) lead(lowest);
+    auto entry = [](u32 s) { return s & ((1u << ENTRY_SHIFT) - 1) ? NO_SLOT : s >> ENTRY_SHIFT; };
+    auto first = std::min_element(order.begin(), order.end(),
+                                  [&](u32 a, u32 b) { return entry(a) < entry(b); });
+    if (entry(*first) < starts_.node[0] && !(n && first == order.begin())) lead(first);
+    return n;
+}
+
+void Writer::begin_change() {
+    dirty_ = true;
+    failed_ = true;
+    last_size_ = 0;
+    canonical_ = false;
+}
+
 void Writer::add(const u32* slots, const u8* vectors, u32 n, u32 top, u32 threads) {
     if (!n) return;
-    dirty_ = true;
-    failed_ = true;  // until all is done
-    last_size_ = 0;
+    begin_change();
+    u32 known = root_ == EMPTY ? 0 : rows(), i = 0;
     g_.ensure(top);
-    calibrate(vectors, n, top, threads);
+    calibrate(vectors, n, threads);
     codes_->ensure(top);
     store(slots, vectors, n, threads);
+    std::vector<u32> order(slots, slots + n);
+    u32 leading = leaders(order);
     failed_ = false;
-    u32 known = root_ == EMPTY ? 0 : n_slots(), i = 0;
     try {
-        for (; i < n && known + i < FIRST_ALONE; i++) link(slots[i], top);
-        parallel(n - i, threads, [&](u32 j) { link(slots[i + j], top); });
+        for (; i < leading; i++) link(order[i], top);
+        for (u32 s : order)
+            if (!(s & ((1u << ENTRY_SHIFT) - 1))) starts_.add(s >> ENTRY_SHIFT);
+        for (; i < n && known + i < FIRST_ALONE; i++) link(order[i], top);
+        parallel(n - i, threads, [&](u32 j) { link(order[i + j], top); });
     } catch (...) {  // no memory to walk with: some rows are linked, others are not
         failed_ = true;
         throw;
@@ -142,11 +185,11 @@ static bool crosses(u32 before, u32 after) {
     return false;
 }
 
-void Writer::calibrate(const u8* vectors, u32 n, u32 top, u32 threads) {
+void Writer::calibrate(const u8* vectors, u32 n, u32 threads) {
     const Shape& shape = g_.options().shape;
-    u32 before = n_slots();
+    u32 before = rows();
     bool have = codes_ && codes_->scale.valid();
-    bool look = !have || crosses(before, top);
+    bool look = !have || crosses(before, before + n);
     if (!look && n >= 32) {
         Sample fresh(shape, g_.options().kernels);
         fresh.add_rows(vectors, n, 256);
@@ -159,23 +202,23 @@ void Writer::calibrate(const u8* vectors, u32 n, u32 top, u32 threads) {
     Sample sample(shape, g_.options().kernels);
     u32 share = (u32)std::max<u64>(1, (u64)SAMPLE_ROWS * n / ((u64)n + before));
     sample.add_rows(vectors, n, share);
-    if (share < SAMPLE_ROWS) sample.add_stored(g_.stored, before, SAMPLE_ROWS - share);
+    if (share < SAMPLE_ROWS) sample.add_stored(g_.stored, n_slots(), SAMPLE_ROWS - share);
     Scale now = sample.scale();
     if (have) {
         Scale old = codes_->scale;
         bool same = fabs(now.step / old.step - 1) < SAME_STEP && fabs(now.lo - old.lo) < 4 * old.step;
         if (same) return;
     }
-    adopt(now, threads);
+    rescale(now, threads);
 }
 
-void Writer::adopt(Scale scale, u32 threads) {
+void Writer::rescale(Scale scale, u32 threads) {
     auto made = std::make_shared<CodeSet>(g_.options().shape, g_.options().kernels, scale);
     made->fill(g_.stored, 0, n_slots(), threads, false);
     codes_ = std::move(made);
 }
 
-void Writer::link(u32 slot, u32 limit) {
+InsertArgs Writer::insertion(u32 slot, u32 limit) {
     const Graph::Options& o = g_.options();
     InsertArgs a;
     memset(&a, 0, sizeof a);
@@ -186,6 +229,8 @@ void Writer::link(u32 slot, u32 limit) {
     a.slot = slot;
     a.limit = limit;
     a.root = root_.load(std::memory_order_acquire);
+    a.starts = starts_.node;
+    a.first = slot < a.root ? a.root : EMPTY;
     a.ef = g_.build_width();
     a.alpha = g_.alpha;
     a.locks = locks_.data();
@@ -194,14 +239,36 @@ void Writer::link(u32 slot, u32 limit) {
     a.owner = this;
     a.own_row = own_row_of;
     a.scratch = &scratch_for(limit, a.ef, 0, o.shape);
-    o.kernels->insert(&a);
-    if (a.root == EMPTY) root_.store(slot, std::memory_order_release);
-    if (slot & ((1u << ENTRY_SHIFT) - 1)) return;
+    return a;
+}
+
+void Writer::link(u32 slot, u32 limit) {
+    InsertArgs a = insertion(slot, limit);
+    g_.options().kernels->insert(&a);
+    if (slot < a.root) root_.store(slot, std::memory_order_release);
+    if (!(slot & ((1u << ENTRY_SHIFT) - 1))) link_entry(slot, limit);
+}
+
+void Writer::link_entry(u32 slot, u32 limit) {
+    InsertArgs a = insertion(slot, limit);
+    u32 node = slot >> ENTRY_SHIFT, first = starts_.node[0];
     a.layer = a.entry;
-    a.ef = std::max(o.M, a.ef / 2);
+    a.first = node < first && first != NO_SLOT ? first : EMPTY;
+    a.ef = std::max(g_.options().M, a.ef / 2);
     a.bits_seg = (u64* const*)g_.entry_bits.table();
     a.bits_words = g_.entry_words;
-    o.kernels->insert(&a);
+    g_.options().kernels->insert(&a);
+    if (node < first) starts_.add(node);
+}
+
+// A node whose links are there already, and which none leads to. Candidates are found from the
+// root, along links that hang together: an entry node might itself be without a link to it.
+void Writer::attach(u32 slot, u32 limit) {
+    static const Starts none;
+    InsertArgs a = insertion(slot, limit);
+    a.starts = none.node;
+    a.keep = load_link(row_of<true>(a.layer, slot)) != ALONE;
+    g_.options().kernels->insert(&a);
 }
 
 Found Writer::search(const Query& q) {
@@ -228,6 +295,8 @@ Found Writer::scan(const ScanQuery& q) {
 
 // Sorts the links of new rows by id and their bits with them.
 void Writer::canonicalise() {
+    if (canonical_) return;
+    canonical_ = true;
     for (u32 layer = 0; layer < 2; layer++) {
         u32 R = g_.width(layer), words = layer ? g_.entry_words : g_.base_words;
         std::vector<u64> order(R);
@@ -288,6 +357,7 @@ void Writer::undo() {
         for (u32 u : g_.overlay[layer].touched()) memset(bits.row(u), 0, bits.row_bytes());
         u32 upto = std::min(rows_of(layer, top), links.rows());
         for (u32 u = rows_of(layer, base_n_); u < upto; u++) {
+            if (load_link((u32*)links.row(u)) == EMPTY) continue;
             memset(links.row(u), 0xFF, links.row_bytes());
             memset(bits.row(u), 0, bits.row_bytes());
         }

@@ -12,6 +12,8 @@
 
 namespace vecdb {
 
+static const u32 FIRST_ALONE = 64;  // rows linked one by one before threads join
+
 class Writer {
   public:
     explicit Writer(Graph& graph);
@@ -20,6 +22,9 @@ class Writer {
 
     void insert(u32 first, const u8* vectors, u32 n, u32 threads);
     void insert_at(const u32* slots, const u8* vectors, u32 n, u32 threads);
+    // Slots 0 to n - 1 of an empty graph, with rows of links that were made elsewhere.
+    void adopt(const u8* vectors, const u32* links, u32 n, u32 threads);
+    void extend_to(u32 n_slots);  // what is new below it and not inserted are holes
     u32 n_slots() const { return n_.load(std::memory_order_acquire); }
     Found search(const Query& q);
     std::vector<Answer> search_many(const Query& like, const float* queries, u32 n, u32 threads);
@@ -38,11 +43,17 @@ class Writer {
 
   private:
     void require_alive() const;
+    void begin_change();  // failed until it is done
     void add(const u32* slots, const u8* vectors, u32 n, u32 top, u32 threads);
-    void calibrate(const u8* vectors, u32 n, u32 top, u32 threads);
-    void adopt(Scale scale, u32 threads);
+    void calibrate(const u8* vectors, u32 n, u32 threads);
+    void rescale(Scale scale, u32 threads);
     void store(const u32* slots, const u8* vectors, u32 n, u32 threads);
+    InsertArgs insertion(u32 slot, u32 limit);
     void link(u32 slot, u32 limit);
+    void link_entry(u32 slot, u32 limit);
+    void attach(u32 slot, u32 limit);
+    u32 leaders(std::vector<u32>& order) const;
+    u32 rows() const;  // that have a vector
     void canonicalise();
     void undo();
     void start();
@@ -56,6 +67,8 @@ class Writer {
     std::atomic<bool> failed_{false};
     u32 base_n_;
     std::atomic<u32> n_, root_;
+    Starts starts_;
+    bool canonical_ = true;  // nothing was linked since canonicalise()
     std::shared_ptr<CodeSet> codes_;  // the graph's, or one in a new scale
     std::vector<u32> reused_;
     size_t last_size_ = 0;

@@ -55,6 +55,33 @@ cdef class Writer:
         finally:
             PyBuffer_Release(&view)
 
+    def adopt(self, vectors, const uint32_t[:, ::1] links not None, threads=1):
+        """Fill an empty graph with slots 0 to n - 1 whose links, (n, 2 * M), were made elsewhere.
+
+        0xFFFFFFFF is no link; a link to oneself or a second time is left out. ValueError names the
+        first row with a link to no slot, and nothing has changed.
+        """
+        cdef Py_buffer view
+        cdef uint32_t t = count_of(threads, "threads")
+        cdef uint32_t n = count_of(links.shape[0], "rows of links")
+        if links.shape[1] != 2 * self.graph.M:
+            raise ValueError(f"links have {links.shape[1]} places a row, not 2 * M = {2 * self.graph.M}")
+        PyObject_GetBuffer(vectors, &view, PyBUF_SIMPLE)
+        try:
+            if view.len != <Py_ssize_t>n * self.graph.row_bytes:
+                raise ValueError(f"{view.len} bytes for {n} vectors of {self.graph.row_bytes}")
+            if n:
+                with nogil:
+                    self.writer.adopt(<const uint8_t*>view.buf, &links[0, 0], n, t)
+        finally:
+            PyBuffer_Release(&view)
+
+    def extend_to(self, n_slots):
+        """Make n_slots at least this; new slots that nothing is inserted into are holes."""
+        cdef uint32_t n = count_of(n_slots, "n_slots")
+        with nogil:
+            self.writer.extend_to(n)
+
     def vector(self, slot):
         return self.graph.vector(slot)
 

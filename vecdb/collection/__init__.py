@@ -2,7 +2,9 @@
 
     handle.py   what all verbs stand on
     write.py    add, upsert, update, delete, optimize
-    read.py     get, count, len, in, iteration, stats
+    read.py     get, count, len, in, stats
+    scan.py     scan, iteration
+    facets.py   facets
     search.py   search, explain
     tables.py   add_table, to_arrow
 """
@@ -11,12 +13,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vecdb.collection.facets import FacetVerbs
 from vecdb.collection.handle import parse_record
 from vecdb.collection.read import ReadVerbs
 from vecdb.collection.search import SearchVerbs
-from vecdb.collection.tables import TableVerbs
+from vecdb.collection.tables import ArrowVerbs, TableVerbs
 from vecdb.collection.write import WriteVerbs
 from vecdb.errors import NotFound
+from vecdb.storage.schema import ONLY, VectorField
 
 if TYPE_CHECKING:
     from vecdb.database import Database
@@ -24,11 +28,13 @@ if TYPE_CHECKING:
 __all__ = ["Collection", "parse_record"]
 
 
-class Collection(WriteVerbs, ReadVerbs, SearchVerbs, TableVerbs):
+class Collection(WriteVerbs, TableVerbs, ReadVerbs, ArrowVerbs, FacetVerbs, SearchVerbs):
     """A named set of rows in a database; made by `create_collection`, found by `db[name]`.
 
-    Writing: add, upsert, update, delete, optimize. Reading: get, count, len, in, iteration.
-    Searching: search, explain. Whole tables: add_table, to_arrow. About itself: name, schema, stats.
+    Writing: add, upsert, update, delete, optimize. Reading: get, count, len, in, scan,
+    iteration, facets.
+    Searching: search, explain. Whole tables: add_table, to_arrow. Vector fields: add_vector,
+    drop_vector. About itself: name, schema, stats.
 
     >>> import vecdb
     >>> with vecdb.open() as db:
@@ -42,11 +48,8 @@ class Collection(WriteVerbs, ReadVerbs, SearchVerbs, TableVerbs):
 
     def __repr__(self) -> str:
         schema = self.schema
-        encoder = f", encoder={schema.encoder!r}" if schema.encoder else ""
-        return (
-            f"Collection({schema.name!r}, dim={schema.dim}, metric={schema.metric!r}{encoder}, "
-            f"{len(self):,} rows)"
-        )
+        fields = "; ".join(_shown(name, each) for name, each in schema.vectors.items())
+        return f"Collection({schema.name!r}, {fields}, {len(self):,} rows)"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Collection):
@@ -58,6 +61,12 @@ class Collection(WriteVerbs, ReadVerbs, SearchVerbs, TableVerbs):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _from_pickle, (self._db, self._cid, self.name)
+
+
+def _shown(name: str, declared: VectorField) -> str:
+    encoder = f", encoder={declared.encoder!r}" if declared.encoder else ""
+    named = "" if name == ONLY else f"{name}: "
+    return f"{named}dim={declared.dim}, metric={declared.metric!r}{encoder}"
 
 
 def _from_pickle(db: Database, cid: int, name: str) -> Collection:

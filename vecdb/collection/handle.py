@@ -1,22 +1,26 @@
 """What do all verbs of a collection stand on?
 
-A handle: the database, the collection's number, its encoder once it was needed. Here is what
-writing, reading and searching share: rows as records, texts as vectors, filters as rows.
+A handle: the database and the collection's number. Here is what writing, reading and searching
+share: rows as records, texts as vectors, filters as rows, and which vector field is meant.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 
+from vecdb.embedding import embed
 from vecdb.errors import Corrupt, EncoderMismatch, InvalidArgument
-from vecdb.ingest import given_vectors
-from vecdb.query.filter import Filter
-from vecdb.storage import codec, keys, rows, vectors
+from vecdb.fields import Declared
+from vecdb.fields import declared as declared_fields
+from vecdb.index.follow import Follower
+from vecdb.query.declared import bind
+from vecdb.query.filter import Filter, as_filter
+from vecdb.storage import codec, keys, rows, tree, vectors
 from vecdb.storage.rows import PLAIN, Row
-from vecdb.storage.schema import Schema
+from vecdb.storage.schema import Schema, VectorField
 from vecdb.types import Record
 
 if TYPE_CHECKING:
@@ -25,18 +29,19 @@ if TYPE_CHECKING:
     from vecdb.database import Database
     from vecdb.encoders.base import Encoder
 
+LOOKUP: Final = "lookup"  # the name under which a follower keeps it
+LOOKED_UP: Final = ("f32", "f16")  # dtypes whose stored bytes are the array's
 Where = Filter | Mapping[str, Any] | str
 
 
 class Handle:
     """A collection as its verbs see it."""
 
-    __slots__ = ("_cid", "_db", "_encoder")
+    __slots__ = ("_cid", "_db")
 
-    def __init__(self, db: Database, cid: int, encoder: Encoder | None = None) -> None:
+    def __init__(self, db: Database, cid: int) -> None:
         self._db = db
         self._cid = cid
-        self._encoder = encoder
 
     @property
     def name(self) -> str:
@@ -45,36 +50,70 @@ class Handle:
 
     @property
     def schema(self) -> Schema:
-        """The declaration: dim, metric, dtype, M, ef_construction, encoder."""
+        """The declaration: the vector fields by name (of the only one dim, metric and so on), and
+        the metadata fields.
+
+        >>> import vecdb
+        >>> vecdb.open().create_collection("c", dim=2).schema.dim
+        2
+        """
         return self._db._schema(self._cid)
+
+    @property
+    def _declared(self) -> Declared:
+        """What the metadata fields were declared to hold."""
+        return declared_fields(self.schema.fields)
+
+    def _filter(self, where: Where) -> Filter:
+        """The filter that `where=` means here: strings are datetimes where fields hold those."""
+        return bind(as_filter(where), self._declared.datetimes)
 
     # --- texts ---------------------------------------------------------------------------
 
-    def _encode(self, texts: list[str]) -> npt.NDArray[Any]:
-        encoder = self._encoder_now()
-        made = np.asarray(encoder.encode_documents(texts), np.float32)
-        found = given_vectors(made, len(texts), self.schema, single=False, name="encoder output")
-        assert found is not None
+    def _encode(self, declared: VectorField, texts: list[str]) -> npt.NDArray[Any]:
+        """The vectors of texts (n, dim); cached, a batch at a time (embedding.py)."""
+        return embed(self._db, self._encoder(declared), texts, declared.metric)
+
+    def _encoder(self, declared: VectorField) -> Encoder:
+        """A vector field's encoder; EncoderMismatch when another one answers to its name."""
+        found: Encoder = self._db._encoder(self._cid, declared)
+        if found.fingerprint != declared.fingerprint:
+            raise EncoderMismatch(
+                f"collection {self.name!r} was made with encoder {declared.encoder!r} "
+                f"(fingerprint {declared.fingerprint}), but the one at hand has fingerprint "
+                f"{found.fingerprint}: vectors of two encoders cannot be compared; install the "
+                f"original one, give it to get_or_create_collection({self.name!r}, encoder=), or "
+                "build a new collection"
+            )
         return found
 
-    def _encoder_now(self) -> Encoder:
-        """The collection's encoder; EncoderMismatch when another one answers to its name."""
-        schema = self.schema
-        if schema.encoder is None:
+    # --- vector fields -------------------------------------------------------------------
+
+    def _using(self, schema: Schema, using: Any, *, encoder: bool = False) -> VectorField:
+        """The vector field that a call means; left out, it must be the only one that fits.
+
+        `encoder`: only fields with an encoder fit.
+        """
+        if using is not None:
+            if not isinstance(using, str) or using not in schema.vectors:
+                names = ", ".join(map(repr, schema.vectors))
+                refuse(f"using={using!r:.60}: collection {schema.name!r} has the vector fields {names}")
+            return schema.vectors[using]
+        fitting = [
+            name for name, each in schema.vectors.items() if each.encoder is not None or not encoder
+        ]
+        if len(fitting) != 1:
+            self._refuse_using(schema, fitting)
+        return schema.vectors[fitting[0]]
+
+    def _refuse_using(self, schema: Schema, fitting: list[str]) -> NoReturn:
+        if not fitting:
             refuse(
                 f"collection {schema.name!r} has no encoder: give vectors, or create it with "
                 "encoder="
             )
-        if self._encoder is None:
-            self._encoder = self._db._encoder(self._cid)
-        if self._encoder.fingerprint != schema.fingerprint:
-            raise EncoderMismatch(
-                f"collection {schema.name!r} was made with encoder {schema.encoder!r} "
-                f"(fingerprint {schema.fingerprint}), but the one at hand has fingerprint "
-                f"{self._encoder.fingerprint}: vectors of two encoders cannot be compared; "
-                "install the original one or build a new collection"
-            )
-        return self._encoder
+        names = ", ".join(map(repr, fitting))
+        refuse(f"collection {schema.name!r} has several vector fields: give using=, one of {names}")
 
     # --- rows ----------------------------------------------------------------------------
 
@@ -86,29 +125,81 @@ class Handle:
         pending = self._db._pending(self._cid)
         if pending is not None:
             return pending.matches
-        follower = self._db._follower(self._cid)
+        follower = self._follower()
         return lambda where: follower.matches(txn, view, where)
 
-    def _record(self, txn: Any, rid: int | None) -> Record | None:
+    def _holders(self, txn: Any, view: Any, declared: VectorField) -> Any:
+        """The rows with a vector in a field; None when all with a slot have one."""
+        return self._follower().holders(txn, view, declared)
+
+    def _follower(self) -> Follower:
+        """What knows this collection's graphs and postings."""
+        return self._db._follower(self._cid)
+
+    def _live(self) -> bool:
+        """Whether it reads the last commit: then what is ready for that may answer."""
+        return self._db._local.batch is None
+
+    def _ready(self, key: Any) -> Any:
+        """What was made ready for the last commit under a key, and sees by itself whether it is
+        still the last; None inside a transaction, and for handles that read another commit."""
+        if not self._live():
+            return None
+        follower = self._db._followers.get(self._cid)
+        return None if follower is None else follower.ready(key)
+
+    def _lookup(self, txn: Any, view: Any) -> Any:
+        """What reads this commit's rows straight from the map; None where that is not possible."""
+        if not self._live() or not view.schema.is_plain:
+            return None
+        declared = view.schema.only
+        snapshot = self._db._env.snapshot(txn)
+        follower = self._db._followers.get(self._cid)
+        if snapshot is None or follower is None or declared.dtype not in LOOKED_UP:
+            return None
+        ready = follower.ready(LOOKUP)
+        if ready is not None and ready.record == snapshot.record:
+            return ready
+        made = tree.lookup(
+            snapshot, view.vectors[0].graph, self._cid, Record, codec.unpack_metadata,
+            vectors.DTYPES[declared.dtype],
+        )  # fmt: skip
+        follower.keep_ready(LOOKUP, view, made, made.held_bytes)
+        return made
+
+    def _record(
+        self, txn: Any, schema: Schema, rid: int | None, *, with_vector: bool = True
+    ) -> Record | None:
+        """A row with its vectors, None for no row."""
         if rid is None:
             return None
         row = rows.get(txn, self._cid, rid)
         record = record_of(row)
-        if row.has_vector:
-            record.vector = self._stored(txn, rid, row)
+        record.place = self._cid
+        record.several = len(schema.vectors) > 1
+        if with_vector:
+            record.vectors = {
+                name: vectors.shown(self._stored(txn, schema, declared, rid, row), declared)
+                for name, declared in schema.vectors.items()
+                if declared.number in row.fields
+            }
         return record
 
-    def _stored(self, txn: Any, rid: int, row: Row) -> npt.NDArray[Any]:
-        schema = self.schema
-        if row.inline is not None:
-            if len(row.inline) != vectors.stride(schema.dim, schema.dtype):
-                raise rows.damaged("V3", keys.row(self._cid, rid), "its vector has another length")
-            return np.frombuffer(row.inline, vectors.DTYPES[schema.dtype])
+    def _stored(
+        self, txn: Any, schema: Schema, declared: VectorField, rid: int, row: Row
+    ) -> npt.NDArray[Any]:
+        """A row's vector in a field that it has, as it is stored."""
+        layout = schema.layout(declared)
+        if declared.multi:
+            return vectors.get_many(txn, self._cid, layout, rid)
+        if declared.number in row.inline:
+            found = vectors.inline_of(row, self._cid, layout, rid)
+            assert found is not None
+            return found
         if rid >= PLAIN:
             raise rows.damaged("R4", keys.row(self._cid, rid), "a vector without a slot")
-        slots = np.array([rid], np.uint32)
-        found: npt.NDArray[Any] = vectors.read(txn, self._cid, slots, schema.dim, schema.dtype)[0]
-        return found
+        first: npt.NDArray[Any] = vectors.read(txn, self._cid, layout, np.array([rid], np.uint32))[0]
+        return first
 
 
 def parse_record(payload: bytes) -> Record:
@@ -123,7 +214,8 @@ def record_of(row: Row) -> Record:
         text = None if row.text is None else row.text.decode()
     except UnicodeDecodeError as error:
         raise Corrupt(
-            f"row {id!r}: its text cannot be decoded ({error}); restore a backup",
+            f"row {id!r}: its text cannot be decoded ({error}); restore a backup, or save what is "
+            "sound with vecdb.repair(src, dst)",
             code="R5", where=f"row {id!r}", detail=str(error),
         ) from None  # fmt: skip
     return Record(id, row.metadata, text, None, codec.unpack_metadata)

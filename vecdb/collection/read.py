@@ -1,23 +1,25 @@
-"""How does a user read rows? get, count, len, in, iteration, stats.
+"""How does a user read rows? get, count, len, in, stats.
 
 Invariants:
-  P3  a read outside a transaction sees one commit, a read inside sees the transaction's writes;
-  P4  iteration sees each page of rows at one commit, in id order, and no row twice.
+  P3  a read outside a transaction sees one commit, a read inside sees the transaction's writes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Final, overload
+from collections.abc import Sequence
+from typing import Any, overload
 
-from vecdb.collection.handle import Handle, Where, refuse
+import numpy as np
+
+from vecdb.arrays import nothing
+from vecdb.collection.handle import LOOKUP, Handle, Where, refuse
 from vecdb.errors import InvalidArgument, NotFound
+from vecdb.index.seats import RESERVED
 from vecdb.ingest import given_ids
-from vecdb.query.filter import as_filter
-from vecdb.storage import keys, rows
+from vecdb.storage import rows
+from vecdb.storage.schema import Schema, VectorField
+from vecdb.storage.vectors import shown
 from vecdb.types import Id, Record
-
-PAGE_ROWS: Final = 512  # rows that iteration reads in one transaction
 
 
 class ReadVerbs(Handle):
@@ -38,10 +40,40 @@ class ReadVerbs(Handle):
         >>> c.get(["a", "b"])[1] is None
         True
         """
+        ready = self._ready(LOOKUP)
+        if ready is not None:
+            record: Record | None = ready.get(ids)
+            if record is not None:
+                return record
         known, single = given_ids(ids, self._cid)
-        with self._reading() as (txn, _):
-            found = [self._record(txn, rows.rid_of(txn, key)) for _, key in known]
+        with self._reading() as (txn, view):
+            lookup = self._lookup(txn, view)
+            found = [self._found(txn, view, lookup, key) for _, key in known]
         return found[0] if single else found
+
+    def vectors(self, ids: Any, using: str | None = None) -> Any:
+        """Return the stored vectors of rows: (n, d) of the field's dtype, in the order of the ids.
+
+        Bits come as uint8 0 and 1; of a field of many vectors a list of (m, d). `using`: the vector
+        field, where there are several. Raises NotFound for an unknown id, InvalidArgument for a row
+        without a vector in the field.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
+        >>> _ = c.add(["a", "b"], [[1, 0], [0, 1]])
+        >>> c.vectors(["b", "a"]).tolist()
+        [[0.0, 1.0], [1.0, 0.0]]
+        """
+        known, _ = given_ids(ids, self._cid)
+        with self._reading() as (txn, view):
+            declared = self._using(view.schema, using)
+            found = [
+                self._vector_of(txn, view.schema, declared, f"ids: row {at}: {id!r}", key)
+                for at, (id, key) in enumerate(known)
+            ]
+        if declared.multi:
+            return found
+        return np.stack(found) if found else shown(nothing(declared), declared)
 
     def __getitem__(self, id: Id) -> Record:
         known, single = given_ids(id, self._cid)
@@ -64,7 +96,8 @@ class ReadVerbs(Handle):
 
     def __len__(self) -> int:
         with self._reading() as (_, view):
-            return view.state.live
+            live: int = view.state.live
+        return live
 
     def count(self, where: Where | None = None) -> int:
         """Return how many rows there are, or how many satisfy a filter; exact.
@@ -78,18 +111,9 @@ class ReadVerbs(Handle):
         """
         if where is None:
             return len(self)
-        chosen = as_filter(where)
+        chosen = self._filter(where)
         with self._reading() as (txn, view):
             return len(self._matches(txn, view)(chosen))
-
-    def __iter__(self) -> Iterator[Record]:
-        """Every row in id order (ints, then strings), read a page at a time."""
-        start = prefix = keys.prefix(keys.IDS, self._cid)
-        while True:
-            page, start = self._page(prefix, start)
-            yield from page
-            if not start:
-                return
 
     def stats(self) -> dict[str, Any]:
         """Return counts and watermarks: rows, slots, dead slots, unfolded commits, effort.
@@ -104,40 +128,49 @@ class ReadVerbs(Handle):
             return {
                 "name": self.name,
                 "rows": state.live,
-                "vectors": state.ranked,
                 "slots": state.slots,
-                "dead_slots": state.slots - state.ranked,
-                "fields": [n for n in view.names if not _is_outer(n, view.names)],
+                "dead_slots": state.slots - state.seated,
+                "fields": [n for n in view.names if not _is_hidden(n, view.names)],
                 "commit": view.commit,
-                "links_folded_to": state.links_to,
                 "metadata_folded_to": state.rows_to,
-                "code_scale": state.scale,
-                "effort": dict(view.effort.table) if view.effort else {},
+                "vectors": {
+                    name: _field_stats(view, declared.number)
+                    for name, declared in view.schema.vectors.items()
+                    if not declared.multi
+                },
             }
 
     # --- behind the verbs ----------------------------------------------------------------
 
-    def _page(self, prefix: bytes, start: bytes) -> tuple[list[Record], bytes]:
-        """Up to PAGE_ROWS records from a key of the id map on, and where to go on (b"": the end)."""
-        page: list[Record] = []
-        with self._reading() as (txn, _):
-            found: list[bytes] = []
-            cursor = txn.cursor()
-            more = cursor.set_range(start)
-            while more and len(found) < PAGE_ROWS:
-                key = bytes(cursor.key())
-                if not key.startswith(prefix):
-                    more = False
-                    break
-                found.append(key)
-                more = cursor.next()
-            for key in found:
-                record = self._record(txn, rows.rid_of(txn, key))
-                if record is not None:
-                    page.append(record)
-        return page, found[-1] + b"\0" if more and found else b""
+    def _vector_of(
+        self, txn: Any, schema: Schema, declared: VectorField, where: str, key: bytes
+    ) -> Any:
+        rid = rows.rid_of(txn, key)
+        if rid is None:
+            raise NotFound(f"{where} is no row of collection {self.name!r}")
+        row = rows.get(txn, self._cid, rid)
+        if declared.number not in row.fields:
+            refuse(f"{where} has no vector in this field; get() tells which rows have one")
+        return shown(self._stored(txn, schema, declared, rid, row), declared)
+
+    def _found(self, txn: Any, view: Any, lookup: Any, key: bytes) -> Record | None:
+        """The row of an id's key: from the map where that finds it, else as the engine says."""
+        found: Record | None = None if lookup is None else lookup.by_key(key)
+        if found is None:
+            found = self._record(txn, view.schema, rows.rid_of(txn, key))
+        return found
 
 
-def _is_outer(name: str, names: Any) -> bool:
-    """Whether a field only holds other fields."""
-    return any(other.startswith(name + ".") for other in names)
+def _field_stats(view: Any, number: int) -> dict[str, Any]:
+    mine, effort = view.state.vectors[number], view.vectors[number].effort
+    return {
+        "rows": mine.ranked,
+        "links_folded_to": mine.links_to,
+        "code_scale": mine.scale,
+        "effort": dict(effort.table) if effort else {},
+    }
+
+
+def _is_hidden(name: str, names: Any) -> bool:
+    """Whether a field is the engine's own, or only holds other fields."""
+    return name.startswith(RESERVED) or any(other.startswith(name + ".") for other in names)

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, overload
 import numpy as np
 
 from vecdb import execute
+from vecdb.arrays import checked, given_query
 from vecdb.collection.handle import Handle, Where, parse_record, refuse
+from vecdb.errors import NotFound
 from vecdb.execute import Context, Request
 from vecdb.index.effort import WIDEST
-from vecdb.ingest import check_rows, real_array
-from vecdb.query.filter import Filter, as_filter
-from vecdb.storage.schema import Schema
+from vecdb.query.filter import Filter
+from vecdb.storage.schema import Schema, VectorField
 from vecdb.types import Hits, Plan
 
 if TYPE_CHECKING:
@@ -34,12 +35,14 @@ class SearchVerbs(Handle):
 
     @overload
     def search(
-        self, query: str, k: int = 10, *, where: Where | None = None, recall: float = 0.95,
+        self, query: str, k: int = 10, *, where: Where | None = None, using: str | None = None,
+        recall: float = 0.95,
         ef: int | None = None, exact: bool = False, with_vectors: bool = False,
     ) -> Hits: ...  # fmt: skip
     @overload
     def search(
-        self, query: Any, k: int = 10, *, where: Where | None = None, recall: float = 0.95,
+        self, query: Any, k: int = 10, *, where: Where | None = None, using: str | None = None,
+        recall: float = 0.95,
         ef: int | None = None, exact: bool = False, with_vectors: bool = False,
     ) -> Any: ...  # fmt: skip
     def search(
@@ -48,6 +51,7 @@ class SearchVerbs(Handle):
         k: int = 10,
         *,
         where: Where | None = None,
+        using: str | None = None,
         recall: float = 0.95,
         ef: int | None = None,
         exact: bool = False,
@@ -56,7 +60,8 @@ class SearchVerbs(Handle):
         """Return the `k` rows most similar to `query`, best first.
 
         `query`: (d,) → Hits; (b, d) or a list of str → list[Hits], on all threads; a str is
-        encoded. `where` filters before ranking: fewer than `k` hits means fewer rows match.
+        encoded. `where` filters before ranking: fewer than `k` hits means fewer rows match. `using`
+        names the vector field; it may be left out where one field fits.
         `recall`: the share of the true top k wanted on average; `ef` sets the walk's width
         instead; `exact=True` ranks every match, O(matches · d), and is the oracle.
         The walk is HNSW's (Malkov and Yashunin, 2016) on 7-bit codes.
@@ -68,24 +73,28 @@ class SearchVerbs(Handle):
         >>> c.search([1, 0], k=2).ids, c.search([1, 0], where=F.year > 2000).ids
         (['a', 'b'], ['b'])
         """
-        key = (k, where, recall, ef, exact) if _may_be_ready(k, where, recall, ef, exact) else None
+        key = None
+        if _may_be_ready(k, where, using, recall, ef, exact):
+            key = (k, where, using, recall, ef, exact)
         ready = None
-        if key is not None and not with_vectors and self._db._local.batch is None:
+        if key is not None and not with_vectors and self._live():
             follower = self._db._followers.get(self._cid)
             ready = None if follower is None else follower.ready(key)
             if ready is not None:
                 hits = ready.answer(query)
                 if hits is not None:
                     return hits
-        request = _request(k, where, recall, ef, exact, with_vectors)
+        chosen = None if where is None else self._filter(where)
+        request = _request(k, chosen, recall, ef, exact, with_vectors)
         schema = self.schema
-        vector, single = self._query(query, schema)
+        name, declared = self._searched(schema, using, query)
+        vector, single = self._query(query, declared)
         if ready is not None and single and vector is not query:  # a list, a str, another dtype
             hits = ready.answer(vector)
             if hits is not None:
                 return hits
         with self._reading() as (txn, view):
-            context = self._context(txn, view, schema, where)
+            context = self._context(txn, view, name, declared, where)
             if not single:
                 return execute.search_many(context, vector, request)
             hits, ready = execute.search(context, vector, request)
@@ -100,6 +109,7 @@ class SearchVerbs(Handle):
         k: int = 10,
         *,
         where: Where | None = None,
+        using: str | None = None,
         recall: float = 0.95,
         ef: int | None = None,
         exact: bool = False,
@@ -113,61 +123,70 @@ class SearchVerbs(Handle):
         >>> c.explain([1, 0]).strategy
         'exact scan'
         """
-        request = _request(k, where, recall, ef, exact, with_vectors)
-        schema = self.schema
+        chosen = None if where is None else self._filter(where)
+        request = _request(k, chosen, recall, ef, exact, with_vectors)
+        name, declared = self._searched(self.schema, using, query)
         if query is not None:
-            self._query(query, schema)
+            self._query(query, declared)
         with self._reading() as (txn, view):
-            return execute.explain(self._context(txn, view, schema, where), request)
+            return execute.explain(self._context(txn, view, name, declared, where), request)
 
     # --- behind the verbs ----------------------------------------------------------------
 
-    def _query(self, query: Any, schema: Schema) -> tuple[npt.NDArray[np.float32], bool]:
-        """A query as float32: (d,) and True, or (b, d) and False."""
-        dim = schema.dim
-        if isinstance(query, str):
-            return self._encode_queries([query])[0], True
-        if isinstance(query, list) and query and all(isinstance(q, str) for q in query):
-            return self._encode_queries(query), False
-        if type(query) is np.ndarray and query.dtype == np.float32 and query.ndim == 1:
-            if query.shape[0] == dim:
-                return self._checked(query, schema.metric), True
-            found = query
-        else:
-            found = real_array("query", query)
-        if found.ndim not in (1, 2) or (found.shape[-1] != dim and found.size):
+    def _searched(self, schema: Schema, using: Any, query: Any) -> tuple[str, VectorField]:
+        """The vector field that a search walks, and its name."""
+        declared = self._using(schema, using, encoder=_is_text(query))
+        name = next(n for n, each in schema.vectors.items() if each is declared)
+        if declared.multi:
             refuse(
-                f"query has shape {found.shape}; collection {self.name!r} takes ({dim},) or (b, {dim})"
+                f"using={name!r}: a field with multi=True is stored and read back; it cannot be searched"
             )
-        if found.ndim == 1 and found.shape[0] != dim:
-            refuse(f"query has {found.shape[0]} numbers; collection {self.name!r} has dim {dim}")
-        return self._checked(found, schema.metric), found.ndim == 1
+        return name, declared
 
-    def _checked(self, query: npt.NDArray[np.float32], metric: str) -> npt.NDArray[np.float32]:
-        """Refuse NaN, infinity, and zero under cosine: one pass, the sum of squares tells."""
-        if query.ndim == 1:
-            with np.errstate(over="ignore"):
-                square = float(query.dot(query))
-            if square != square or square == np.inf or square == 0:
-                check_rows("query", query.reshape(1, -1), metric)
-        elif query.size:
-            check_rows("query", query, metric)
-        return query if query.flags.c_contiguous else np.ascontiguousarray(query)
+    def _query(self, query: Any, declared: VectorField) -> tuple[npt.NDArray[np.float32], bool]:
+        """A query as float32: (d,) and True, or (b, d) and False."""
+        if isinstance(query, str):
+            return self._encode_queries(declared, [query])[0], True
+        if _is_text(query):
+            return self._encode_queries(declared, query), False
+        return given_query(query, declared, self.name)
 
-    def _encode_queries(self, texts: list[str]) -> npt.NDArray[np.float32]:
-        found = np.asarray(self._encoder_now().encode_queries(texts), np.float32)
-        return self._checked(np.atleast_2d(found), self.schema.metric)
+    def _encode_queries(self, declared: VectorField, texts: list[str]) -> npt.NDArray[np.float32]:
+        if declared.encoder is None:
+            refuse(f"query is a text, but the vector field has no encoder; {self._with_encoders()}")
+        found = np.asarray(self._encoder(declared).encode_queries(texts), np.float32)
+        return checked(np.atleast_2d(found), declared.metric)
 
-    def _context(self, txn: Any, view: Any, schema: Schema, where: Any) -> Context:
+    def _with_encoders(self) -> str:
+        names = [n for n, each in self.schema.vectors.items() if each.encoder is not None]
+        if not names:
+            return "give vectors, or create the collection with encoder="
+        return f"fields with one: {', '.join(map(repr, names))}"
+
+    def _context(
+        self, txn: Any, view: Any, name: str, declared: VectorField, where: Any
+    ) -> Context:
         db = self._db
+        field = view.vectors.get(declared.number)
+        if field is None:
+            raise NotFound(f"vector field {name!r} of collection {self.name!r} was dropped meanwhile")
         matches = None if where is None else self._matches(txn, view)
-        snapshot = db._env.snapshot(txn) if db._local.batch is None else None
+        snapshot = db._env.snapshot(txn) if self._live() else None
+        held = self._holders(txn, view, declared)
         return Context(
-            schema.name, self._cid, schema, txn, view, matches, parse_record, db._threads, snapshot
-        )
+            view.schema.name, self._cid, name, txn, view, view.schema.layout(declared), field, held,
+            matches, parse_record, db._threads, snapshot,
+        )  # fmt: skip
 
 
-def _may_be_ready(k: Any, where: Any, recall: Any, ef: Any, exact: Any) -> bool:
+def _is_text(query: Any) -> bool:
+    """Whether a query is a text or a list of them."""
+    if isinstance(query, str):
+        return True
+    return isinstance(query, list) and bool(query) and all(isinstance(q, str) for q in query)
+
+
+def _may_be_ready(k: Any, where: Any, using: Any, recall: Any, ef: Any, exact: Any) -> bool:
     """Whether these options can be a key that no invalid ones are equal to (True is not 1)."""
     return (
         type(k) is int
@@ -175,11 +194,12 @@ def _may_be_ready(k: Any, where: Any, recall: Any, ef: Any, exact: Any) -> bool:
         and type(recall) is float
         and (where is None or isinstance(where, Filter))
         and (ef is None or type(ef) is int)
+        and (using is None or type(using) is str)
     )
 
 
 def _request(
-    k: Any, where: Any, recall: Any, ef: Any, exact: bool, with_vectors: bool
+    k: Any, where: Filter | None, recall: Any, ef: Any, exact: bool, with_vectors: bool
 ) -> Request:
     """The validated options of a search; those without a filter are checked once each."""
     if where is None:
@@ -187,8 +207,7 @@ def _request(
             return _plain_request(k, recall, ef, exact, with_vectors)
         except TypeError:  # unhashable: wrong anyway, and named below
             pass
-    chosen = None if where is None else as_filter(where)
-    return _checked_request(k, chosen, recall, ef, exact, with_vectors)
+    return _checked_request(k, where, recall, ef, exact, with_vectors)
 
 
 @lru_cache(maxsize=256, typed=True)  # typed: True is not 1

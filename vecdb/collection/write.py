@@ -11,22 +11,25 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Container, Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from vecdb.arrays import encoded, given_vectors, nothing
 from vecdb.collection.handle import Handle, Where, refuse
-from vecdb.errors import AlreadyExists, NotFound
+from vecdb.declare import Vector
+from vecdb.errors import AlreadyExists, NotFound, SchemaError
+from vecdb.index.changes import flat
 from vecdb.index.writing import NewRow, Writing
-from vecdb.ingest import given_ids, given_metadata, given_texts, given_vectors, new_ids
-from vecdb.query.filter import as_filter
+from vecdb.ingest import given_ids, given_metadata, given_texts, new_ids
 from vecdb.storage import codec, keys, rows
 from vecdb.storage.rows import Row
+from vecdb.storage.schema import Schema, VectorField
+from vecdb.storage.vectors import Given
 from vecdb.types import REMOVE, Id, Metadata
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
+UNCHANGED: Final = object()  # a vector that an update leaves as it is
 
 
 class WriteVerbs(Handle):
@@ -45,8 +48,9 @@ class WriteVerbs(Handle):
         """Insert new rows, all or none, and return their ids.
 
         `ids`: list of str or int, a single one for one row, or None for generated ids.
-        `vectors`: (n, d) real numbers; `metadata`: a dict per row; `texts`: a str per row, encoded
-        where the collection has an encoder and no vectors are given. Durable on return.
+        `vectors`: (n, d) real numbers; `metadata`: a dict per row; `texts`: a str per row (None for
+        a row without one, which then has no vector), encoded where the collection has an encoder and
+        no vectors are given. Durable on return.
         Raises AlreadyExists if any id exists, InvalidArgument naming the first bad row.
 
         >>> import vecdb
@@ -86,6 +90,7 @@ class WriteVerbs(Handle):
 
         Takes exactly one of `ids` and `where`. `vecdb.REMOVE` as a value takes a key away. One
         dict applies to every row, a list pairs with `ids`; with `where` neither vectors nor texts.
+        None in `texts` leaves that row's text and vector as they are.
         Raises NotFound, with nothing changed, when an id is unknown.
 
         >>> import vecdb
@@ -101,11 +106,15 @@ class WriteVerbs(Handle):
             if not isinstance(metadata, Mapping):
                 refuse("update(where=...) takes one metadata dict for all matching rows")
             patch = _patch(metadata, "metadata")
-            chosen = as_filter(where)
+            self._declared.check(_set_by(patch), "metadata: every row")
+            chosen = self._filter(where)
+            schema = self.schema
+            new = _of_row(self._encode_patches(schema, [patch], None, ()), 0)
             with self._db._writing(self._cid) as writing:
+                self._check_schema(schema, writing)
                 rids = sorted(writing.matches(chosen))
-                for rid in rids:
-                    self._patch_row(writing, rid, rows.get(writing.txn, self._cid, rid), patch)
+                found = ((rid, rows.get(writing.txn, self._cid, rid)) for rid in rids)
+                self._change_rows(writing, (Change(rid, old, patch, None, new) for rid, old in found))
             return len(rids)
         return self._update_ids(ids, vectors, metadata, texts)
 
@@ -124,7 +133,7 @@ class WriteVerbs(Handle):
         self._exactly_one("delete", ids, where)
         cid = self._cid
         if where is not None:
-            chosen = as_filter(where)
+            chosen = self._filter(where)
             with self._db._writing(cid) as writing:
                 rids = sorted(writing.matches(chosen))
                 for rid in rids:
@@ -157,6 +166,35 @@ class WriteVerbs(Handle):
         with self._db._writing(self._cid) as writing:
             writing.fold_now()
 
+    def add_vector(self, name: str, vector: Vector) -> None:
+        """Add a vector field, which no row has until it is given one; durable on return.
+
+        `vector`: a `vecdb.Vector`. Rows get their vectors by `update(ids, vectors={name: ...})`, or by
+        the field's encoder when their texts are written again. Costs one small record.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
+        >>> _ = c.add("a", [1, 0])
+        >>> c.add_vector("poster", vecdb.Vector(3)); c.update("a", vectors={"poster": [1, 2, 3]})
+        1
+        >>> c["a"].vectors["poster"].tolist()
+        [1.0, 2.0, 3.0]
+        """
+        self._db._add_vector(self._cid, name, vector)
+
+    def drop_vector(self, name: str) -> None:
+        """Take a vector field and its vectors away; the rows stay. Durable on return.
+
+        InvalidArgument for the last vector field, NotFound for an unknown one.
+
+        >>> import vecdb
+        >>> db = vecdb.open()
+        >>> c = db.create_collection("c", vectors={"a": vecdb.Vector(2), "b": vecdb.Vector(3)})
+        >>> c.drop_vector("b"); list(c.schema.vectors)
+        ['a']
+        """
+        self._db._drop_vector(self._cid, name)
+
     # --- behind the verbs ----------------------------------------------------------------
 
     def _put(
@@ -165,24 +203,25 @@ class WriteVerbs(Handle):
         cid, schema = self._cid, self.schema
         single_text = isinstance(texts, str)
         known, single = ([], False) if ids is None else given_ids(ids, cid)
-        n = len(known) if ids is not None else _count(given, metadata, texts, schema.dim)
-        single = single or single_text or isinstance(metadata, Mapping)
+        n = len(known) if ids is not None else _count(given, metadata, texts, schema)
+        single = single or single_text or isinstance(metadata, Mapping) or (ids is None and n == 1)
         stored_texts = given_texts(texts, n)
         plain = given_metadata(metadata, n)
+        self._declared.check_all(plain)
         arrays = given_vectors(given, n, schema, single=single)
         if ids is None:
             known = new_ids(n, cid)
         _no_duplicates(known)
         if not known:
             return []
-        if arrays is None and stored_texts is not None and schema.encoder is not None:
-            arrays = self._encode(stored_texts)
+        self._encode_missing(schema, arrays, plain, stored_texts)
         packed = [codec.pack_metadata(m, f"row {i}") if m else b"" for i, m in enumerate(plain)]
         with self._db._writing(cid) as writing:
+            self._check_schema(schema, writing)
             new = [
                 NewRow(
                     key,
-                    None if stored_texts is None else stored_texts[i].encode(),
+                    None if stored_texts is None else _utf8(stored_texts[i]),
                     packed[i],
                     writing.state_of(plain[i]),
                 )
@@ -194,6 +233,36 @@ class WriteVerbs(Handle):
                 self._refuse_existing(writing, known)
                 writing.insert(new, arrays)
         return [id for id, _ in known]
+
+    def _encode_missing(
+        self,
+        schema: Schema,
+        arrays: dict[int, Given],
+        plain: list[Metadata],
+        texts: list[str | None] | None,
+    ) -> None:
+        """Add the vectors that encoders make of the rows' texts, where none were given."""
+        for declared in schema.vectors.values():
+            if declared.encoder is None or declared.number in arrays:
+                continue
+            found = [
+                (at, source)
+                for at, metadata in enumerate(plain)
+                if (source := _source(declared, metadata, None if texts is None else texts[at]))
+                is not None
+            ]
+            if found:
+                made = self._encode(declared, [source for _, source in found])
+                at_rows = np.array([at for at, _ in found], np.intp)
+                arrays[declared.number] = encoded(made, at_rows, declared)
+
+    def _check_schema(self, schema: Schema, writing: Writing) -> None:
+        """Refuse to go on with vectors that were checked against another declaration."""
+        if writing.schema.vectors != schema.vectors:
+            raise SchemaError(
+                f"the vector fields of collection {schema.name!r} were changed meanwhile; nothing was "
+                "written: call again"
+            )
 
     def _refuse_existing(self, writing: Writing, known: list[tuple[Id, bytes]]) -> None:
         for at, (id, key) in enumerate(known):
@@ -208,9 +277,9 @@ class WriteVerbs(Handle):
         writing: Writing,
         known: list[tuple[Id, bytes]],
         new: list[NewRow],
-        arrays: npt.NDArray[Any] | None,
+        arrays: dict[int, Given],
     ) -> None:
-        """Insert or replace; rows whose vector stays the same only change their record."""
+        """Insert or replace; rows whose vectors stay the same only change their record."""
         fresh: list[int] = []
         for at, (_, key) in enumerate(known):
             rid = rows.rid_of(writing.txn, key)
@@ -218,21 +287,32 @@ class WriteVerbs(Handle):
                 fresh.append(at)
                 continue
             old = rows.get(writing.txn, self._cid, rid)
-            if self._same_vector(writing, rid, old, None if arrays is None else arrays[at]):
+            given = {number: part.at(at) for number, part in arrays.items()}
+            if self._same_vectors(writing, rid, old, given):
                 writing.rewrite(rid, old, new[at].text, new[at].metadata, new[at].state)
             else:
                 writing.remove(key, rid, old)
                 fresh.append(at)
         if fresh:
-            chosen = None if arrays is None else np.ascontiguousarray(arrays[fresh])
+            chosen = arrays
+            if len(fresh) < len(new):
+                chosen = {number: part.only(fresh) for number, part in arrays.items()}
             writing.insert([new[at] for at in fresh], chosen)
 
-    def _same_vector(
-        self, writing: Writing, rid: int, old: Row, given: npt.NDArray[Any] | None
+    def _same_vectors(
+        self, writing: Writing, rid: int, old: Row, given: Mapping[int, Any]
     ) -> bool:
-        if given is None or not old.has_vector:
-            return given is None and not old.has_vector
-        return self._stored(writing.txn, rid, old).tobytes() == given.tobytes()
+        """Whether a row has exactly these vectors, by field number; None: it has none there."""
+        schema = writing.schema
+        for declared in schema.vectors.values():
+            wanted = given.get(declared.number)
+            if (wanted is not None) != (declared.number in old.fields):
+                return False
+            if wanted is not None:
+                stored = self._stored(writing.txn, schema, declared, rid, old)
+                if stored.shape != wanted.shape or stored.tobytes() != wanted.tobytes():
+                    return False
+        return True
 
     def _update_ids(self, ids: Any, given: Any, metadata: Any, texts: Any) -> int:
         cid, schema = self._cid, self.schema
@@ -244,13 +324,14 @@ class WriteVerbs(Handle):
         else:
             _same_length("metadata", metadata, n)
             patches = [_patch(m, f"metadata: row {i}") for i, m in enumerate(metadata or [{}] * n)]
+        self._declared.check_all([_set_by(patch) for patch in patches])
         stored_texts = given_texts(texts, n)
         arrays = given_vectors(given, n, schema, single=single)
-        if n and arrays is None and stored_texts is not None and schema.encoder is not None:
-            arrays = self._encode(stored_texts)
         if not n:
             return 0
+        made = self._encode_patches(schema, patches, stored_texts, arrays)
         with self._db._writing(cid) as writing:
+            self._check_schema(schema, writing)
             rids = [rows.rid_of(writing.txn, key) for _, key in known]
             for at, rid in enumerate(rids):
                 if rid is None:
@@ -258,33 +339,139 @@ class WriteVerbs(Handle):
                         f"ids: row {at}: no id {known[at][0]!r} in collection {self.name!r}; "
                         "nothing was changed"
                     )
-            moved: list[NewRow] = []
-            at_moved: list[int] = []
-            for at, rid in enumerate(rids):
-                assert rid is not None
-                old = rows.get(writing.txn, cid, rid)
-                text = old.text if stored_texts is None else stored_texts[at].encode()
-                if arrays is None or self._same_vector(writing, rid, old, arrays[at]):
-                    self._patch_row(writing, rid, old._replace(text=text), patches[at])
-                    continue
-                merged = _merged(old, patches[at])
-                packed = codec.pack_metadata(merged, f"row {at}") if merged else b""
-                moved.append(NewRow(known[at][1], text, packed, writing.state_of(merged)))
-                at_moved.append(at)
-                writing.remove(known[at][1], rid, old)
-            if moved:
-                assert arrays is not None
-                writing.insert(moved, np.ascontiguousarray(arrays[at_moved]))
+            self._change_rows(
+                writing,
+                (
+                    Change(
+                        rid, rows.get(writing.txn, cid, rid), patches[at],
+                        None if stored_texts is None else stored_texts[at],
+                        {number: part.at(at) for number, part in arrays.items()} | _of_row(made, at),
+                    )
+                    for at, rid in enumerate(rids) if rid is not None
+                ),
+            )  # fmt: skip
         return n
 
-    def _patch_row(self, writing: Writing, rid: int, old: Row, patch: Metadata) -> None:
-        merged = _merged(old, patch)
-        packed = codec.pack_metadata(merged, f"row {rows.id_from(old.idkey)!r}") if merged else b""
-        writing.rewrite(rid, old, old.text, packed, writing.state_of(merged))
+    def _change_rows(self, writing: Writing, changes: Iterable[Change]) -> None:
+        """Patch rows: those whose vectors stay the same in place, the others under a new number."""
+        schema = writing.schema
+        moved: list[NewRow] = []
+        moving: list[dict[int, Any]] = []
+        for rid, old, patch, new_text, new_vectors in changes:
+            metadata = _merged(old, patch)
+            text = old.text if new_text is None else new_text.encode()
+            where = f"row {rows.id_from(old.idkey)!r}"
+            packed = codec.pack_metadata(metadata, where) if metadata else b""
+            state = writing.state_of(metadata)
+            whole = self._kept_vectors(writing, rid, old) | new_vectors if new_vectors else None
+            if whole is None or self._same_vectors(writing, rid, old, whole):
+                writing.rewrite(rid, old, text, packed, state)
+                continue
+            key = keys.prefix(keys.IDS, self._cid) + old.idkey
+            writing.remove(key, rid, old)
+            moved.append(NewRow(key, text, packed, state))
+            moving.append({n: v for n, v in whole.items() if v is not None})
+        if moved:
+            fields = schema.vectors.values()
+            writing.insert(moved, {each.number: _gathered(each, moving) for each in fields})
+
+    def _encode_patches(
+        self,
+        schema: Schema,
+        patches: list[Metadata],
+        texts: list[str | None] | None,
+        named: Container[int],
+    ) -> dict[int, list[Any]]:
+        """The vectors of fields whose source text the patches change, by field and patch.
+
+        None: the text goes, and the vector with it; UNCHANGED: it stays. A given vector wins.
+        """
+        found: dict[int, list[Any]] = {}
+        for declared in schema.vectors.values():
+            if declared.encoder is None or declared.number in named:
+                continue
+            made: list[Any] = [UNCHANGED] * len(patches)
+            wanted: list[tuple[int, str]] = []
+            for at, patch in enumerate(patches):
+                text = None if texts is None else texts[at]
+                if not _touches(declared.source, patch, text):
+                    continue
+                made[at] = None
+                source = _source(declared, _without_removed(patch), text)
+                if source is not None:
+                    wanted.append((at, source))
+            if wanted:
+                output = self._encode(declared, [source for _, source in wanted])
+                at_rows = np.array([at for at, _ in wanted], np.intp)
+                for at, vector in zip(at_rows, encoded(output, at_rows, declared).array, strict=True):
+                    made[at] = vector
+            found[declared.number] = made
+        return found
+
+    def _kept_vectors(self, writing: Writing, rid: int, old: Row) -> dict[int, Any]:
+        """The vectors that a row has."""
+        schema = writing.schema
+        return {
+            each.number: self._stored(writing.txn, schema, each, rid, old)
+            for each in schema.vectors.values()
+            if each.number in old.fields
+        }
 
     def _exactly_one(self, verb: str, ids: Any, where: Any) -> None:
         if (ids is None) == (where is None):
             refuse(f"{verb} takes exactly one of ids= and where=; all rows is where={{}}")
+
+
+class Change(NamedTuple):
+    """What `update` does to one row."""
+
+    rid: int
+    old: Row
+    patch: Metadata
+    text: str | None  # None: it stays
+    vectors: dict[int, Any]  # by field number; None: the field's vector goes
+
+
+def _of_row(made: dict[int, list[Any]], at: int) -> dict[int, Any]:
+    """One row's vectors of those that `_encode_patches` made."""
+    return {number: each[at] for number, each in made.items() if each[at] is not UNCHANGED}
+
+
+def _touches(source: str | None, patch: Metadata, text: str | None) -> bool:
+    """Whether the text that an encoder reads is given anew."""
+    if source is None:
+        return text is not None
+    return source in patch or source.partition(".")[0] in patch
+
+
+def _without_removed(patch: Metadata) -> Metadata:
+    return {key: value for key, value in patch.items() if value is not REMOVE}
+
+
+def _source(declared: VectorField, metadata: Metadata, text: str | None) -> str | None:
+    """The text that a field's encoder reads of a row, None where there is none."""
+    if declared.source is None:
+        return text
+    for name, value in flat(metadata):
+        if name == declared.source:
+            return value if isinstance(value, str) else None
+    return None
+
+
+def _gathered(declared: VectorField, rows_vectors: list[dict[int, Any]]) -> Given:
+    """One field's vectors of rows that each have some."""
+    wanted = ((at, each.get(declared.number)) for at, each in enumerate(rows_vectors))
+    found = [(at, vector) for at, vector in wanted if vector is not None]
+    at_rows = np.array([at for at, _ in found], np.intp)
+    if declared.multi:
+        return Given(at_rows, [vector for _, vector in found])
+    if not found:
+        return Given(at_rows, nothing(declared))
+    return Given(at_rows, np.ascontiguousarray(np.stack([vector for _, vector in found])))
+
+
+def _utf8(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()
 
 
 def _merged(old: Row, patch: Metadata) -> Metadata:
@@ -297,6 +484,11 @@ def _merged(old: Row, patch: Metadata) -> Metadata:
     return merged
 
 
+def _set_by(patch: Metadata) -> Metadata:
+    """What a patch sets, without what it removes."""
+    return {key: value for key, value in patch.items() if value is not REMOVE}
+
+
 def _patch(metadata: Any, row: str) -> Metadata:
     """A cleaned patch; REMOVE stays what it is."""
     if not isinstance(metadata, Mapping):
@@ -306,17 +498,34 @@ def _patch(metadata: Any, row: str) -> Metadata:
     return {**cleaned, **{k: REMOVE for k, v in metadata.items() if v is REMOVE}}
 
 
-def _count(given: Any, metadata: Any, texts: Any, dim: int) -> int:
+def _count(given: Any, metadata: Any, texts: Any, schema: Schema) -> int:
     """How many rows a call without ids means."""
     if isinstance(texts, str) or isinstance(metadata, Mapping):
         return 1
-    if given is not None:
-        shape = np.shape(given)
-        return 1 if len(shape) == 1 and shape[0] == dim else (shape[0] if shape else 1)
+    if isinstance(given, Mapping):
+        named = [(n, v) for n, v in given.items() if v is not None and n in schema.vectors]
+        if named:
+            name, values = named[0]
+            return _count_of(values, schema.vectors[name])
+    elif given is not None:
+        return _count_of(given, next(iter(schema.vectors.values())))
     for values in (texts, metadata):
         if values is not None:
             return len(values)
     refuse("add needs vectors=, texts= or metadata=")
+
+
+def _count_of(values: Any, declared: VectorField) -> int:
+    """How many rows an array of a field's vectors is for."""
+    if isinstance(values, list | tuple) and any(each is None for each in values):
+        return len(values)
+    try:
+        shape = np.shape(values)
+    except ValueError:  # ragged: refused below, by name
+        return len(values)
+    if declared.multi:
+        return 1 if len(shape) == 2 and not isinstance(values, list) else len(values)
+    return 1 if len(shape) == 1 and shape[0] == declared.dim else (shape[0] if shape else 1)
 
 
 def _no_duplicates(known: list[tuple[Id, bytes]]) -> None:

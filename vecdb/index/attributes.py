@@ -165,6 +165,23 @@ class Reader:
         ]
         return BitMap.union(*found) if found else _NONE
 
+    def runs(
+        self, fieldid: int, start: bytes, stop: bytes, *, backwards: bool = False
+    ) -> Iterator[tuple[Leaf, int, int]]:
+        """(leaf, first, end): where the keys in [start, stop) lie, leaf by leaf as they are asked for.
+
+        This reader is not asked anything else meanwhile: there is one cursor.
+        """
+        return (self._runs_back if backwards else self._runs)(fieldid, start, stop)
+
+    def rows(self, fieldid: int, leaf: Leaf, at: int) -> BitMap:
+        """The rows of one key of a leaf; not to be changed."""
+        return leaf.rows(at, self._loader(fieldid))
+
+    def rows_of(self, fieldid: int, leaf: Leaf, first: int, end: int) -> BitMap:
+        """The rows of a run of a leaf's keys; not to be changed."""
+        return leaf.union(first, end, self._loader(fieldid))
+
     def leaf(self, fieldid: int, key: bytes) -> tuple[bytes, Leaf | None]:
         """The leaf that a value key belongs to, and its bound; (END, None) past the last."""
         prefix = keys.attribute(self._image.cid, fieldid)
@@ -195,6 +212,20 @@ class Reader:
                 return
             first = False
             found = self._cursor.next()
+
+    def _runs_back(
+        self, fieldid: int, start: bytes, stop: bytes
+    ) -> Iterator[tuple[Leaf, int, int]]:
+        """The same from the last leaf to the first."""
+        prefix = keys.attribute(self._image.cid, fieldid)
+        found = start < stop and self._cursor.set_range(prefix + stop)
+        while found:
+            place = self._here(prefix)
+            if place is None or place[0] < start:
+                return
+            leaf = place[1]
+            yield leaf, bisect_left(leaf.keys, start), bisect_left(leaf.keys, stop)
+            found = self._cursor.prev()
 
     def _here(self, prefix: bytes) -> tuple[bytes, Leaf] | None:
         """The leaf under the cursor, when it belongs to this field."""

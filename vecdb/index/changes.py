@@ -27,6 +27,7 @@ from typing import Any, Final, NamedTuple
 from pyroaring import BitMap
 
 from vecdb.errors import Corrupt, SchemaError
+from vecdb.fields import NOTHING, Declared
 from vecdb.index import valuekey
 
 Pair = tuple[int, bytes]
@@ -65,15 +66,23 @@ class Batch:
 # --- from metadata to states -------------------------------------------------------------
 
 
-def state_of(metadata: Mapping[str, Any], field_ids: dict[str, int]) -> State:
+def state_of(
+    metadata: Mapping[str, Any], field_ids: dict[str, int], declared: Declared = NOTHING
+) -> State:
     """Return the indexed state of cleaned metadata; new names are added to `field_ids`.
 
+    Fields declared Unindexed are left out; those with a substring index have a pair for each
+    trigram besides their own.
     SchemaError when a row has a field both ways, as `a.b` and as `b` inside `a`, and for more
     than 65,536 different fields in a collection.
     """
     state: list[Pair] = []
     nested = False
+    skips = declared.skips if declared.skips_some else None
     for name, value in flat(metadata):
+        if skips is not None and skips(name):
+            nested = nested or isinstance(value, dict)
+            continue
         fieldid = field_ids.get(name)
         if fieldid is None:
             fieldid = _new_field(name, field_ids)
@@ -87,6 +96,8 @@ def state_of(metadata: Mapping[str, Any], field_ids: dict[str, int]) -> State:
             state.append((fieldid, valuekey.DICT))
         else:
             state.append((fieldid, valuekey.key_of(value)))
+            if name in declared.substring and isinstance(value, str):
+                state.extend((fieldid, key) for key in valuekey.trigram_keys(value))
     if nested:
         _refuse_doubles(metadata)
     return tuple(state)

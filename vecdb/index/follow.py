@@ -17,24 +17,26 @@ Rejected: replaying inserts. A search per insert; copying links costs a tenth of
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from pyroaring import BitMap
 
 from vecdb import _core
 from vecdb.errors import Corrupt
-from vecdb.index import attributes
+from vecdb.fields import declared as declared_fields
+from vecdb.index import attributes, seats
 from vecdb.index.changes import Batch, decode_changes
 from vecdb.index.effort import ALWAYS, BANDS, WIDTHS, Effort, Measured
+from vecdb.index.loading import Loading
 from vecdb.index.tail import Tail
-from vecdb.index.view import View, live_mask, next_mask
+from vecdb.index.view import Graphed, Held, View, live_mask, next_mask
 from vecdb.query.filter import Filter
-from vecdb.storage import codec, keys, log, rows, state, vectors
+from vecdb.storage import codec, keys, log, rows, schema, state
 from vecdb.storage.log import RowsPart
-from vecdb.storage.schema import Schema
+from vecdb.storage.schema import Schema, VectorField
 from vecdb.storage.state import State
 
 CACHED_FILTERS = 64
@@ -44,13 +46,11 @@ TRIM_ABOVE = 4096  # touched rows in memory: trimming costs as much as what is l
 
 
 class Follower:
-    """The graph and the newest view of one collection in this process."""
+    """The graphs and the newest view of one collection in this process."""
 
-    def __init__(self, cid: int, schema: Schema, epoch: Callable[[], int], threads: int) -> None:
+    def __init__(self, cid: int, epoch: Callable[[], int], threads: int) -> None:
         self.cid = cid
-        self.schema = schema
         self.threads = threads
-        self.block_rows = vectors.block_rows(schema.dim, schema.dtype)
         self.attributes = attributes.AttributeImage(cid)
         self.lock = threading.RLock()  # held while following, and from a commit to its publishing
         self._epoch_now = epoch
@@ -86,7 +86,9 @@ class Follower:
             elif view.commit > commit:
                 return self._past(txn, commit, view)
             if self._unattached:
-                self._attach_full_blocks(txn, view)
+                for each in view.vectors.values():
+                    self._loading(txn, view.schema, each.declared).attach_full(each.graph, view.slots)
+                self._unattached = False
             return view
 
     def matches(self, txn: Any, view: View, where: Filter) -> BitMap:
@@ -107,33 +109,31 @@ class Follower:
             return codec.unpack_metadata(rows.get(txn, self.cid, rid).metadata or b"\x80")
 
         return attributes.evaluate(
-            where, self.attributes, view.tail, txn, view.live, view.names, row_metadata
-        )
+            where, self.attributes, view.tail, txn, view.live, view.names, row_metadata,
+            declared_fields(view.schema.fields),
+        )  # fmt: skip
 
-    def advance(
-        self,
-        commit: int,
-        new: State,
-        links: bytes | None,
-        part: RowsPart,
-        effort: Effort | None,
-        *,
-        folded: bool,
-    ) -> None:
+    def holders(self, txn: Any, view: View, declared: VectorField) -> Held | None:
+        """The rows of a view that have a vector in a field; None when all with a slot do."""
+        return seats.holders(view, declared, lambda where: self.evaluate(txn, view, where))
+
+    def advance(self, after: View, links: dict[int, bytes], part: RowsPart, *, folded: bool) -> None:
         """Apply this process's own commit with the code that followers use.
 
-        `folded`: the commit wrote its attributes into the image, so the tail starts anew.
+        `after` carries the commit, its schema, state and vector fields; what is derived from the log is
+        derived here. `folded`: the commit wrote its attributes into the image, so the tail starts anew.
         """
         with self.lock:
             view = self._view
             assert view is not None
             if folded:
-                view = replace(view, tail=Tail(commit))
+                view = replace(view, tail=Tail(after.commit))
                 part = replace(part, attributes=None)
                 self._filters.clear()
-            if links is not None:
-                view.graph.apply(links)
-            self._show(self._after(view, commit, new, part, effort, view.names))
+            for number, record in links.items():
+                after.vectors[number].graph.apply(record)
+            view = replace(view, schema=after.schema, vectors=after.vectors)
+            self._show(self._after(view, after.commit, after.state, part))
             self._unattached = True
 
     def newest(self) -> View | None:
@@ -173,51 +173,59 @@ class Follower:
     # --- following -----------------------------------------------------------------------
 
     def _follow(self, txn: Any, commit: int, view: View) -> View:
-        new = state.read(txn, self.cid)
-        links, parts = [], []
+        now = state.read(txn, self.cid)
+        links: dict[int, list[tuple[int, Any]]] = defaultdict(list)
+        parts = []
         for at, part, payload in log.read(txn, self.cid, view.commit, commit):
-            if part == log.LINKS:
-                links.append((at, payload))
-            else:
+            if part == log.ROWS:
                 parts.append((at, RowsPart.unpack(payload, self.cid, at)))
-        graph = view.graph
-        if new.links_cut > view.commit or new.graph != view.state.graph:
-            graph = self._load_graph(txn, new, commit)
-        else:
-            self._follow_links(txn, graph, links, view.state.slots, new.slots)
-        if new.rows_cut > view.commit:
-            return self._load_rows(txn, new, commit, graph)
-        view = replace(view, graph=graph)
-        effort = read_effort(txn, self.cid) if parts else view.effort
+            else:
+                links[part].append((at, payload))
+        declared = schema.read(txn, self.cid)
+        fields = self._follow_graphs(txn, commit, view, now, declared, links, bool(parts))
+        if now.rows_cut > view.commit:
+            return self._load_rows(txn, now, commit, declared, fields)
+        view = replace(view, schema=declared, vectors=fields)
         for at, rows_part in parts:
-            view = self._after(view, at, new, rows_part, effort, view.names)
-        return self._after(view, commit, new, RowsPart(), effort, view.names)
+            view = self._after(view, at, now, rows_part)
+        return self._after(view, commit, now, RowsPart())
 
-    def _follow_links(
-        self, txn: Any, graph: Any, links: list[tuple[int, Any]], before: int, slots: int
-    ) -> None:
-        """Vectors and codes first, then the links that lead to them (F2)."""
-        self._load_vectors(txn, graph, before, slots)
-        self._attach_private(txn, graph, slots)
-        for commit, record in links:
-            self._apply(graph, commit, record)
-
-    def _after(
+    def _follow_graphs(
         self,
-        view: View,
+        txn: Any,
         commit: int,
-        new: State,
-        part: RowsPart,
-        effort: Effort | None,
-        names: dict[str, int],
-    ) -> View:
+        view: View,
+        now: State,
+        declared: Schema,
+        links: dict[int, list[tuple[int, Any]]],
+        measured: bool,
+    ) -> dict[int, Graphed]:
+        """Each field's graph at the commit: followed, or loaded where that cannot be (F2)."""
+        fields = {}
+        for number, mine in now.vectors.items():
+            loading = self._loading(txn, declared, _declared(declared, number, self.cid))
+            known = view.vectors.get(number)
+            before = view.state.vectors.get(number)
+            if (
+                known is None or before is None
+                or mine.links_cut > view.commit or mine.graph != before.graph
+            ):  # fmt: skip
+                graph = loading.load(now, commit)
+            else:
+                graph = known.graph
+                loading.follow(graph, links[keys.log_links(number)], view.slots, now, mine)
+            effort = read_effort(txn, self.cid, number) if known is None or measured else known.effort
+            fields[number] = Graphed(loading.declared, graph, effort)
+        return fields
+
+    def _after(self, view: View, commit: int, new: State, part: RowsPart) -> View:
         """The view one commit later."""
-        live, mask = view.live, view.mask
+        live, mask, names = view.live, view.mask, view.names
         if part.born or part.died:
             live = live.copy()
             live.update(part.born)
             live.difference_update(BitMap(part.died))
-        if mask is not None or new.ranked != new.slots:
+        if mask is not None or new.seated != new.slots:
             mask = next_mask(mask, view.state.slots, new, part.born, part.died)
         if part.names:
             names = {**names, **{n: len(names) + i for i, n in enumerate(part.names)}}
@@ -228,7 +236,7 @@ class Follower:
             self._filters.clear()
             if len(tail) > TRIM_ABOVE:
                 tail.trim(new.rows_to)
-        return View(commit, new, view.graph, live, mask, tail, names, effort)
+        return View(commit, view.schema, new, live, mask, tail, names, view.vectors)
 
     def _decoded(self, commit: int, encoded: Any) -> Batch:
         try:
@@ -240,18 +248,33 @@ class Follower:
     # --- loading -------------------------------------------------------------------------
 
     def _load(self, txn: Any, commit: int) -> View:
-        now = state.read(txn, self.cid)
-        return self._load_rows(txn, now, commit, self._load_graph(txn, now, commit))
+        now, declared = state.read(txn, self.cid), schema.read(txn, self.cid)
+        return self._load_rows(txn, now, commit, declared, self._load_graphs(txn, now, commit, declared))
 
     def _past(self, txn: Any, commit: int, newest: View) -> View:
         """A view of a commit that the tail has left behind, from the transaction's own log."""
-        then = state.read(txn, self.cid)
-        graph = newest.graph
-        if then.graph != newest.state.graph:
-            graph = self._load_graph(txn, then, commit)
-        return self._load_rows(txn, then, commit, graph)
+        then, declared = state.read(txn, self.cid), schema.read(txn, self.cid)
+        fields = self._load_graphs(txn, then, commit, declared, newest)
+        return self._load_rows(txn, then, commit, declared, fields)
 
-    def _load_rows(self, txn: Any, now: State, commit: int, graph: Any) -> View:
+    def _load_graphs(
+        self, txn: Any, now: State, commit: int, declared: Schema, newest: View | None = None
+    ) -> dict[int, Graphed]:
+        """Each field's graph: the newest view's where that is the same graph, or its own."""
+        fields = {}
+        for number, mine in now.vectors.items():
+            field = _declared(declared, number, self.cid)
+            known = None if newest is None else newest.vectors.get(number)
+            if newest is not None and known and newest.ranked(number).graph == mine.graph:
+                graph = known.graph
+            else:
+                graph = self._loading(txn, declared, field).load(now, commit)
+            fields[number] = Graphed(field, graph, read_effort(txn, self.cid, number))
+        return fields
+
+    def _load_rows(
+        self, txn: Any, now: State, commit: int, declared: Schema, fields: dict[int, Graphed]
+    ) -> View:
         live = attributes.load_live(txn, self.cid)
         tail = Tail(now.rows_to)
         for at, part, payload in log.read(txn, self.cid, now.rows_to, commit):
@@ -262,116 +285,19 @@ class Follower:
                 if change.attributes is not None:
                     tail.advance(at, self._decoded(at, change.attributes))
         return View(
-            commit, now, graph, live, live_mask(live, now.slots), tail,
-            read_names(txn, self.cid), read_effort(txn, self.cid),
+            commit, declared, now, live, live_mask(live, now.slots), tail,
+            read_names(txn, self.cid), fields,
         )  # fmt: skip
 
-    def _load_graph(self, txn: Any, now: State, commit: int) -> Any:
-        schema = self.schema
-        graph = _core.Graph(
-            schema.dim, schema.metric, schema.dtype, schema.M, schema.ef_construction,
-            self.block_rows,
-        )  # fmt: skip
-        if not now.slots:
-            return graph
-        self._attach_blocks(txn, graph, now.slots // self.block_rows)
-        self._load_inline(txn, graph, 0, now.slots)
-        lo, step = now.scale or (0.0, 1.0)
-        graph.set_state(now.slots, lo, step)
-        graph.encode(0, now.slots, self.threads)
-        self._load_chunks(txn, graph)
-        for at, part, payload in log.read(txn, self.cid, now.links_to, commit):
-            if part == log.LINKS:
-                self._apply(graph, at, payload)
-        return graph
-
-    def _attach_blocks(self, txn: Any, graph: Any, expected: int) -> None:
-        """Every block, none missing: so that slots beyond what is stored reserve no memory."""
-        schema, done = self.schema, 0
-        for block, record in vectors.scan_blocks(
-            txn, self.cid, self.block_rows, schema.dim, schema.dtype
-        ):
-            if done == expected:
-                key = keys.vector_block(self.cid, 0, block)
-                raise rows.damaged("V1", key, "this block is not full yet")
-            if block != done:
-                break
-            graph.attach_block(block, record, vectors.DATA_OFFSET)
-            done += 1
-        if done < expected:
-            raise self._missing(done)
-
-    def _load_chunks(self, txn: Any, graph: Any) -> None:
-        prefix = keys.prefix(keys.LINKS, self.cid)
-        cursor = txn.cursor()
-        found = cursor.set_range(prefix)
-        while found:
-            key = bytes(cursor.key())
-            if not key.startswith(prefix):
-                return
-            payload = rows.open_record(keys.LINKS, key, cursor.value(), code="G1")
-            layer, chunk = key[6], int.from_bytes(key[7:], "big")
-            if layer not in (0, 1) or chunk >= graph.n_chunks(layer):
-                raise rows.damaged("G1", key, "links of slots that were never handed out")
-            try:
-                graph.load_chunk(layer, chunk, payload[CHUNK_HEADER:])
-            except ValueError as error:
-                raise rows.damaged("G1", key, str(error)) from None
-            found = cursor.next()
-
-    def _apply(self, graph: Any, commit: int, record: Any) -> None:
-        try:
-            graph.apply(record)
-        except ValueError as error:
-            raise rows.damaged("G1", keys.log(self.cid, commit, log.LINKS), str(error)) from None
-
-    # --- vectors -------------------------------------------------------------------------
-
-    def _load_vectors(self, txn: Any, graph: Any, first: int, end: int) -> None:
-        """Vectors and codes of new slots, from blocks where they are written, else from rows."""
-        if first >= end:
-            return
-        for block in range(first // self.block_rows, end // self.block_rows):
-            self._attach(txn, graph, block)
-        self._load_inline(txn, graph, first, end)
-        graph.encode(first, end - first, self.threads)
-
-    def _load_inline(self, txn: Any, graph: Any, first: int, end: int) -> None:
-        pending = [
-            slot
-            for slot in range(max(first, end // self.block_rows * self.block_rows), end)
-            if not graph.has_vector(slot)
-        ]
-        if pending:
-            slots = np.array(pending, np.uint32)
-            schema = self.schema
-            graph.put_vectors(slots, vectors.read(txn, self.cid, slots, schema.dim, schema.dtype))
-
-    def _attach_full_blocks(self, txn: Any, view: View) -> None:
-        self._attach_private(txn, view.graph, view.state.slots)
-        self._unattached = False
-
-    def _attach_private(self, txn: Any, graph: Any, slots: int) -> None:
-        """Let the map serve blocks that have been written since their vectors came."""
-        for block in graph.private_blocks():
-            if (block + 1) * self.block_rows <= slots:
-                self._attach(txn, graph, block)
-
-    def _attach(self, txn: Any, graph: Any, block: int) -> None:
-        schema = self.schema
-        record = vectors.get_block(
-            txn, self.cid, block, self.block_rows, schema.dim, schema.dtype
-        )
-        if record is None:
-            raise self._missing(block)
-        graph.attach_block(block, record, vectors.DATA_OFFSET)
-
-    def _missing(self, block: int) -> Corrupt:
-        key = keys.vector_block(self.cid, 0, block)
-        return rows.damaged("V1", key, "the block of vectors is missing")
+    def _loading(self, txn: Any, schema: Schema, declared: VectorField) -> Loading:
+        return Loading(txn, self.cid, schema, declared, self.threads)
 
 
-CHUNK_HEADER = 36  # commit number u64, layer u8, padding: links start on a 64-byte boundary
+def _declared(declared: Schema, number: int, cid: int) -> VectorField:
+    found = declared.by_number.get(number)
+    if found is None:
+        raise rows.damaged("C1", keys.catalog(cid), f"vector field {number} is not declared")
+    return found
 
 
 def read_names(txn: Any, cid: int) -> dict[str, int]:
@@ -392,9 +318,9 @@ def write_names(txn: Any, cid: int, names: dict[str, int]) -> None:
     txn.put(key, _core.seal(keys.FIELDS, key, codec.pack(list(names))))
 
 
-def read_effort(txn: Any, cid: int) -> Effort | None:
-    """What `recall=` rests on, None while nothing was measured."""
-    key = keys.effort(cid, 0)
+def read_effort(txn: Any, cid: int, number: int) -> Effort | None:
+    """What `recall=` rests on in a vector field, None while nothing was measured."""
+    key = keys.effort(cid, number)
     record = txn.get(key)
     if record is None:
         return None
@@ -422,7 +348,7 @@ def _adds_up(measured: Measured) -> bool:
     )
 
 
-def write_effort(txn: Any, cid: int, effort: Effort) -> None:
+def write_effort(txn: Any, cid: int, number: int, effort: Effort) -> None:
     """Store what was measured."""
-    key = keys.effort(cid, 0)
+    key = keys.effort(cid, number)
     txn.put(key, _core.seal(keys.EFFORT, key, codec.pack(effort.pack())))

@@ -56,6 +56,7 @@ class Sampled(NamedTuple):
     vector: Callable[[int], Any]  # slot -> float32 (d,)
     metadata: Callable[[int], Mapping[str, Any]]
     matches: Callable[[Filter], BitMap]
+    unindexed: Callable[[str], bool]  # fields that filters are not drawn on: each row would be read
 
 
 def take(these: Sampled, samples: int, known: Measured, seed: int) -> Measured:
@@ -134,7 +135,11 @@ def _filter(these: Sampled, rng: np.random.Generator) -> Filter | None:
 
 def _clause(these: Sampled, rng: np.random.Generator) -> Filter | None:
     fields = flat(these.metadata(_any_slot(these, rng)))
-    usable = sorted(name for name, value in fields.items() if _is_operand(value))
+    usable = sorted(
+        name
+        for name, value in fields.items()
+        if _is_operand(value) and not these.unindexed(name)
+    )
     if not usable:
         return None
     name = usable[int(rng.integers(len(usable)))]

@@ -11,7 +11,11 @@ Invariants:
       row per distinct value;
   E3  what a value key does not tell is asked of rows: long strings (E2) and pairs of numbers,
       whose order and repetition the elements of a list do not keep;
-  E4  bitmaps that postings hand out are never changed here.
+  E4  fields declared Unindexed are answered by the rows themselves, those that the other clauses
+      leave (query/declared.py);
+  E5  trigrams say which rows may have a run of characters: what they leave is asked whether it
+      has, unless the run is one trigram and all that is asked for;
+  E6  bitmaps that postings hand out are never changed here.
 
 Rejected: patching every posting with the tail, then evaluating once. An operation per clause
 instead of two per filter.
@@ -19,22 +23,28 @@ instead of two per filter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any, Final, Protocol
 
 from pyroaring import BitMap
 
 from vecdb.errors import Corrupt
+from vecdb.fields import NOTHING, Declared
 from vecdb.index import valuekey
 from vecdb.index.changes import flat
 from vecdb.index.tail import Tail
+from vecdb.query.declared import with_asking
+from vecdb.query.filter import Filter
+from vecdb.query.source import Inside
 
 Scalar = bool | int | float | str | datetime
 RowMetadata = Callable[[int], Mapping[str, Any]]
 
 _NONE: Final = BitMap()
 _FEW: Final = 256  # rows: some 10 ms of reading, whatever the number of values
+_VALUES_A_ROW: Final = 40  # values that are looked at in the time of reading a row
+_SAMPLE: Final = 16  # rows that tell whether a field's strings are long
 Range = tuple[float, float]  # both ends included
 
 
@@ -56,33 +66,32 @@ class Image(Protocol):
     def reader(self, txn: Any) -> Postings: ...
 
 
-class Selecting(Protocol):
-    """A filter: query.Filter, known here by what it does."""
-
-    def select(self, source: Any) -> Any: ...
-
-
 def evaluate(
-    where: Selecting,
+    where: Filter,
     image: Image,
     tail: Tail,
     txn: Any,
     live: BitMap,
     field_ids: Mapping[str, int],
     row_metadata: RowMetadata,
+    declared: Declared = NOTHING,
 ) -> BitMap:
     """Return the rows of `live` that satisfy a filter: a bitmap of the caller's own.
 
     `tail` ends where the transaction's snapshot does (a writer's: with its pending changes);
     `live` are the live rows there; `row_metadata(rid)` reads a row there: see E3.
     """
+    if declared.skips_some:
+        where = with_asking(where, declared.skips)
     touched = tail.touched
     settled = live - touched if touched else live
-    source = _Source(image.reader(txn), settled, field_ids, row_metadata)
+    trigrams = declared.substring
+    source = _Source(image.reader(txn), settled, field_ids, row_metadata, trigrams)
     found: BitMap = where.select(source) & settled
     pending = live & touched
     if pending:
-        found |= where.select(_Source(tail, pending, field_ids, row_metadata)) & pending
+        recent = _Source(tail, pending, field_ids, row_metadata, trigrams)
+        found |= where.select(recent) & pending
     return found
 
 
@@ -95,8 +104,10 @@ class _Source:
         universe: BitMap,
         field_ids: Mapping[str, int],
         row_metadata: RowMetadata,
+        trigrams: Set[str],
         few: bool = False,
     ) -> None:
+        self._trigrams = trigrams  # fields that have them
         self._few = few  # asking these rows is cheaper than asking a field's values
         self._postings = postings
         self._universe = universe
@@ -167,14 +178,24 @@ class _Source:
         wanted = {valuekey.element_key(value) for value in values if value == value}
         return self._postings.many(fieldid, sorted(wanted))
 
-    def strings(self, field: str, prefix: str, holds: Callable[[str], bool] | None) -> BitMap:
+    def strings(
+        self,
+        field: str,
+        prefix: str,
+        holds: Callable[[str], bool] | None,
+        inside: Inside | None = None,
+    ) -> BitMap:
         fieldid = self._ids.get(field)
         if fieldid is None:
             return _NONE
+        if holds is not None and inside is not None and field in self._trigrams:
+            found = self._with_runs(field, fieldid, holds, inside)
+            if found is not None:
+                return found
         start, stop = valuekey.starting_with(prefix)
         if holds is not None and self._few:
             found = self._universe & self._postings.union(fieldid, start, stop)
-            return BitMap([rid for rid in found if holds(self._stored(rid, field))])
+            return BitMap([rid for rid in found if self._passes(rid, field, holds)])
         if holds is not None:
             return self._postings.chosen(
                 fieldid, start, stop, self._asking(field, fieldid, holds)
@@ -199,10 +220,42 @@ class _Source:
             found &= BitMap.union(*(self._in_range(fieldid, each) for each in second))
         return BitMap([rid for rid in found if holds(self._stored(rid, field))])
 
+    def asked(self, holds: Callable[[Mapping[str, Any]], bool]) -> BitMap:
+        return BitMap([rid for rid in self._universe if holds(self._row_metadata(rid))])
+
     def limited(self, rows: BitMap) -> _Source:
         left = self._universe & rows
         few = len(left) <= _FEW
-        return _Source(self._postings, left, self._ids, self._row_metadata, few)
+        return _Source(self._postings, left, self._ids, self._row_metadata, self._trigrams, few)
+
+    def _with_runs(
+        self, field: str, fieldid: int, holds: Callable[[str], bool], inside: Inside
+    ) -> BitMap | None:
+        """Rows whose string passes `holds`, by trigrams; None where those are no help."""
+        wanted = dict.fromkeys(key for run in inside.runs for key in valuekey.trigram_keys(run))
+        if not wanted:
+            return None
+        found = self._universe
+        for key in wanted:
+            found = found & self._postings.get(fieldid, key)
+            if not found:
+                return found
+        if len(wanted) == 1 and inside.inner is not None:
+            return found
+        if len(found) > _FEW and self._values_are_cheaper(field, fieldid, found):
+            return None
+        return BitMap([rid for rid in found if self._passes(rid, field, holds)])
+
+    def _values_are_cheaper(self, field: str, fieldid: int, rows: BitMap) -> bool:
+        """Whether looking at a field's values takes less than reading these rows.
+
+        Not so where the rows' strings are long: then a value is no more than a hint at its row.
+        """
+        if len(rows) * _VALUES_A_ROW < len(self._postings.get(fieldid, valuekey.STRINGS)):
+            return False
+        sample = [rows[at * len(rows) // _SAMPLE] for at in range(_SAMPLE)]
+        long = sum(self._passes(rid, field, _is_long) for rid in sample)
+        return long * 4 < _SAMPLE
 
     def _in_range(self, fieldid: int, bounds: Range) -> BitMap:
         return self._postings.union(fieldid, *valuekey.elements_between(*bounds))
@@ -218,8 +271,7 @@ class _Source:
             here = self._postings.get(fieldid, key) & self._universe
             if not here:
                 return False
-            stored = self._stored(here.min(), field)
-            return isinstance(stored, str) and holds(stored)
+            return self._passes(here.min(), field, holds)
 
         return of_key
 
@@ -239,12 +291,21 @@ class _Source:
                 found |= rows
         return found
 
+    def _passes(self, rid: int, field: str, holds: Callable[[str], bool]) -> bool:
+        """Whether a row's own value is a string that passes."""
+        stored = self._stored(rid, field)
+        return isinstance(stored, str) and holds(stored)
+
     def _stored(self, rid: int, field: str) -> Any:
         """A row's own value of a field."""
         for name, value in flat(self._row_metadata(rid)):
             if name == field:
                 return value
         return None
+
+
+def _is_long(text: str) -> bool:
+    return valuekey.is_long(valuekey.string_key(text))
 
 
 def _string_of(key: bytes) -> str:

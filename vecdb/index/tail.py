@@ -101,6 +101,11 @@ class Tail:
         column = self._fields.get(fieldid)
         return [] if column is None else column.range(start, stop)
 
+    def keys(self, fieldid: int, start: bytes, stop: bytes) -> list[bytes]:
+        """Return the value keys in [start, stop) that touched rows may have, ascending."""
+        column = self._fields.get(fieldid)
+        return [] if column is None else column.keys(start, stop)
+
     def many(self, fieldid: int, wanted: Sequence[bytes]) -> BitMap:
         """Return the touched rows whose field has any of these value keys."""
         return BitMap.union(_NONE, *(self.get(fieldid, key) for key in wanted))
@@ -154,12 +159,13 @@ class _Column:
     so that a commit costs its own size however long the tail is.
     """
 
-    __slots__ = ("_base", "_over", "_sorted")
+    __slots__ = ("_base", "_order", "_over", "_sorted")
 
     def __init__(self, base: dict[bytes, BitMap], over: dict[bytes, BitMap]) -> None:
         self._base = base
         self._over = over
         self._sorted: list[bytes] | None = None  # keys of _base, when a range has asked
+        self._order: list[bytes] | None = None  # keys of both, when a walk has asked
 
     def get(self, key: bytes) -> BitMap:
         found = self._over.get(key)
@@ -167,12 +173,21 @@ class _Column:
 
     def range(self, start: bytes, stop: bytes) -> list[tuple[bytes, BitMap]]:
         base, over = self._base, self._over
-        if self._sorted is None:
-            self._sorted = sorted(base)
-        keys = self._sorted[bisect_left(self._sorted, start) : bisect_left(self._sorted, stop)]
+        keys = _between(self._base_keys(), start, stop)
         found = [(key, base[key]) for key in keys if key not in over]
         found += [(key, rows) for key, rows in over.items() if start <= key < stop]
         return found
+
+    def keys(self, start: bytes, stop: bytes) -> list[bytes]:
+        if self._order is None:
+            new = sorted(key for key in self._over if key not in self._base)
+            self._order = sorted(self._base_keys() + new)  # two ascending runs: linear
+        return _between(self._order, start, stop)
+
+    def _base_keys(self) -> list[bytes]:
+        if self._sorted is None:
+            self._sorted = sorted(self._base)
+        return self._sorted
 
     def after(self, one: FieldBatch) -> _Column:
         base, over = self._base, self._over.copy()
@@ -187,3 +202,7 @@ class _Column:
         column = _Column(base, over)
         column._sorted = self._sorted
         return column
+
+
+def _between(ascending: list[bytes], start: bytes, stop: bytes) -> list[bytes]:
+    return ascending[bisect_left(ascending, start) : bisect_left(ascending, stop)]

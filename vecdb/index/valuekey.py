@@ -11,7 +11,8 @@ A value key is a tag, then the value:
     0x20 utf-8          string of at most 200 bytes
     0x20 utf-8[:200] 0xFF digest    longer string (0xFF occurs in no UTF-8)
     0x30 i64            datetime: microseconds since 1970 in UTC, sign flipped
-    0x80 | tag ...      the same, as an element of a list
+    0x40 utf-8          three characters in a row of a string, where a substring index is declared
+    0x80 | tag ...      a value, as an element of a list
 
 Invariants:
   K1  within a kind, keys order as the values do, ints and floats in one exact order; the only
@@ -50,9 +51,11 @@ AFTER_BOOLS: Final = b"\x03"
 NUMBER_TAG: Final = b"\x10"
 STRING_TAG: Final = b"\x20"
 DATETIME_TAG: Final = b"\x30"
+TRIGRAM_TAG: Final = b"\x40"
 KIND_OF_TAG: Final = {0x10: NUMBERS, 0x20: STRINGS, 0x30: DATETIMES}
 ELEMENT: Final = 0x80
 
+TRIGRAM: Final = 3  # characters
 MAX_STRING: Final = 200  # UTF-8 bytes kept in a key
 DIGEST: Final = 16
 MAX_KEY: Final = 1 + MAX_STRING + 1 + DIGEST
@@ -101,6 +104,16 @@ def string_key(value: str) -> bytes:
 
     digest = blake2b(raw, digest_size=DIGEST).digest()
     return STRING_TAG + raw[:MAX_STRING] + _LONG + digest
+
+
+def trigrams(text: str) -> list[str]:
+    """Return the different runs of three characters in a text, in order of appearance."""
+    return list(dict.fromkeys(text[at : at + TRIGRAM] for at in range(len(text) - TRIGRAM + 1)))
+
+
+def trigram_keys(text: str) -> list[bytes]:
+    """Return the keys of a text's trigrams; all of it counts, however long."""
+    return [TRIGRAM_TAG + _utf8(each) for each in trigrams(text)]
 
 
 @lru_cache(maxsize=1 << 14)  # equal numbers have equal keys, so that mixing 5 and 5.0 is sound

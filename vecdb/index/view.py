@@ -1,12 +1,12 @@
 """What does one snapshot of a collection show?
 
 A `View` is everything that a search at one commit needs besides the transaction itself: the live
-rows, the mask of live slots, the tail of unfolded attribute changes, the graph. It is derived from
-that commit's images and log alone, and but for the graph it never changes.
+rows, the mask of live slots, the tail of unfolded attribute changes, each vector field's graph. It is
+derived from that commit's images and log alone, and but for the graphs it never changes.
 
 Invariants:
   W1  a view of commit t names exactly the rows that a reader's own transaction at t names;
-  W2  `graph` may be ahead of the view, never behind: newer slots are outside `slots` or masked,
+  W2  a graph may be ahead of the view, never behind: newer slots are outside `slots` or masked,
       and rows that died since are still routable and still found.
 
 Rejected: birth and death commits per slot instead of a bitmap per commit. Sixteen bytes a row in
@@ -16,14 +16,15 @@ every process, and every visited node would compare two numbers instead of one b
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from pyroaring import BitMap
 
 from vecdb import _core
 from vecdb.storage.rows import PLAIN
-from vecdb.storage.state import State
+from vecdb.storage.schema import Schema, VectorField
+from vecdb.storage.state import FieldState, State
 
 if TYPE_CHECKING:
     from vecdb.index.effort import Effort
@@ -32,24 +33,44 @@ if TYPE_CHECKING:
 NO_SLOTS: Final = np.empty(0, np.uint32)
 
 
+class Graphed(NamedTuple):
+    """One vector field of a view."""
+
+    declared: VectorField
+    graph: Any  # _core.Graph, or the _core.Writer of a transaction
+    effort: Effort | None
+
+
+class Held(NamedTuple):
+    """The rows that have a vector in a field which some rows lack."""
+
+    rids: BitMap
+    mask: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """One commit of one collection."""
 
     commit: int
+    schema: Schema
     state: State
-    graph: Any  # _core.Graph, or the _core.Writer of a transaction
     live: BitMap
     mask: bytes | None  # live slots; None while every slot is live
     tail: Tail
     names: dict[str, int]  # metadata field -> field id
-    effort: Effort | None
+    vectors: dict[int, Graphed]
+    held: dict[int, Held] = field(default_factory=dict)  # index/seats.py, when first asked for
     choices: dict[Any, Any] = field(default_factory=dict)  # execute.py's plans, by counts
 
     @property
     def slots(self) -> int:
         """Slots handed out so far: what a search may see."""
         return self.state.slots
+
+    def ranked(self, number: int) -> FieldState:
+        """The counts of a vector field."""
+        return self.state.vectors[number]
 
 
 def slots_of(rids: BitMap, slots: int) -> Any:
@@ -75,7 +96,7 @@ def next_mask(mask: bytes | None, before: int, state: State, born: Any, died: An
     Slots that were handed out and died within one transaction are in neither list: the counts tell.
     """
     died_slots = as_slots(died)
-    if state.ranked == state.slots:
+    if state.seated == state.slots:
         return None
     if mask is None:
         mask = _core.mask_of(np.arange(before, dtype=np.uint32), before)

@@ -17,7 +17,8 @@ Rejected: upkeep in a background thread only. A process that commits and exits w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,14 +26,18 @@ import numpy as np
 from pyroaring import BitMap
 
 from vecdb import _core
-from vecdb.index import attributes, effort, measure
+from vecdb.fields import declared as declared_fields
+from vecdb.index import attributes, effort, loading, measure, seats
 from vecdb.index.changes import RowChange, encode_changes, state_of
-from vecdb.index.follow import CHUNK_HEADER, Follower, write_effort, write_names
-from vecdb.index.view import View, live_mask
+from vecdb.index.follow import Follower, write_effort, write_names
+from vecdb.index.loading import CHUNK_HEADER, LAYERS
+from vecdb.index.view import Graphed, View, live_mask
 from vecdb.query.filter import Filter
 from vecdb.storage import codec, keys, log, rows, state, vectors
 from vecdb.storage.log import RowsPart
 from vecdb.storage.rows import PLAIN, Row
+from vecdb.storage.schema import Schema, VectorField
+from vecdb.storage.vectors import Given, Layout
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -41,7 +46,6 @@ DIRECT_ROWS: Final = 8192  # a transaction that touches more folds its attribute
 DIRECT_LINKS: Final = 256 << 10  # a link log below this is never replaced by image chunks
 FOLD_EVERY: Final = 2048  # touched rows after which every field has been folded once
 ROUND_PACE: Final = 3  # bytes of image rewritten per byte of link log
-LAYERS: Final = (0, 1)
 
 
 @dataclass(slots=True)
@@ -69,40 +73,52 @@ class Writing:
         self.born: set[int] = set()
         self.died: set[int] = set()
         self.touched: dict[int, list[Any]] = {}  # rid -> [first old state, last new state]
-        self._graph: Any = None  # _core.Writer, once a vector is inserted
+        self._fields = dict(self.base.vectors)
+        self._declare(self.base.schema)
+        self._writers: dict[int, Any] = {}  # _core.Writer by field, once a vector is inserted
         self._view: View | None = None
         self.changes_made = 0  # grows with every change: tells a failed call that did something
-        self._published: tuple[bytes | None, RowsPart, effort.Effort | None, bool] | None = None
+        self._published: tuple[View, dict[int, bytes], RowsPart, bool] | None = None
+
+    def _declare(self, schema: Schema) -> None:
+        self.schema = schema
+        self._metadata = declared_fields(schema.fields)
+        by_number = schema.by_number
+        self._layouts = {number: schema.layout(each) for number, each in by_number.items()}
+        self._graphed = [each for each in by_number.values() if not each.multi]
 
     # --- changes -------------------------------------------------------------------------
 
-    def insert(self, new: list[NewRow], given: npt.NDArray[Any] | None) -> None:
-        """Insert rows whose ids are free; `given` (n, dim) of the stored dtype, or no vectors."""
+    def insert(self, new: list[NewRow], given: Mapping[int, Given]) -> None:
+        """Insert rows whose ids are free, with their vectors by field number."""
         self._change()
-        if given is None:
-            first = self.state.plain
-            self.state.plain += len(new)
-            self._put_rows(new, PLAIN + first, None, 0)
-            return
-        first = self.state.slots
-        if self._graph is None:
-            self._graph = self.base.graph.begin()
-        self._graph.insert(first, given, self.follower.threads)
-        self.state.slots = first + len(new)
-        self.state.ranked += len(new)
-        full = self.state.slots // self.follower.block_rows * self.follower.block_rows
-        self._put_rows(new, first, given, full)
-        self._write_full_blocks(first, given)
+        seated = np.zeros(len(new), np.bool_)
+        for declared in self._graphed:
+            if declared.number in given:
+                seated[given[declared.number].rows] = True
+        rids = self._hand_out(seated)
+        for declared in self._graphed:
+            part = given.get(declared.number)
+            if part is not None and len(part.rows):
+                self._link(declared, rids[part.rows], part.array)
+        self._put_rows(new, rids, seated, given)
+        for layout in self._layouts.values():
+            if layout.number in self.state.vectors:
+                self._write_full_blocks(layout, rids, given.get(layout.number))
 
     def remove(self, key: bytes, rid: int, row: Row, *, keep_id: bool = False) -> None:
-        """Take a live row away. Its vector stays: a dead slot is routable until it is unlinked."""
+        """Take a live row away. Its vectors stay: a dead slot is routable until it is unlinked."""
         self._change()
-        if row.has_vector:
-            self.state.ranked -= 1
-        if row.inline is None:
+        for number in row.fields:
+            if number in self.state.vectors:
+                self.state.vectors[number].ranked -= 1
+            elif number in self._layouts:
+                vectors.delete_many(self.txn, self.cid, number, rid)
+        self.state.seated -= rid < PLAIN
+        if not row.inline:
             rows.delete(self.txn, self.cid, rid)
         else:
-            grave = Row(self.commit, b"", None, b"", True, row.inline, True)
+            grave = Row(self.commit, b"", None, b"", tuple(row.inline), row.inline, True)
             rows.put(self.txn, self.cid, rid, grave)
         if not keep_id:
             self.txn.delete(key)
@@ -112,72 +128,155 @@ class Writing:
             self.born.discard(rid)
         else:
             self.died.add(rid)
-        self._touch(rid, self.state_of_row(row), None)
+        self._touch(rid, self.state_of_row(rid, row), None)
 
     def rewrite(self, rid: int, old: Row, text: bytes | None, metadata: bytes, new: Any) -> None:
         """Give a row other metadata or text; `new` is its indexed state. No graph is touched."""
         self._change()
-        before = self.state_of_row(old)
+        before = self.state_of_row(rid, old)
         row = old._replace(changed=self.commit, text=text, metadata=metadata)
         rows.put(self.txn, self.cid, rid, row)
-        self._touch(rid, before, new)
+        self._touch(rid, before, new + seats.lacking(rid, row.fields, self._graphed, self.names))
 
     def state_of(self, metadata: dict[str, Any]) -> Any:
         """The indexed state of cleaned metadata; new field names get their ids."""
-        return state_of(metadata, self.names)
+        return state_of(metadata, self.names, self._metadata)
 
-    def state_of_row(self, row: Row) -> Any:
+    def state_of_row(self, rid: int, row: Row) -> Any:
         """The indexed state of a stored row."""
-        return self.state_of(codec.unpack_metadata(row.metadata) if row.metadata else {})
+        found = self.state_of(codec.unpack_metadata(row.metadata) if row.metadata else {})
+        return found + seats.lacking(rid, row.fields, self._graphed, self.names)
+
+    def add_field(self, schema: Schema, declared: VectorField) -> None:
+        """Go on with one more vector field, which no row has yet."""
+        self._change()
+        self._declare(schema)
+        if not declared.multi:
+            self.state.vectors[declared.number] = state.new_field(self.commit_before)
+            self._fields[declared.number] = Graphed(declared, loading.empty(schema, declared), None)
+
+    def drop_field(self, schema: Schema, number: int) -> None:
+        """Go on without a vector field; its records are the caller's to take away."""
+        self._change()
+        writer = self._writers.pop(number, None)
+        if writer is not None:
+            writer.rollback()
+        self._declare(schema)
+        self.state.vectors.pop(number, None)
+        self._fields.pop(number, None)
 
     @property
     def changed(self) -> bool:
         """Whether there is anything to commit."""
         return self.changes_made > 0
 
+    @property
+    def next_slot(self) -> int:
+        """The slot that the next row with a vector gets."""
+        return self.state.slots
+
     def _change(self) -> None:
         self.changes_made += 1
         self._view = None
 
+    def _hand_out(self, seated: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """Numbers for new rows: slots for those with vectors, others beyond all slots."""
+        count = int(seated.sum())
+        rids = np.empty(len(seated), np.int64)
+        rids[seated] = self.state.slots + np.arange(count)
+        rids[~seated] = PLAIN + self.state.plain + np.arange(len(seated) - count)
+        self.state.slots += count
+        self.state.plain += len(seated) - count
+        self.state.seated += count
+        return rids
+
+    def _link(self, declared: VectorField, slots: npt.NDArray[np.int64], array: Any) -> None:
+        """Insert vectors into the graph of their field."""
+        number, first, count = declared.number, int(slots[0]), len(slots)
+        writer = self._writers.get(number)
+        if writer is None:
+            writer = self._writers[number] = self._fields[number].graph.begin()
+        if int(slots[-1]) - first + 1 == count:
+            writer.insert(first, array, self.follower.threads)
+        else:
+            writer.insert_at(slots.astype(np.uint32), array, self.follower.threads)
+        mine = self.state.vectors[number]
+        mine.ranked += count
+        mine.slots = int(slots[-1]) + 1
+
     def _put_rows(
-        self, new: list[NewRow], first: int, given: npt.NDArray[Any] | None, full: int
+        self,
+        new: list[NewRow],
+        rids: npt.NDArray[np.int64],
+        seated: npt.NDArray[np.bool_],
+        given: Mapping[int, Given],
     ) -> None:
+        """Ids and records; vectors travel in them where their blocks are not full (V3)."""
         txn, cid, commit = self.txn, self.cid, self.commit
-        for at, item in enumerate(new):
-            rid = first + at
-            inline = given[at].tobytes() if given is not None and rid >= full else None
+        has: list[list[int]] = [[] for _ in new]
+        inline: list[dict[int, bytes]] = [{} for _ in new]
+        for number, part in sorted(given.items()):
+            layout = self._layouts[number]
+            start = layout.inline_from(self.state.slots)
+            for row, vector in zip(part.rows.tolist(), part.array, strict=True):
+                has[row].append(number)
+                if number not in self.state.vectors:
+                    vectors.put_many(txn, cid, layout, int(rids[row]), vector)
+                elif rids[row] >= start:
+                    inline[row][number] = vector.tobytes()
+        for item, rid, fields, travelling in zip(new, rids.tolist(), has, inline, strict=True):
             row = Row(
-                commit, item.key[5:], item.text, item.metadata, given is not None, inline, False
+                commit, item.key[5:], item.text, item.metadata, tuple(fields), travelling, False
             )
             rows.put_rid(txn, item.key, rid)
             rows.put(txn, cid, rid, row)
-            self.touched[rid] = [None, item.state]
-        rids = range(first, first + len(new))
+            lacking = seats.lacking(rid, fields, self._graphed, self.names)
+            self.touched[rid] = [None, item.state + lacking if lacking else item.state]
         self.state.live += len(new)
-        self.live.update(rids)
-        self.born.update(rids)
+        self.live.update(rids.tolist())
+        self.born.update(rids.tolist())
 
-    def _write_full_blocks(self, first: int, given: npt.NDArray[Any]) -> None:
-        """Write the blocks whose last slot has just been handed out."""
-        count = self.follower.block_rows
-        dtype = self.follower.schema.dtype
-        for block in range(first // count, self.state.slots // count):
+    def _write_full_blocks(
+        self, layout: Layout, rids: npt.NDArray[np.int64], part: Given | None
+    ) -> None:
+        """Write the blocks of a field whose last slot has just been handed out."""
+        count = layout.block_rows
+        slots = rids[rids < PLAIN]
+        if not len(slots):
+            return
+        first = int(slots[0])
+        holders = rids[part.rows] if part is not None else np.empty(0, np.int64)
+        for block in range(max(first // count, layout.first_block), self.state.slots // count):
             start = block * count
-            earlier = [self._settle(slot) for slot in range(start, max(start, first))]
-            rest = given[max(start - first, 0) : start + count - first]
-            whole = np.concatenate([np.array(earlier), rest]) if earlier else rest
-            vectors.put_block(self.txn, self.cid, block, start, whole, dtype)
+            whole = np.zeros((count, layout.numbers), layout.kind)
+            present = np.zeros(count, np.bool_)
+            for slot in range(max(start, layout.first), min(first, start + count)):
+                found = self._settle(layout, slot)
+                if found is not None:
+                    whole[slot - start], present[slot - start] = found, True
+            low, high = np.searchsorted(holders, (start, start + count))
+            if low < high:
+                assert part is not None
+                places = holders[low:high] - start
+                whole[places], present[places] = part.array[low:high], True
+            vectors.put_block(self.txn, self.cid, layout, block, whole, present)
 
-    def _settle(self, slot: int) -> npt.NDArray[Any]:
-        """The inline vector of an earlier row, taken out of its record."""
-        row = rows.get(self.txn, self.cid, slot)
-        if row.inline is None:
-            raise rows.damaged("V3", keys.row(self.cid, slot), "its inline vector is missing")
-        if row.dead:
-            rows.delete(self.txn, self.cid, slot)
+    def _settle(self, layout: Layout, slot: int) -> npt.NDArray[Any] | None:
+        """The inline vector of an earlier row, taken out of its record; None where it has none."""
+        row = rows.find(self.txn, self.cid, slot)
+        if row is None and slot in self.live:
+            row = rows.get(self.txn, self.cid, slot)  # says that it is missing
+        found = vectors.inline_of(row, self.cid, layout, slot)
+        if row is None or found is None:
+            return None
+        rest = {number: each for number, each in row.inline.items() if number != layout.number}
+        if not row.dead:
+            rows.put(self.txn, self.cid, slot, row._replace(inline=rest))
+        elif rest:
+            rows.put(self.txn, self.cid, slot, row._replace(fields=tuple(rest), inline=rest))
         else:
-            rows.put(self.txn, self.cid, slot, row._replace(inline=None))
-        return np.frombuffer(row.inline, vectors.DTYPES[self.follower.schema.dtype])
+            rows.delete(self.txn, self.cid, slot)
+        return found
 
     def _touch(self, rid: int, before: Any, after: Any) -> None:
         seen = self.touched.get(rid)
@@ -194,10 +293,13 @@ class Writing:
             tail = self.base.tail.copy()
             tail.advance(self.commit, self._changes())
             mask = live_mask(self.live, self.state.slots)
+            fields = {
+                number: each._replace(graph=self._writers.get(number, each.graph))
+                for number, each in self._fields.items()
+            }
             self._view = View(
-                self.commit, self.state, self._graph or self.base.graph, self.live, mask,
-                tail, self.names, self.base.effort,
-            )  # fmt: skip
+                self.commit, self.schema, self.state, self.live, mask, tail, self.names, fields
+            )
         return self._view
 
     def matches(self, where: Filter) -> BitMap:
@@ -210,7 +312,7 @@ class Writing:
         """Write log, images, upkeep and state into the transaction."""
         changes = self._changes()
         part = self._rows_part(changes)
-        measured = self._measure()
+        measured = {number: self._measure(number) for number in self._fields}
         folded = len(changes) > DIRECT_ROWS
         if folded:
             self._fold_everything(changes)
@@ -219,28 +321,34 @@ class Writing:
                 log.put(self.txn, self.cid, self.commit, log.ROWS, part.pack())
                 self.state.rows_last = self.commit
             self._fold_slice(len(changes))
-        links = self._graph.changes() if self._graph is not None else None
-        if links is not None:
-            self._store_links(links)
-        if measured is not None:
-            write_effort(self.txn, self.cid, measured)
+        links = {number: writer.changes() for number, writer in self._writers.items()}
+        for number, record in links.items():
+            self._store_links(number, record)
+        for number, found in measured.items():
+            if found is not None:
+                write_effort(self.txn, self.cid, number, found)
+                self._fields[number] = self._fields[number]._replace(effort=found)
         if part.names:
             write_names(self.txn, self.cid, self.names)
         log.cut(self.txn, self.cid, self.state)
         state.write(self.txn, self.cid, self.state)
-        self._published = (links, part, measured or self.base.effort, folded)
+        after = replace(
+            self.base, commit=self.commit, schema=self.schema, state=self.state,
+            vectors=self._fields,
+        )  # fmt: skip
+        self._published = (after, links, part, folded)
 
     def publish(self) -> None:
-        """After the commit: this process's graph and view follow."""
+        """After the commit: this process's graphs and view follow."""
         assert self._published is not None
-        links, part, effort_now, folded = self._published
-        self.follower.advance(self.commit, self.state, links, part, effort_now, folded=folded)
+        after, links, part, folded = self._published
+        self.follower.advance(after, links, part, folded=folded)
 
     def rollback(self) -> None:
-        """Drop the overlay."""
-        if self._graph is not None:
-            self._graph.rollback()
-            self._graph = None
+        """Drop the overlays."""
+        for writer in self._writers.values():
+            writer.rollback()
+        self._writers.clear()
 
     def _changes(self) -> list[RowChange]:
         return [
@@ -310,81 +418,86 @@ class Writing:
 
     # --- upkeep: links ------------------------------------------------------------------------
 
-    def _store_links(self, record: bytes) -> None:
-        now = self.state
-        now.scale = list(self._graph.scale or ()) or None
-        image_bytes = sum(
-            self._graph.n_chunks(layer) for layer in LAYERS
-        ) * self._chunk_bytes()
+    def _store_links(self, number: int, record: bytes) -> None:
+        mine, writer = self.state.vectors[number], self._writers[number]
+        mine.scale = list(writer.scale or ()) or None
+        image_bytes = sum(writer.n_chunks(layer) for layer in LAYERS) * self._chunk_bytes(number)
+        part = keys.log_links(number)
         if len(record) >= DIRECT_LINKS and 2 * len(record) > image_bytes:
-            self._write_image(self._graph, self.commit)
-            now.links_cut = log.drop(self.txn, self.cid, log.LINKS, now.links_cut, self.commit)
+            self._write_image(number, writer, self.commit)
+            mine.links_cut = log.drop(self.txn, self.cid, part, mine.links_cut, self.commit)
             return
-        log.put(self.txn, self.cid, self.commit, log.LINKS, record)
-        now.links_last = self.commit
-        self._checkpoint_slice(len(record))
+        log.put(self.txn, self.cid, self.commit, part, record)
+        mine.links_last = self.commit
+        self._checkpoint_slice(number, len(record))
 
-    def _chunk_bytes(self) -> int:
-        return int(self._graph.chunk_rows) * 8 * self.follower.schema.M
+    def _chunk_bytes(self, number: int) -> int:
+        declared, graph, _ = self._fields[number]
+        return int(graph.chunk_rows) * 8 * declared.M
 
-    def _write_image(self, source: Any, commit: int) -> None:
+    def _write_image(self, number: int, source: Any, commit: int) -> None:
         """Write every chunk: the image then holds this commit, and no older log is needed."""
         for layer in LAYERS:
             for chunk in range(source.n_chunks(layer)):
-                self._put_chunk(source, layer, chunk, commit)
-        now = self.state
-        now.links_to = now.round_from = commit
-        now.round_chunk = now.round_credit = 0
+                self._put_chunk(number, source, layer, chunk, commit)
+        mine = self.state.vectors[number]
+        mine.links_to = mine.round_from = commit
+        mine.round_chunk = mine.round_credit = 0
 
-    def _checkpoint_slice(self, logged: int) -> None:
+    def _checkpoint_slice(self, number: int, logged: int) -> None:
         """Rewrite some chunks in turn, as of the previous commit, paced by the log's volume."""
-        now, graph = self.state, self.base.graph
-        now.round_credit += ROUND_PACE * logged
-        while now.round_credit >= self._chunk_bytes() and graph.n_slots:
-            now.round_credit -= self._chunk_bytes()
-            self._next_chunk()
+        mine, graph = self.state.vectors[number], self._fields[number].graph
+        mine.round_credit += ROUND_PACE * logged
+        while mine.round_credit >= self._chunk_bytes(number) and graph.n_slots:
+            mine.round_credit -= self._chunk_bytes(number)
+            self._next_chunk(number)
 
-    def _next_chunk(self) -> None:
+    def _next_chunk(self, number: int) -> None:
         """Write the chunk whose turn it is; a finished round moves the watermark."""
-        now, graph = self.state, self.base.graph
-        if now.round_chunk == 0:
-            now.round_from = self.base.commit
+        mine, graph = self.state.vectors[number], self._fields[number].graph
+        if mine.round_chunk == 0:
+            mine.round_from = self.base.commit
         total = [graph.n_chunks(layer) for layer in LAYERS]
-        layer = 0 if now.round_chunk < total[0] else 1
-        chunk = now.round_chunk - (total[0] if layer else 0)
-        self._put_chunk(graph, layer, chunk, self.base.commit)
-        now.round_chunk += 1
-        if now.round_chunk >= sum(total):
-            now.links_to, now.round_chunk = now.round_from, 0
+        layer = 0 if mine.round_chunk < total[0] else 1
+        chunk = mine.round_chunk - (total[0] if layer else 0)
+        self._put_chunk(number, graph, layer, chunk, self.base.commit)
+        mine.round_chunk += 1
+        if mine.round_chunk >= sum(total):
+            mine.links_to, mine.round_chunk = mine.round_from, 0
 
-    def _put_chunk(self, source: Any, layer: int, chunk: int, commit: int) -> None:
-        key = keys.links(self.cid, 0, layer, chunk)
+    def _put_chunk(self, number: int, source: Any, layer: int, chunk: int, commit: int) -> None:
+        key = keys.links(self.cid, number, layer, chunk)
         head = commit.to_bytes(8, "little") + bytes((layer,)) + bytes(CHUNK_HEADER - 9)
         self.txn.put(key, _core.seal(keys.LINKS, key, head + source.chunk(layer, chunk)))
 
     # --- effort --------------------------------------------------------------------------------
 
-    def _measure(self) -> effort.Effort | None:
-        """The effort after this commit's share of a measurement; None when it has none."""
-        known, ranked = self.base.effort, self.state.ranked
+    def _measure(self, number: int) -> effort.Effort | None:
+        """A field's effort after this commit's share of a measurement; None when it has none."""
+        field, _, known = self._fields[number]
+        ranked = self.state.vectors[number].ranked
         due = effort.samples_due(known, ranked)
         if not due:
             return None
         view = self.view()
-        dtype = vectors.DTYPES[self.follower.schema.dtype]
-
-        def vector(slot: int) -> Any:
-            return np.frombuffer(view.graph.vector(slot), dtype).astype(np.float32)
+        graph = view.vectors[number].graph
+        held = self.follower.holders(self.txn, view, field)
+        live = view.live if held is None else held.rids
+        mask = view.mask if held is None else held.mask
 
         def metadata(rid: int) -> dict[str, Any]:
             return codec.unpack_metadata(rows.get(self.txn, self.cid, rid).metadata or b"\x80")
 
-        pending = effort.Measured() if known is None else known.pending
+        def matches(where: Filter) -> BitMap:
+            return self.matches(where) if held is None else self.matches(where) & held.rids
+
         more = measure.take(
             measure.Sampled(
-                view.graph, view.live, ranked, view.slots, view.mask, vector, metadata, self.matches
+                graph, live, ranked, view.slots, mask,
+                lambda slot: vectors.as_query(graph.vector(slot), field.dim, field.dtype),
+                metadata, matches, self._metadata.skips,
             ),
-            due, pending, self.commit,
+            due, effort.Measured() if known is None else known.pending, self.commit,
         )  # fmt: skip
         if known is None:
             return effort.Effort(ranked, more)
@@ -406,8 +519,9 @@ class Writing:
                 self._fold_image(image, known, self.base.commit)
                 if perf_counter() > until:
                     return
-        while now.links_last > now.links_to and perf_counter() < until:
-            self._next_chunk()
+        for number, mine in now.vectors.items():
+            while mine.links_last > mine.links_to and perf_counter() < until:
+                self._next_chunk(number)
 
     def fold_now(self) -> None:
         """Fold every image up to the previous commit (`optimize`)."""
@@ -415,5 +529,6 @@ class Writing:
         known = len(self.base.names)
         for image in range(known + 1):
             self._fold_image(image, known, self.base.commit)
-        if self.base.graph.n_slots:
-            self._write_image(self.base.graph, self.base.commit)
+        for number, each in self._fields.items():
+            if each.graph.n_slots:
+                self._write_image(number, each.graph, self.base.commit)

@@ -281,7 +281,7 @@ class Like(Infix):
     pattern: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "costly", not (self._ready.exact or self._ready.decided))
+        object.__setattr__(self, "costly", int(not (self._ready.exact or self._ready.decided)))
 
     def holds(self, fields: Mapping[str, Any]) -> bool:
         value = fields.get(self.field)
@@ -292,7 +292,7 @@ class Like(Infix):
         if ready.exact:
             return source.equal(self.field, ready.literal)
         return source.strings(
-            self.field, ready.literal, None if ready.decided else ready.matches
+            self.field, ready.literal, None if ready.decided else ready.matches, ready
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -321,7 +321,7 @@ class Within(Clause):
     latitude: float
     longitude: float
     km: float
-    costly = True
+    costly = 1
 
     def holds(self, fields: Mapping[str, Any]) -> bool:
         return self._near(fields.get(self.field))

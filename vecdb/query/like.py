@@ -6,6 +6,7 @@ which finds a match whenever there is one.
 
 Invariants:
   L1  every text that matches starts with `literal`, and when `decided` is set, that is enough;
+      it has each of `runs` in it, and when `inner` is set, to have that in it is enough;
   L2  time is at most the text's length times the pattern's: no pattern runs wild.
 
 Rejected: one regular expression with `.*` for each run. Backtracking makes `%a%a%a%...` take
@@ -26,7 +27,7 @@ Piece = list[str | None]  # characters, None for any
 class Pattern:
     """A pattern made ready; ValueError when its last character escapes nothing."""
 
-    __slots__ = ("_first", "_last", "_middle", "decided", "exact", "literal")
+    __slots__ = ("_first", "_last", "_middle", "decided", "exact", "inner", "literal", "runs")
 
     def __init__(self, pattern: str) -> None:
         pieces = list(_pieces(pattern))
@@ -37,6 +38,11 @@ class Pattern:
         whole = len(self.literal) == len(pieces[0])
         self.exact = whole and self._last is None  # matches `literal` and nothing else
         self.decided = whole and pieces[1:] == [[]]  # matches all that starts with `literal`
+        self.runs = tuple(run for piece in pieces for run in _runs(piece))
+        open_ends = len(pieces) > 1 and not pieces[0] and not pieces[-1]
+        alone = len(self._middle) == 1 and len(self.runs) == 1
+        bare = open_ends and alone and len(self.runs[0]) == self._middle[0].length
+        self.inner = self.runs[0] if bare else None  # matches all that has it anywhere
 
     def matches(self, text: str) -> bool:
         """Return whether the whole text matches."""
@@ -96,6 +102,19 @@ def _pieces(pattern: str) -> Iterator[Piece]:
         else:
             piece.append(character)
     yield piece
+
+
+def _runs(piece: Piece) -> Iterator[str]:
+    """The longest runs of characters that are not any."""
+    run = ""
+    for one in piece:
+        if one is not None:
+            run += one
+        elif run:
+            yield run
+            run = ""
+    if run:
+        yield run
 
 
 def _literal(piece: Piece) -> str:

@@ -49,9 +49,7 @@ class Filter:
 
     depth = 1
     clauses = 1
-    costly = (
-        False  # whether `select` looks at values or rows one by one: `and` has that for last
-    )
+    costly = 0  # 1: `select` looks at values or rows one by one, 2: at every row; best done last
 
     def matches(self, metadata: Mapping[str, Any]) -> bool:
         """Return whether a row with this metadata satisfies the filter."""
@@ -180,9 +178,11 @@ class Or(Group):
         return any(part.holds(fields) for part in self.parts)
 
     def select(self, source: Source[S]) -> S:
-        first, *rest = self.parts
+        first, *rest = sorted(self.parts, key=lambda part: part.costly)
         found = first.select(source)
         for part in rest:
+            if part.costly:
+                source = source.limited(source.everything() - found)
             found = found | part.select(source)
         return found
 
@@ -289,7 +289,7 @@ def _measure(node: Filter, parts: tuple[Filter, ...]) -> None:
         )
     object.__setattr__(node, "depth", depth)
     object.__setattr__(node, "clauses", clauses)
-    object.__setattr__(node, "costly", any(part.costly for part in parts))
+    object.__setattr__(node, "costly", max((part.costly for part in parts), default=0))
 
 
 def _needed(other: object, symbol: str) -> Filter:

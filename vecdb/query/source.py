@@ -23,6 +23,15 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
 
+class Inside(Protocol):
+    """Runs of characters that a string must have, and whether to have `inner` is enough."""
+
+    @property
+    def runs(self) -> tuple[str, ...]: ...
+    @property
+    def inner(self) -> str | None: ...
+
+
 S = TypeVar("S", bound=Rows)
 S_co = TypeVar("S_co", bound=Rows, covariant=True)
 
@@ -42,8 +51,15 @@ class Source(Protocol[S_co]):
         """Rows whose list has any of these."""
         ...
 
-    def strings(self, field: str, prefix: str, holds: Callable[[str], bool] | None) -> S_co:
-        """Rows whose string starts with this and, where it is asked for, passes `holds`."""
+    def strings(
+        self,
+        field: str,
+        prefix: str,
+        holds: Callable[[str], bool] | None,
+        inside: Inside | None = None,
+    ) -> S_co:
+        """Rows whose string starts with this and, where it is asked for, passes `holds`, which
+        no string does that lacks one of the runs `inside`."""
         ...
 
     def pairs(
@@ -55,6 +71,10 @@ class Source(Protocol[S_co]):
     ) -> S_co:
         """Rows whose value passes `holds`, which no value does but a list of two numbers: one in
         the range `first`, the other in a range of `second`."""
+        ...
+
+    def asked(self, holds: Callable[[Mapping[str, Any]], bool]) -> S_co:
+        """Rows whose metadata passes `holds`: each row is read."""
         ...
 
     def limited(self, rows: Any, /) -> Source[S_co]:

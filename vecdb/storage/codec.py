@@ -137,6 +137,8 @@ class _Cleaner:
         if not isinstance(key, str):
             place = f"in {path!r}" if path else "of the metadata"
             self.refuse("", f"a key {place} is a {type(key).__name__}, not a str: {key!r:.60}")
+        if key[:1] == "\0" and not path:
+            self.refuse("", f"the key {key!r:.60} begins with a NUL, which names of ours do; rename it")
         return self.text(key, path or "metadata")
 
     def value(self, value: object, path: str, depth: int) -> Any:

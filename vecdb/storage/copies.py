@@ -7,7 +7,9 @@ Invariants:
   C1  the target exists complete or not at all, also when the process is killed or the power
       fails;
   C2  an existing file is never overwritten, except by `compact`, which is alone with its own;
-  C3  a file is never replaced under another process: `compact` holds sole presence meanwhile.
+  C3  a file is never replaced under another process: `compact` holds sole presence meanwhile;
+  C4  what a killed copy has left ("<data>.part-<pid>") is never read, and the next `compact` of the
+      same file takes it away.
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from vecdb.storage.locks import Sidecar
     from vecdb.storage.meta import Meta
     from vecdb.storage.shared import Shared
+
+
+PATIENCE = 1.0  # seconds that compacting waits for searches of this process that are under way
 
 
 def backup(shared: Shared, dst: str) -> None:
@@ -59,6 +64,7 @@ def compact(shared: Shared, timeout: float) -> None:
         sidecar.alone(0.0)
         try:
             with shared.lock:
+                _remove_strays(shared.place.data)
                 _replace(shared, sidecar)
         finally:
             sidecar.not_alone()
@@ -72,7 +78,7 @@ def _replace(shared: Shared, sidecar: Sidecar) -> None:
     part = f"{data}.part-{os.getpid()}"
     with _removed_if_left(part):
         made = _copy(shared, part)
-        with shared.paused(0.0):
+        with shared.paused(PATIENCE):
             sidecar.remember("")  # until the new file is in place, any file is a foreign one
             os.replace(part, data)
             shared.replaced()
@@ -107,6 +113,16 @@ def _adopt(shared: Shared, part: str) -> Meta:
     except LMDB_ERRORS as error:
         raise shared.translated(error) from None
     return found
+
+
+def _remove_strays(data: str) -> None:
+    """Take away what killed copies of this file have left; nobody else has the file open."""
+    folder, name = os.path.split(data)
+    for found in os.listdir(folder or "."):
+        base, _, pid = found.rpartition(".part-")
+        if base == name and pid.isdigit():
+            with suppress(OSError):
+                os.unlink(os.path.join(folder, found))
 
 
 @contextmanager

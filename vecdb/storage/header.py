@@ -40,14 +40,14 @@ _E = "<" if sys.byteorder == "little" else ">"
 _META = Struct(_E + "IIQQ")
 _TREE = Struct(_E + "IHHQQQQQ")
 _TAIL = Struct(_E + "QQ")
-_PAGE = Struct(_E + "QHHHH")
-_NODE = Struct(_E + "HHHH")
-_U16 = Struct(_E + "H")
-_U64 = Struct(_E + "Q")
-_HEADER = 16
-_META_BYTES = _HEADER + _META.size + 2 * _TREE.size + _TAIL.size
-_BRANCH, _LEAF = 0x01, 0x02
-_BIG = 0x01
+PAGE = Struct(_E + "QHHHH")
+NODE = Struct(_E + "HHHH")
+U16 = Struct(_E + "H")
+U64 = Struct(_E + "Q")
+HEADER = 16
+_META_BYTES = HEADER + _META.size + 2 * _TREE.size + _TAIL.size
+BRANCH, LEAF, OVERFLOW, META_PAGE = 0x01, 0x02, 0x04, 0x08
+BIG = 0x01
 
 
 class NotLmdb(ValueError):
@@ -90,9 +90,24 @@ def read_header(fd: int) -> Header:
     page_size = _page_size(first)
     second = os.pread(fd, _META_BYTES, page_size)
     metas = [_meta(first, size, page_size)]
-    if len(second) == _META_BYTES and _META.unpack_from(second, _HEADER)[0] == LMDB_MAGIC:
+    if len(second) == _META_BYTES and _META.unpack_from(second, HEADER)[0] == LMDB_MAGIC:
         metas.append(_meta(second, size, page_size))
     return max(metas, key=lambda meta: meta.txnid)
+
+
+def read_headers(fd: int, page_size: int) -> list[Header]:
+    """Return what each of the two meta pages says, if it can be a meta page at all."""
+    size, found = os.fstat(fd).st_size, []
+    for number in (0, 1):
+        raw = os.pread(fd, _META_BYTES, number * page_size)
+        if len(raw) < _META_BYTES or not PAGE.unpack_from(raw)[2] & META_PAGE:
+            continue
+        try:
+            if _page_size(raw) == page_size:
+                found.append(_meta(raw, size, page_size))
+        except NotLmdb:
+            continue
+    return found
 
 
 def last_record(fd: int, header: Header) -> tuple[bytes, bytes]:
@@ -103,18 +118,18 @@ def last_record(fd: int, header: Header) -> tuple[bytes, bytes]:
     try:
         for _ in range(MAX_DEPTH):
             raw = os.pread(fd, header.page_size, page * header.page_size)
-            number, _, flags, lower, _ = _PAGE.unpack_from(raw, 0)
-            count = (lower - _HEADER) // 2
+            number, _, flags, lower, _ = PAGE.unpack_from(raw, 0)
+            count = (lower - HEADER) // 2
             if number != page or count < 1 or len(raw) < header.page_size:
                 raise Unreadable(f"page {page} is not what its parent says")
-            at = _U16.unpack_from(raw, _HEADER + 2 * (count - 1))[0]
-            low, high, node_flags, key_size = _NODE.unpack_from(raw, at)
-            start = at + _NODE.size
-            if flags & _BRANCH:
+            at = U16.unpack_from(raw, HEADER + 2 * (count - 1))[0]
+            low, high, node_flags, key_size = NODE.unpack_from(raw, at)
+            start = at + NODE.size
+            if flags & BRANCH:
                 page = low | high << 16 | node_flags << 32
                 continue
             size = low | high << 16
-            if not flags & _LEAF or node_flags & _BIG or start + key_size + size > len(raw):
+            if not flags & LEAF or node_flags & BIG or start + key_size + size > len(raw):
                 raise Unreadable(f"page {page} holds no plain last record")
             middle = start + key_size
             return raw[start:middle], raw[middle : middle + size]
@@ -136,22 +151,22 @@ def lost_values(fd: int, header: Header) -> list[str]:
         raw = os.pread(fd, header.page_size, pages.pop() * header.page_size)
         if len(raw) < header.page_size:
             return [*findings, "a page of the tree lies beyond the end of the file"]
-        _, _, flags, lower, _ = _PAGE.unpack_from(raw, 0)
-        for at in struct.unpack_from(f"{_E}{(lower - _HEADER) // 2}H", raw, _HEADER):
-            low, high, node_flags, key_size = _NODE.unpack_from(raw, at)
-            if flags & _BRANCH:
+        _, _, flags, lower, _ = PAGE.unpack_from(raw, 0)
+        for at in struct.unpack_from(f"{_E}{(lower - HEADER) // 2}H", raw, HEADER):
+            low, high, node_flags, key_size = NODE.unpack_from(raw, at)
+            if flags & BRANCH:
                 pages.append(low | high << 16 | node_flags << 32)
-            elif node_flags & _BIG:
-                first = _U64.unpack_from(raw, at + _NODE.size + key_size)[0]
-                size = _HEADER + (low | high << 16)
+            elif node_flags & BIG:
+                first = U64.unpack_from(raw, at + NODE.size + key_size)[0]
+                size = HEADER + (low | high << 16)
                 if first + -(-size // header.page_size) > end:
-                    key = raw[at + _NODE.size :][:key_size].hex()
+                    key = raw[at + NODE.size :][:key_size].hex()
                     findings.append(f"the value of key {key} lies beyond the end of the file")
     return findings
 
 
 def _page_size(first: bytes) -> int:
-    magic, version, _, _ = _META.unpack_from(first, _HEADER)
+    magic, version, _, _ = _META.unpack_from(first, HEADER)
     if magic != LMDB_MAGIC:
         if _META.unpack_from(first, 24)[0] == LMDB_MAGIC:
             raise NotLmdb("is a file of LMDB 1.0, which vecdb does not use")
@@ -160,14 +175,14 @@ def _page_size(first: bytes) -> int:
         raise NotLmdb("is no vecdb database")
     if version != DATA_VERSION:
         raise NotLmdb(f"is an LMDB file of data version {version}")
-    page_size = int(_TREE.unpack_from(first, _HEADER + _META.size)[0])
+    page_size = int(_TREE.unpack_from(first, HEADER + _META.size)[0])
     if not 256 <= page_size <= 65536 or page_size & (page_size - 1):
         raise NotLmdb(f"names an impossible page size of {page_size}")
     return page_size
 
 
 def _meta(raw: bytes, file_size: int, page_size: int) -> Header:
-    free = _TREE.unpack_from(raw, _HEADER + _META.size)
-    main = _TREE.unpack_from(raw, _HEADER + _META.size + _TREE.size)
-    last_page, txnid = _TAIL.unpack_from(raw, _HEADER + _META.size + 2 * _TREE.size)
+    free = _TREE.unpack_from(raw, HEADER + _META.size)
+    main = _TREE.unpack_from(raw, HEADER + _META.size + _TREE.size)
+    last_page, txnid = _TAIL.unpack_from(raw, HEADER + _META.size + 2 * _TREE.size)
     return Header(page_size, last_page, txnid, main[7], main[6], free[7], file_size)

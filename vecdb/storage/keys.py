@@ -6,15 +6,19 @@ All integers in keys are big-endian, so that byte order is numeric order.
     0x10 cid                        catalog: the schema of one collection
     0x20 cid idkey                  id -> rid
     0x30 cid rid                    row record
-    0x40 cid field block            block of vectors
+    0x40 cid field block            block of vectors; `field` is a vector field's number
+    0x41 cid field rid              the vectors of one row in a field of many
     0x50 cid fieldid valuekey       attribute leaf
     0x51 cid fieldid valuekey 0x00 chunk    large posting outside its leaf (index/attributes.py)
     0x52 cid chunk                  bitmap of live rows, 65,536 a chunk
     0x53 cid                        names of the metadata fields
     0x60 cid field layer chunk      image chunk of graph links
     0x61 cid field                  measured effort table
-    0xE0 cid commit part            redo log: part 0 links, part 1 rows
+    0x70 digest                     cached embedding of a text (storage/embeddings.py)
+    0xE0 cid commit part            redo log: part 1 rows; links of vector field n: part 0 for
+                                    n = 0, n + 1 for the others
     0xE0 cid 0xFF*9                 state of a collection: in the leaf of its newest log
+    0xEF                            how many embeddings are cached: in the leaf of the newest log
     0xF0                            meta record: the last key, in the leaf of the newest log
 
 Invariants:
@@ -36,38 +40,50 @@ CATALOG = 0x10
 IDS = 0x20
 ROWS = 0x30
 VECTORS = 0x40
+MANY = 0x41
 ATTRIBUTES = 0x50
 POSTINGS = 0x51
 LIVE = 0x52
 FIELDS = 0x53
 LINKS = 0x60
 EFFORT = 0x61
+EMBEDDINGS = 0x70
 LOG = 0xE0
+CACHED = 0xEF
 META = 0xF0
 
+OF_THE_DATABASE = frozenset((EMBEDDINGS, CACHED, META))  # kinds whose keys name no collection
+
 # what a dropped collection leaves, its catalog record apart
-COLLECTION_KINDS = (IDS, ROWS, VECTORS, ATTRIBUTES, POSTINGS, LIVE, FIELDS, LINKS, EFFORT, LOG)
+COLLECTION_KINDS = (
+    IDS, ROWS, VECTORS, MANY, ATTRIBUTES, POSTINGS, LIVE, FIELDS, LINKS, EFFORT, LOG,
+)  # fmt: skip
 
 KIND_NAMES = {
     CATALOG: "catalog",
     IDS: "ids",
     ROWS: "rows",
     VECTORS: "vectors",
+    MANY: "many",
     ATTRIBUTES: "attributes",
     POSTINGS: "postings",
     LIVE: "live",
     FIELDS: "fields",
     LINKS: "links",
     EFFORT: "effort",
+    EMBEDDINGS: "embeddings",
     LOG: "log",
+    CACHED: "cached",
     META: "meta",
 }
 
 MAX_KEY = 511  # LMDB's limit as it is compiled everywhere
 MAX_ID_BYTES = 480  # leaves room for prefix, collection and tag
+DIGEST = 16  # bytes of BLAKE2b that stand for a text and its encoder
+CACHED_KEY = b"\xef"
 META_KEY = b"\xf0"
-LOG_LINKS = 0
 LOG_ROWS = 1
+MAX_FIELD = 250  # numbers of vector fields
 
 INT_ID = 0x01
 STR_ID = 0x02
@@ -122,6 +138,11 @@ def vector_block(cid: int, field: int, block: int) -> bytes:
     return _CID_U8_U32.pack(VECTORS, cid, field, block)
 
 
+def many_vectors(cid: int, field: int, rid: int) -> bytes:
+    """Return the key of a row's vectors in a field of many."""
+    return _CID_U8_U32.pack(MANY, cid, field, rid)
+
+
 def attribute(cid: int, fieldid: int, valuekey: bytes = b"") -> bytes:
     """Return the key of an attribute leaf; without `valuekey`, the start of its field."""
     return _CID_U16.pack(ATTRIBUTES, cid, fieldid) + valuekey
@@ -161,6 +182,11 @@ def log(cid: int, commit: int, part: int) -> bytes:
     return _CID_U64_U8.pack(LOG, cid, commit, part)
 
 
+def log_links(field: int) -> int:
+    """Return the part of the log that holds the links of a vector field."""
+    return field + 1 if field else 0
+
+
 def log_position(key: bytes | memoryview) -> tuple[int, int]:
     """Return (commit, part) of a log key."""
     _, _, commit, part = _CID_U64_U8.unpack(key)
@@ -194,12 +220,12 @@ def well_formed(key: bytes) -> bool:
         except ValueError:
             return False
         return row_id(int.from_bytes(key[1:5], "big"), id) == key
-    if key[0] in (VECTORS, LINKS, EFFORT) and key[5] != 0:
-        return False  # of a second vector field, which this format has not
+    if key[0] in (VECTORS, MANY, LINKS, EFFORT) and key[5] > MAX_FIELD:
+        return False
     if key[0] == LINKS:
         return key[6] in (0, 1)
     if key[0] == LOG:
-        return key[13] in (LOG_LINKS, LOG_ROWS) or key[5:] == b"\xff" * 9
+        return key[13] <= MAX_FIELD + 1 or key[5:] == b"\xff" * 9
     return True
 
 
@@ -208,13 +234,16 @@ _SIZES = {
     IDS: (7, 6 + MAX_ID_BYTES),
     ROWS: (9, 9),
     VECTORS: (10, 10),
+    MANY: (10, 10),
     ATTRIBUTES: (8, MAX_KEY),
     POSTINGS: (11, MAX_KEY),
     LIVE: (7, 7),
     FIELDS: (5, 5),
     LINKS: (11, 11),
     EFFORT: (6, 6),
+    EMBEDDINGS: (1 + DIGEST, 1 + DIGEST),
     LOG: (14, 14),
+    CACHED: (1, 1),
     META: (1, 1),
 }
 
@@ -223,7 +252,7 @@ def describe(key: bytes | memoryview) -> str:
     """Return a key as people read it in messages: kind, collection and the rest in hex."""
     raw = bytes(key)
     name = KIND_NAMES.get(raw[0], "unknown") if raw else "empty"
-    if len(raw) < 5:
+    if len(raw) < 5 or raw[0] in OF_THE_DATABASE:
         return name if raw[1:] == b"" else f"{name}/{raw[1:].hex()}"
     tail = raw[5:].hex()
     return f"{name}/{int.from_bytes(raw[1:5], 'big')}" + (f"/0x{tail}" if tail else "")

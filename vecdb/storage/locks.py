@@ -131,10 +131,25 @@ class Sidecar:
     def alone(self, timeout: float) -> None:
         """Make this process the only one that has the database open; Busy while others have."""
         if not self._poll(lambda: self._set(PRESENCE, fcntl.LOCK_EX), timeout):
+            others = self.others()
+            named = f" ({', '.join(map(str, others))})" if others else ""
             raise Busy(
-                f"{self._data} is open in another process; close it there and try again",
-                owner_pid=None,
+                f"{self._data} is open in another process{named}; close it there and try again",
+                owner_pid=others[0] if others else None,
             )
+
+    def others(self) -> list[int]:
+        """The other processes that have the sidecar open, as far as the system lets us see.
+
+        The kernel does not say who holds a lock of an open file, so open files are looked through:
+        some milliseconds, paid only for the message of an error.
+        """
+        try:
+            mine = os.fstat(self._fd)
+            pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        except OSError:
+            return []
+        return [pid for pid in sorted(pids) if pid != os.getpid() and _has_open(pid, mine)]
 
     def not_alone(self) -> None:
         """Let other processes open the database again."""
@@ -233,6 +248,20 @@ class Sidecar:
             time.sleep(min(nap, left))
             nap = min(nap * 1.5, _LONGEST_NAP)
         return True
+
+
+def _has_open(pid: int, file: os.stat_result) -> bool:
+    try:
+        folder = f"/proc/{pid}/fd"
+        for name in os.listdir(folder):
+            try:
+                if os.path.samestat(os.stat(f"{folder}/{name}"), file):
+                    return True
+            except OSError:
+                continue  # closed meanwhile, or no file
+    except OSError:
+        pass  # ended meanwhile, or another user's
+    return False
 
 
 def remembered(path: str) -> str:

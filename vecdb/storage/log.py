@@ -1,9 +1,9 @@
 """The redo log: what did each commit change, so that every index can follow?
 
-A commit that touches a collection writes at most two adjacent records, in the rows' transaction:
+A commit that touches a collection writes a few adjacent records, in the rows' transaction:
 
-    part LINKS   the link entries that the commit changed (opaque to this module; `Graph.apply`)
-    part ROWS    rids that came alive and that died, and the touched rows' indexed states
+    links   of each vector field the link entries that changed (opaque here; `Graph.apply`)
+    ROWS    rids that came alive and that died, and the touched rows' indexed states
 
 Live bitmap, attributes and graph on disk are images, folded from the log in batches. Each image
 has a watermark; readers ignore records at or below it, and upkeep takes them away a few per commit,
@@ -30,7 +30,6 @@ from vecdb.errors import Corrupt
 from vecdb.storage import codec, keys, rows
 from vecdb.storage.state import State
 
-LINKS: Final = keys.LOG_LINKS
 ROWS: Final = keys.LOG_ROWS
 CUT_PER_COMMIT: Final = 256  # obsolete records looked at per commit and part
 
@@ -101,7 +100,9 @@ def _position(key: bytes) -> tuple[int, int]:
 
 def cut(txn: Any, cid: int, state: State) -> None:
     """Take away some records that every image has passed, and note in `state` how far it got."""
-    state.links_cut = _cut_part(txn, cid, LINKS, state.links_cut, state.links_to)
+    for number, each in state.vectors.items():
+        part = keys.log_links(number)
+        each.links_cut = _cut_part(txn, cid, part, each.links_cut, each.links_to)
     state.rows_cut = _cut_part(txn, cid, ROWS, state.rows_cut, state.rows_to)
 
 
@@ -131,5 +132,5 @@ def _cut_part(txn: Any, cid: int, part: int, done: int, limit: int) -> int:
             found = cursor.delete()  # the cursor then stands on the next record
         else:
             found = cursor.next()
-        done = commit if found_part == part or part == LINKS else max(done, commit - 1)
+        done = commit if found_part >= part else max(done, commit - 1)
     return done

@@ -7,17 +7,20 @@ the graph; rows without a vector are numbered from `PLAIN` upwards, so that the 
 A row record (the framing and its checksum are `_core.seal`'s) holds
 
     changed   u64   number of the commit that last changed the row
-    flags     u8    TEXT, VECTOR (the row has one), INLINE (it travels in this record), DEAD
+    flags     u8    TEXT, VECTOR (it has one in field 0), INLINE (it travels here), DEAD, SEVERAL
     (zero)    u8
     id_size   u16   text_size u32   metadata_size u32
     id key, text, metadata (msgpack), vector (stored dtype, only when INLINE)
+
+and with SEVERAL, instead of the vector: u8 count, for each vector field that the row has its number
+u8 and the size u32 of the vector that travels here (FFFFFFFF: none does), then those vectors.
 
 Invariants (checked by vecdb/check.py):
   R1  every id leads to one live row that carries that id, and every live row is led to;
   R2  a checksum covers the key too: a record moved to another key is caught;
   R3  `changed` is at most the file's commit number;
-  R4  a vector is in its block or in its row's record: INLINE is set exactly while the row's block
-      is not written. A dead row keeps an INLINE vector, because its slot stays routable.
+  R4  a vector is in its block or in its row's record (storage/vectors.py, V3). A dead row keeps
+      the vectors in its record, because its slot stays routable.
 
 Rejected: the vector always in its own record. A durable insert would dirty one page more.
 Rejected: the user's id as the row's key. Every posting would carry up to 480 bytes.
@@ -26,6 +29,8 @@ Rejected: the user's id as the row's key. Every posting would carry up to 480 by
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from vecdb import _core
@@ -33,13 +38,16 @@ from vecdb.errors import Corrupt
 from vecdb.storage import codec, keys
 from vecdb.types import Id
 
-PLAIN: Final = 1 << 31  # rids from here on have no slot in the graph
+PLAIN: Final = 1 << 31  # rids from here on have no slot in the graphs
 
 _HEADER: Final = struct.Struct("<QBBHII")
+_PART: Final = struct.Struct("<BI")
 _RID: Final = struct.Struct("<I")
 _INT_ID: Final = bytes((keys.INT_ID,))
 _STR_ID: Final = bytes((keys.STR_ID,))
-_TEXT, _VECTOR, _INLINE, _DEAD = 1, 2, 4, 8
+_TEXT, _VECTOR, _INLINE, _DEAD, _SEVERAL = 1, 2, 4, 8, 16
+_ELSEWHERE: Final = 0xFFFFFFFF
+_NOTHING: Final[Mapping[int, bytes]] = MappingProxyType({})
 
 
 class Row(NamedTuple):
@@ -49,22 +57,32 @@ class Row(NamedTuple):
     idkey: bytes
     text: bytes | None
     metadata: bytes
-    has_vector: bool
-    inline: bytes | None
+    fields: tuple[int, ...]  # numbers of the vector fields that it has
+    inline: Mapping[int, bytes]  # those of its vectors that travel in this record
     dead: bool
 
 
 def encode(row: Row) -> bytes:
     """The payload of a row record."""
-    flags = (
-        (_TEXT if row.text is not None else 0)
-        | (_VECTOR if row.has_vector else 0)
-        | (_INLINE if row.inline is not None else 0)
-        | (_DEAD if row.dead else 0)
-    )
+    flags = (_TEXT if row.text is not None else 0) | (_DEAD if row.dead else 0)
+    parts: tuple[bytes, ...]
+    if row.fields in ((), (0,)):
+        vector = row.inline.get(0)
+        flags |= (_VECTOR if row.fields else 0) | (_INLINE if vector is not None else 0)
+        parts = (vector or b"",)
+    else:
+        flags |= _SEVERAL
+        parts = _several(row)
     text = row.text or b""
     head = _HEADER.pack(row.changed, flags, 0, len(row.idkey), len(text), len(row.metadata))
-    return b"".join((head, row.idkey, text, row.metadata, row.inline or b""))
+    return b"".join((head, row.idkey, text, row.metadata, *parts))
+
+
+def _several(row: Row) -> tuple[bytes, ...]:
+    """Which vector fields the row has, and the vectors that travel with it."""
+    found = [(number, row.inline.get(number)) for number in row.fields]
+    sizes = (_PART.pack(n, _ELSEWHERE if v is None else len(v)) for n, v in found)
+    return bytes((len(found),)), *sizes, *(v for _, v in found if v is not None)
 
 
 def decode(payload: bytes | memoryview) -> Row:
@@ -81,10 +99,28 @@ def decode(payload: bytes | memoryview) -> Row:
     at += text_size
     metadata = bytes(payload[at : at + metadata_size])
     at += metadata_size
-    inline = bytes(payload[at:]) if flags & _INLINE else None
+    fields: tuple[int, ...] = (0,) if flags & _VECTOR else ()
+    inline: Mapping[int, bytes] = {0: bytes(payload[at:])} if flags & _INLINE else _NOTHING
+    if flags & _SEVERAL:
+        fields, inline = _decode_several(payload, at)
     if not flags & _DEAD and not _spells_id(idkey):
         raise ValueError("it carries no id")
-    return Row(changed, idkey, text, metadata, bool(flags & _VECTOR), inline, bool(flags & _DEAD))
+    return Row(changed, idkey, text, metadata, fields, inline, bool(flags & _DEAD))
+
+
+def _decode_several(payload: bytes | memoryview, at: int) -> tuple[tuple[int, ...], dict[int, bytes]]:
+    if at >= len(payload) or at + 1 + payload[at] * _PART.size > len(payload):
+        raise ValueError("its list of vectors does not fit")
+    listed = [_PART.unpack_from(payload, at + 1 + i * _PART.size) for i in range(payload[at])]
+    at += 1 + len(listed) * _PART.size
+    inline: dict[int, bytes] = {}
+    for number, size in listed:
+        if size != _ELSEWHERE:
+            inline[number] = bytes(payload[at : at + size])
+            at += size
+    if at != len(payload):
+        raise ValueError("its vectors do not fit")
+    return tuple(number for number, _ in listed), inline
 
 
 def _spells_id(idkey: bytes) -> bool:
@@ -119,7 +155,7 @@ def damaged(code: str, key: bytes, detail: str) -> Corrupt:
     where = keys.describe(key)
     return Corrupt(
         f"{where} is damaged ({code}: {detail}); restore a backup, or save what is sound with "
-        "vecdb.repair once it is available",
+        "vecdb.repair(src, dst)",
         code=code,
         where=where,
         detail=detail,
@@ -129,8 +165,11 @@ def damaged(code: str, key: bytes, detail: str) -> Corrupt:
 def rid_of(txn: Any, key: bytes) -> int | None:
     """The rid that an id's key (keys.row_id) leads to, None where there is no such row."""
     record = txn.get(key)
-    if record is None:
-        return None
+    return None if record is None else rid_in(key, record)
+
+
+def rid_in(key: bytes, record: Any) -> int:
+    """The rid in the record of an id's key."""
     payload = open_record(keys.IDS, key, record)
     if len(payload) != 4:
         raise damaged("R2", key, "an id entry must hold four bytes")
@@ -144,10 +183,18 @@ def put_rid(txn: Any, key: bytes, rid: int) -> None:
 
 def get(txn: Any, cid: int, rid: int) -> Row:
     """The row record of a rid that is known to exist."""
+    found = find(txn, cid, rid)
+    if found is None:
+        raise damaged("R1", keys.row(cid, rid), "the row's record is missing")
+    return found
+
+
+def find(txn: Any, cid: int, rid: int) -> Row | None:
+    """The row record of a rid, None where there is none."""
     key = keys.row(cid, rid)
     record = txn.get(key)
     if record is None:
-        raise damaged("R1", key, "the row's record is missing")
+        return None
     payload = open_record(keys.ROWS, key, record)
     try:
         return decode(payload)

@@ -1,30 +1,43 @@
 """What was a collection declared to be? One catalog record per collection.
 
+A collection has vector fields, each with a name, a number and a graph of its own (unless it holds a
+variable number of vectors a row). The rows' numbers are the slots of every field's graph.
+
 Invariants (checked by vecdb/check.py):
   C1  names are unique, and every collection number is below the meta record's next one;
-  C2  a number is never used again, so that no record of a dropped collection can be mistaken.
+  C2  a number is never used again, neither a collection's nor a vector field's, so that no record
+      of a dropped one can be mistaken.
+
+Rejected: a row of its own in the graph for each vector. A filter's rows would have to be mapped to
+each field's slots, and every process would keep the map.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from dataclasses import fields as members
+from typing import Any, Final, NoReturn
 
-from vecdb import _core
+from vecdb import _core, fields
 from vecdb.errors import InvalidArgument
 from vecdb.storage import codec, keys, rows
-from vecdb.storage.vectors import DTYPES
+from vecdb.storage.vectors import DTYPES, Layout
 
-METRICS: Final = ("cosine", "l2", "dot")
+METRICS: Final = ("cosine", "l2", "dot", "hamming")
+QUANTIZATIONS: Final = ("auto", "sq8")
 MAX_DIM: Final = 65_535
 MAX_NAME_BYTES: Final = 255
+MAX_VECTORS: Final = 32  # vector fields at one time
+MAX_NUMBER: Final = 250  # vector fields ever, dropped ones included
+ONLY: Final = "vector"  # the name of the one vector field of a collection that names none
 
 
 @dataclass(frozen=True, slots=True)
-class Schema:
-    """The declaration of a collection with one vector field."""
+class VectorField:
+    """One vector field: its declaration, its number, and the first slot that may have a vector."""
 
-    name: str
+    number: int
     dim: int
     metric: str = "cosine"
     dtype: str = "f32"
@@ -32,49 +45,210 @@ class Schema:
     ef_construction: int = 200
     encoder: str | None = None
     fingerprint: str | None = None
+    source: str | None = None  # the metadata field that the encoder reads; None: the row's text
+    multi: bool = False  # a variable number of vectors a row: stored, without a graph
+    quantization: str = "auto"
+    first: int = 0  # rows below this slot have none: the field was added when they were there
+
+    def difference(self, other: VectorField) -> str | None:
+        """The first respect in which two declarations differ, in words; None when they agree."""
+        for each in members(self):
+            if each.name in ("number", "first", "fingerprint"):
+                continue
+            mine, theirs = getattr(self, each.name), getattr(other, each.name)
+            if mine != theirs:
+                return f"{each.name} is {mine!r}, not {theirs!r}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The declaration of a collection: vector fields and declared metadata fields, by name.
+
+    `dim`, `metric`, `dtype`, `M`, `ef_construction`, `encoder` and `fingerprint` are those of the
+    only vector field; InvalidArgument where there are several.
+    """
+
+    name: str
+    vectors: Mapping[str, VectorField] = field(default_factory=dict)
+    next_number: int = 1
+    fields: Mapping[str, str] = field(default_factory=dict, hash=False)  # vecdb/fields.py
+
+    @property
+    def only(self) -> VectorField:
+        """The only vector field."""
+        if len(self.vectors) != 1:
+            names = ", ".join(map(repr, self.vectors))
+            _refuse(
+                f"collection {self.name!r} has the vector fields {names}: say which, as in "
+                f"schema.vectors[{next(iter(self.vectors))!r}]"
+            )
+        return next(iter(self.vectors.values()))
+
+    @property
+    def dim(self) -> int:
+        """Numbers of a vector, or bits."""
+        return self.only.dim
+
+    @property
+    def metric(self) -> str:
+        """How vectors are compared."""
+        return self.only.metric
+
+    @property
+    def dtype(self) -> str:
+        """What a stored vector is made of."""
+        return self.only.dtype
+
+    @property
+    def M(self) -> int:
+        """Links of a node, as in HNSW."""
+        return self.only.M
+
+    @property
+    def ef_construction(self) -> int:
+        """Width of an insertion's walk, as in HNSW."""
+        return self.only.ef_construction
+
+    @property
+    def encoder(self) -> str | None:
+        """The name of the encoder that makes the vectors."""
+        return self.only.encoder
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The fingerprint of that encoder."""
+        return self.only.fingerprint
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is, and ever was, the one vector field that `dim=` declares."""
+        return self.next_number == 1 and ONLY in self.vectors and not self.vectors[ONLY].multi
+
+    @property
+    def by_number(self) -> dict[int, VectorField]:
+        """The vector fields by number."""
+        return {each.number: each for each in self.vectors.values()}
+
+    def layout(self, declared: VectorField) -> Layout:
+        """Where and how the vectors of one of its fields lie."""
+        sole = self.next_number == 1
+        return Layout(declared.number, declared.dim, declared.dtype, declared.first, sole)
+
+    def with_vector(self, name: str, declared: VectorField, first: int) -> Schema:
+        """The schema with one more vector field, which rows below slot `first` lack."""
+        if name in self.vectors:
+            _refuse(f"collection {self.name!r} has a vector field {name!r} already")
+        if self.next_number > MAX_NUMBER:
+            _refuse(f"collection {self.name!r} had {MAX_NUMBER} vector fields; build a new one")
+        added = replace(declared, number=self.next_number, first=first)
+        return validate(
+            replace(self, vectors={**self.vectors, name: added}, next_number=added.number + 1)
+        )
+
+    def without_vector(self, name: str) -> Schema:
+        """The schema without one of its vector fields."""
+        rest = {n: v for n, v in self.vectors.items() if n != name}
+        return validate(replace(self, vectors=rest))
 
     def difference(self, other: Schema) -> str | None:
         """The first respect in which two declarations differ, in words; None when they agree."""
-        for name in ("dim", "metric", "dtype", "M", "ef_construction", "encoder"):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs:
-                return f"{name} is {mine!r}, not {theirs!r}"
-        return None
+        if set(self.vectors) != set(other.vectors):
+            mine, theirs = sorted(self.vectors), sorted(other.vectors)
+            return f"vector fields are {', '.join(mine)}, not {', '.join(theirs)}"
+        for name, declared in self.vectors.items():
+            found = declared.difference(other.vectors[name])
+            if found is not None:
+                return found if name == ONLY else f"vector field {name!r}: {found}"
+        return fields.difference(self.fields, other.fields)
+
+
+# --- what may be declared --------------------------------------------------------------------
 
 
 def validate(schema: Schema) -> Schema:
     """The same schema; InvalidArgument naming the first argument that cannot be."""
-    _validate_name(schema.name)
-    _between("dim", schema.dim, 1, MAX_DIM)
-    if schema.metric not in METRICS:
-        raise InvalidArgument(f"metric={schema.metric!r}: choose one of {', '.join(METRICS)}")
-    if schema.dtype not in DTYPES:
-        raise InvalidArgument(f"dtype={schema.dtype!r}: choose one of {', '.join(DTYPES)}")
-    _between("M", schema.M, 4, 64)
-    _between("ef_construction", schema.ef_construction, 8, 2000)
+    check_name("name", schema.name)
+    if not schema.vectors:
+        _refuse(f"collection {schema.name!r} would have no vector field; it needs one at least")
+    if len(schema.vectors) > MAX_VECTORS:
+        _refuse(f"vectors: {len(schema.vectors)} fields; the limit is {MAX_VECTORS}")
+    for name, declared in schema.vectors.items():
+        check_name("vectors: a field's name", name)
+        try:
+            _validate_vector(declared)
+        except InvalidArgument as error:
+            if name == ONLY:
+                raise
+            _refuse(f"vector field {name!r}: {error}")
+    fields.validated(schema.fields)
     return schema
 
 
-def _validate_name(name: object) -> None:
+def _validate_vector(declared: VectorField) -> None:
+    _between("dim", declared.dim, 1, MAX_DIM)
+    _one_of("metric", declared.metric, METRICS)
+    _one_of("dtype", declared.dtype, tuple(DTYPES))
+    if (declared.dtype == "b1") != (declared.metric == "hamming"):
+        _refuse(
+            f"metric={declared.metric!r} with dtype={declared.dtype!r}: 'hamming' is for 'b1' "
+            "vectors, and for them alone"
+        )
+    _one_of("quantization", declared.quantization, QUANTIZATIONS)
+    if declared.dtype == "b1" and declared.quantization != "auto":
+        _refuse(f"quantization={declared.quantization!r}: 'b1' vectors are walked on as they are")
+    _between("M", declared.M, 4, 64)
+    _between("ef_construction", declared.ef_construction, 8, 2000)
+    if type(declared.multi) is not bool:
+        _refuse(f"multi={declared.multi!r:.60}: give True or False")
+    if declared.multi and declared.encoder is not None:
+        _refuse("multi=True with encoder=: an encoder makes one vector a text")
+    if declared.encoder is not None and declared.dtype not in ("f32", "f16"):
+        _refuse(f"dtype={declared.dtype!r} with encoder=: what encoders make is kept as f32 or f16")
+    if declared.source is not None:
+        check_name("source", declared.source)
+        if declared.encoder is None:
+            _refuse(f"source={declared.source!r} without encoder=: there is nothing to encode it")
+
+
+def check_name(what: str, name: object) -> None:
+    """Refuse what is no name of a collection or a vector field."""
     if not isinstance(name, str) or not name:
-        raise InvalidArgument(f"name={name!r:.60}: a collection's name is a non-empty str")
+        _refuse(f"{what}={name!r:.60}: give a non-empty str")
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        raise InvalidArgument(f"name={name!r:.60} is not valid Unicode text") from None
+        _refuse(f"{what}={name!r:.60} is not valid Unicode text")
     if size > MAX_NAME_BYTES:
-        raise InvalidArgument(f"name has {size} UTF-8 bytes; the limit is {MAX_NAME_BYTES}")
+        _refuse(f"{what} has {size} UTF-8 bytes; the limit is {MAX_NAME_BYTES}")
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in allowed:
+        _refuse(f"{name}={value!r:.60}: choose one of {', '.join(allowed)}")
 
 
 def _between(name: str, value: object, low: int, high: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise InvalidArgument(f"{name}={value!r:.60}: give an int from {low} to {high}")
+        _refuse(f"{name}={value!r:.60}: give an int from {low} to {high}")
+
+
+def _refuse(message: str) -> NoReturn:
+    raise InvalidArgument(message)
+
+
+# --- the record ------------------------------------------------------------------------------
 
 
 def put(txn: Any, cid: int, schema: Schema) -> None:
     """Write a collection's catalog record."""
     key = keys.catalog(cid)
-    txn.put(key, _core.seal(keys.CATALOG, key, codec.pack(asdict(schema))))
+    vectors = {name: asdict(declared) for name, declared in schema.vectors.items()}
+    packed = {
+        "name": schema.name, "vectors": vectors, "next_number": schema.next_number,
+        "fields": dict(schema.fields),
+    }  # fmt: skip
+    txn.put(key, _core.seal(keys.CATALOG, key, codec.pack(packed)))
 
 
 def read_all(txn: Any) -> dict[str, tuple[int, Schema]]:
@@ -87,11 +261,40 @@ def read_all(txn: Any) -> dict[str, tuple[int, Schema]]:
         key = bytes(cursor.key())
         if not key.startswith(prefix):
             break
-        declared = rows.unpack_record(keys.CATALOG, key, cursor.value(), code="C1")
-        try:
-            schema = validate(Schema(**declared))
-        except (TypeError, InvalidArgument) as error:
-            raise rows.damaged("C1", key, str(error)) from None
+        schema = unpack(key, cursor.value())
         found[schema.name] = (int.from_bytes(key[1:5], "big"), schema)
         more = cursor.next()
     return found
+
+
+def read(txn: Any, cid: int) -> Schema:
+    """One collection's schema as of a transaction."""
+    key = keys.catalog(cid)
+    record = txn.get(key)
+    if record is None:
+        raise rows.damaged("C1", key, "the collection's declaration is missing")
+    return unpack(key, record)
+
+
+def unpack(key: bytes, record: Any) -> Schema:
+    """The schema in a catalog record, or `Corrupt` naming its key."""
+    declared = rows.unpack_record(keys.CATALOG, key, record, code="C1")
+    try:
+        if "vectors" not in declared:  # format 1: one vector field, its declaration not nested
+            name = declared.pop("name")
+            return validate(Schema(name, {ONLY: VectorField(number=0, **declared)}))
+        vectors = {name: VectorField(**each) for name, each in declared.pop("vectors").items()}
+        schema = validate(Schema(vectors=vectors, **declared))
+        _check_numbers(schema)
+    except (TypeError, AttributeError, InvalidArgument) as error:
+        raise rows.damaged("C1", key, str(error)) from None
+    return schema
+
+
+def _check_numbers(schema: Schema) -> None:
+    _between("next_number", schema.next_number, 1, MAX_NUMBER + 1)
+    for each in schema.vectors.values():
+        _between("number", each.number, 0, schema.next_number - 1)
+        _between("first", each.first, 0, rows.PLAIN)
+    if len(schema.by_number) != len(schema.vectors):
+        _refuse("two vector fields have one number")

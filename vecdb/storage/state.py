@@ -4,30 +4,59 @@ One small record per collection, written by every commit that touches it, in the
 tree as the newest log records. It is what a reader needs in order to follow or to open:
 
     slots, plain     the next slot and the next rid of a row without a vector
-    live, ranked     live rows, and live rows with a vector
-    links_to         every chunk of the graph's image contains every change up to this commit
-    round_from, round_chunk, round_credit   the checkpoint round that is under way
-    live_to, fields_to   the same watermark for the live bitmap and for each metadata field
-    links_cut, rows_cut  log records up to here have been taken away
-    scale            lo and step of the vectors' codes, None before the first vector
-    graph            number of the graph; a rebuilt graph has another one
-    links_last, rows_last  the last commits that logged each part
+    live, seated     live rows, and live rows with a slot
+    live_to, fields_to   the watermark of the live bitmap's image and of each metadata field's
+    fold_next, fold_credit   whose turn it is to be folded
+    rows_cut, rows_last  log records of rows up to here are taken away; the last commit with one
+    vectors          by number, of each vector field that has a graph:
+        ranked       live rows with a vector in the field
+        slots        slots of its graph: one more than the last with a vector
+        links_to     every chunk of the graph's image contains every change up to this commit
+        round_from, round_chunk, round_credit   the checkpoint round that is under way
+        links_cut, links_last   as for rows
+        scale        lo and step of the vectors' codes, None before the first vector
+        graph        number of the graph; a rebuilt graph has another one
 
 Invariants (checked by vecdb/check.py):
   S1  a log record of commit c is present, for each of its parts, while c is above that part's
       watermark, unless that commit did not touch the collection;
-  S2  `live` and `ranked` are the counts of the rows that the live bitmap names.
+  S2  `live`, `seated` and `ranked` are the counts of the rows.
 
 Rejected: the state inside the meta record. Collections would rewrite each other's.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from vecdb import _core
 from vecdb.storage import codec, keys, rows
+
+
+@dataclass(slots=True)
+class FieldState:
+    """How far one vector field's graph has come."""
+
+    ranked: int = 0
+    slots: int = 0
+    links_to: int = 0
+    round_from: int = 0
+    round_chunk: int = 0
+    round_credit: int = 0
+    links_cut: int = 0
+    links_last: int = 0
+    graph: int = 1
+    scale: list[float] | None = None
+
+    def copy(self) -> FieldState:
+        """An independent copy; a scale is replaced, never changed."""
+        return FieldState(*self.values())
+
+    def values(self) -> list[Any]:
+        """What the file keeps, in the order of the fields."""
+        return [getattr(self, name) for name in _FIELD_NAMES]
 
 
 @dataclass(slots=True)
@@ -37,36 +66,28 @@ class State:
     slots: int = 0
     plain: int = 0
     live: int = 0
-    ranked: int = 0
-    links_to: int = 0
-    round_from: int = 0
-    round_chunk: int = 0
-    round_credit: int = 0
+    seated: int = 0
     live_to: int = 0
     fields_to: list[int] = field(default_factory=list)
     fold_next: int = 0
     fold_credit: int = 0
-    links_cut: int = 0
     rows_cut: int = 0
-    scale: list[float] | None = None
-    graph: int = 1
-    links_last: int = 0
     rows_last: int = 0
+    vectors: dict[int, FieldState] = field(default_factory=dict)
 
     def copy(self) -> State:
         """An independent copy."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
         values["fields_to"] = list(self.fields_to)
+        values["vectors"] = {number: each.copy() for number, each in self.vectors.items()}
         return State(**values)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.fields_to, list) or not isinstance(self.scale, list | None):
-            raise TypeError("fields_to and scale are lists")
 
     @property
     def unfolded(self) -> bool:
         """Whether any image lacks a logged change."""
-        return self.links_last > self.links_to or self.rows_last > self.rows_to
+        return self.rows_last > self.rows_to or any(
+            each.links_last > each.links_to for each in self.vectors.values()
+        )
 
     @property
     def rows_to(self) -> int:
@@ -74,7 +95,19 @@ class State:
         return min([self.live_to, *self.fields_to])
 
 
+def new(last: int, numbers: Iterable[int]) -> State:
+    """The state of a collection that is made after commit `last`."""
+    return State(live_to=last, rows_cut=last, vectors={n: new_field(last) for n in numbers})
+
+
+def new_field(last: int) -> FieldState:
+    """The state of a vector field that is added after commit `last`."""
+    return FieldState(links_to=last, links_cut=last)
+
+
 _NUMBERS: Final = [f.name for f in fields(State) if f.type == "int"]
+_FIELD_NAMES: Final = [f.name for f in fields(FieldState)]
+_FIELD_NUMBERS: Final = [f.name for f in fields(FieldState) if f.type == "int"]
 
 
 def read(txn: Any, cid: int) -> State:
@@ -85,26 +118,49 @@ def read(txn: Any, cid: int) -> State:
         raise rows.damaged("S1", key, "the collection's state is missing")
     found = rows.unpack_record(keys.LOG, key, record, code="S1")
     try:
-        state = State(**found)
-    except TypeError as error:
+        state = _unpack(found)
+    except (TypeError, AttributeError, KeyError) as error:
         raise rows.damaged("S1", key, str(error)) from None
     if not _plausible(state):
         raise rows.damaged("S1", key, "it holds what no state can hold")
     return state
 
 
+def _unpack(found: dict[str, Any]) -> State:
+    if "ranked" in found:  # format 1: one vector field, its state not nested
+        found["seated"] = found["ranked"]
+        slots = found["slots"]
+        inner = {each.name: found.pop(each.name) for each in fields(FieldState) if each.name != "slots"}
+        return State(**found, vectors={0: FieldState(slots=slots, **inner)})
+    vectors = found.pop("vectors")
+    return State(**found, vectors={n: FieldState(*each) for n, each in vectors.items()})
+
+
 def _plausible(state: State) -> bool:
     """Whether every value is of its kind and within its bounds."""
-    numbers = (getattr(state, name) for name in _NUMBERS)
+    if not isinstance(state.fields_to, list):
+        return False
+    numbers = [getattr(state, name) for name in _NUMBERS]
+    for number, each in state.vectors.items():
+        numbers += [number, *(getattr(each, name) for name in _FIELD_NUMBERS)]
+        if not _is_scale(each.scale):
+            return False
     if not all(type(n) is int and 0 <= n < 1 << 63 for n in (*numbers, *state.fields_to)):
         return False
-    if max(state.slots, state.plain) > rows.PLAIN:
-        return False
-    scale = state.scale
-    return scale is None or (len(scale) == 2 and all(type(part) is float for part in scale))
+    return max(state.slots, state.plain) <= rows.PLAIN and all(
+        each.slots <= state.slots for each in state.vectors.values()
+    )
+
+
+def _is_scale(scale: Any) -> bool:
+    if scale is None:
+        return True
+    return isinstance(scale, list) and [type(part) for part in scale] == [float, float]
 
 
 def write(txn: Any, cid: int, state: State) -> None:
     """Store the state of a collection."""
     key = keys.state(cid)
-    txn.put(key, _core.seal(keys.LOG, key, codec.pack(asdict(state))))
+    packed = {each.name: getattr(state, each.name) for each in fields(state)}
+    packed["vectors"] = {n: each.values() for n, each in state.vectors.items()}
+    txn.put(key, _core.seal(keys.LOG, key, codec.pack(packed)))

@@ -61,6 +61,14 @@ def at(shared: Shared, txn: Any) -> Snapshot | None:
     return shared.snapshot
 
 
+def lookup(snapshot: Snapshot, graph: Any, cid: int, make: Any, decode: Any, dtype: Any) -> Any:
+    """What reads a collection's rows by their ids (`_core.Lookup`): `make` makes the records."""
+    return _core.Lookup(
+        graph, snapshot.tree, snapshot.shared, snapshot.begin, META_KEY, snapshot.record, cid,
+        make, decode, dtype,
+    )  # fmt: skip
+
+
 def _base(shared: Shared, record: Any) -> int:
     """The first address of the engine's map; 0 when it is not found. Looked up once an epoch."""
     if shared.base is None or shared.base[0] != shared.epoch:

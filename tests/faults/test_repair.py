@@ -1,0 +1,448 @@
+"""repair(): a file of known content, damaged anywhere: what is sound is saved, what is lost is named.
+
+A case damages the file by a seed and lets a process of its own repair it (repairer.py). Then, row by
+row against the sound file's content:
+
+    no crash, nothing but a Report; the source has not changed; the new file passes `check()`
+    every row that was saved is the sound file's row; a vector that is missing is named
+    every row that is missing is named by its id, or counted where no id is left
+    a row whose page of the file is whole is saved (while the list of free pages is whole)
+
+The controls: with checksums off it must be seen to save wrong rows, and a report that keeps silent
+must be seen to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import select
+import shutil
+import struct
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vecdb
+from tests import child, damage
+from tests.faults.repairer import content
+from tests.faults.test_damaged_records import damage_records
+from vecdb.errors import AlreadyExists, InvalidArgument, NotFound, WrongFormat
+from vecdb.storage import header, keys, salvage
+
+SEED, PAGE, PATIENCE_S = 31, 4096, 120
+CIDS = {1: "rows", 2: "halves", 3: "one", 4: "empty", 5: "said"}
+REPAIRER = "from tests.faults.repairer import main; main()"
+
+
+@dataclass
+class Sound:
+    """The whole file, what it holds, and where."""
+
+    path: Path
+    rows: dict[str, list[Any]]
+    leaf_of: dict[bytes, int]  # key -> page
+    places: dict[bytes, tuple[int, int]]
+    free: set[int]  # the pages of the list of free pages
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Sound:
+    path = tmp_path_factory.mktemp("repair") / "sound.vecdb"
+    damage.build(path, damage.SMALL)
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        found, pages = salvage.salvage(fd), salvage._Pages(fd, PAGE)
+        newest = header.read_header(fd)
+        leaf_of = {}
+        for leaf in salvage._walk(pages, newest.root)[0]:
+            for entry in pages.nodes(leaf, pages.read(leaf, header.LEAF) or b""):
+                leaf_of[entry.key] = leaf
+        free = salvage._walk(pages, newest.free_root)[0]
+        return Sound(path, content(str(path)), leaf_of, found.places, free)
+    finally:
+        os.close(fd)
+
+
+# --- damage ----------------------------------------------------------------------------------------
+
+
+def pages(path: Path, rng: random.Random) -> str:
+    """One to eight pages of the file: noise, zeros, another page, a part of it, some bits."""
+    raw = bytearray(path.read_bytes())
+    last, done = len(raw) // PAGE, []
+    for _ in range(rng.choice((1, 1, 2, 3, 8))):
+        at = rng.randrange(2, last)
+        how = rng.choice(("noise", "zeros", "another", "part", "bits", "head"))
+        done.append(f"{how} {at}")
+        start, page = at * PAGE, slice(at * PAGE, (at + 1) * PAGE)
+        if how == "noise":
+            raw[page] = rng.randbytes(PAGE)
+        elif how == "zeros":
+            raw[page] = bytes(PAGE)
+        elif how == "another":
+            other = rng.randrange(last)
+            raw[page] = raw[other * PAGE : (other + 1) * PAGE]
+        elif how == "part":
+            cut = rng.randrange(PAGE - 16)
+            raw[start + cut : start + cut + 16] = rng.randbytes(16)
+        else:
+            for _ in range(5):
+                raw[start + rng.randrange(PAGE if how == "bits" else 64)] ^= 1 << rng.randrange(8)
+    path.write_bytes(raw)
+    return ", ".join(done)
+
+
+def branches(path: Path, rng: random.Random) -> str:
+    """A page that leads to others, the root perhaps."""
+    raw = bytearray(path.read_bytes())
+    found = [n for n in range(2, len(raw) // PAGE) if struct.unpack_from("<QHH", raw, n * PAGE)[::2] == (n, 1)]
+    at = rng.choice(found)
+    raw[at * PAGE : (at + 1) * PAGE] = rng.choice((bytes(PAGE), rng.randbytes(PAGE)))
+    path.write_bytes(raw)
+    return f"branch {at}"
+
+
+def truncated(path: Path, rng: random.Random) -> str:
+    size = path.stat().st_size
+    keep = rng.randrange(2 * PAGE, size)
+    os.truncate(path, keep)
+    return f"{keep} of {size} bytes"
+
+
+def heads(path: Path, rng: random.Random) -> str:
+    """The first two pages: one or both, whole or some bits, and a page besides."""
+    raw = bytearray(path.read_bytes())
+    chosen = rng.choice(((0,), (1,), (0, 1)))
+    for at in chosen:
+        if rng.random() < 0.5:
+            raw[at * PAGE : (at + 1) * PAGE] = rng.randbytes(PAGE)
+        else:
+            raw[at * PAGE + rng.randrange(16, 160)] ^= 1 << rng.randrange(8)
+    path.write_bytes(raw)
+    return f"heads {chosen}" + (f", {pages(path, rng)}" if rng.random() < 0.3 else "")
+
+
+DAMAGE: list[Callable[[Path, random.Random], str]] = [pages, pages, damage_records, branches, truncated, heads]
+
+
+# --- a case ------------------------------------------------------------------------------------------
+
+
+class Repairer:
+    """The process that repairs; started anew when it ends."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def ask(self, src: Path, dst: Path, checksums: bool = True) -> dict[str, Any]:
+        if self.process is None:
+            self.process = child.start(REPAIRER)
+        process = self.process
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(json.dumps([str(src), str(dst), checksums]).encode() + b"\n")
+        process.stdin.flush()
+        ready, _, _ = select.select([process.stdout], [], [], PATIENCE_S)
+        line = process.stdout.readline() if ready else b""
+        if not line:
+            process.kill()
+            self.process = None
+            return {"error": f"the process ended with {process.wait()}, or hung", "ours": False}
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        if self.process is not None:
+            child.end(self.process)
+
+
+@pytest.fixture
+def repairer() -> Iterator[Repairer]:
+    made = Repairer()
+    yield made
+    made.close()
+
+
+@dataclass
+class Tally:
+    """What a run has shown."""
+
+    cases: int = 0
+    rows: int = 0
+    saved: int = 0
+    named: int = 0
+    counted: int = 0
+    vectors_named: int = 0
+    uncertain: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return (
+            f"repair: {self.cases} damaged files {dict(self.kinds)}, {self.rows} rows: {self.saved} saved, "
+            f"{self.named} named, {self.counted} counted without ids, {self.vectors_named} lost vectors named; "
+            f"{self.uncertain} reports of lost commits, wrong {len(self.wrong)}, seed {SEED}"
+        )
+
+
+def run(sound: Sound, folder: Path, repairer: Repairer, cases: range, *, checksums: bool = True,
+        edit: Callable[[dict[str, Any]], None] = lambda answer: None) -> Tally:  # fmt: skip
+    tally = Tally()
+    for case in cases:
+        rng = random.Random(f"{SEED}-{case}")
+        how = DAMAGE[case % len(DAMAGE)]
+        src, dst = folder / f"{case}.vecdb", folder / f"{case}.saved"
+        shutil.copyfile(sound.path, src)
+        done = f"case {case}, {how.__name__}: {how(src, rng)}"
+        before = src.read_bytes()
+        answer = repairer.ask(src, dst, checksums)
+        tally.cases += 1
+        tally.kinds[how.__name__] += 1
+        if src.read_bytes() != before or any(n.startswith(src.name + "-") and how is not damage_records
+                                             for n in os.listdir(folder)):  # fmt: skip
+            tally.wrong.append(f"{done}: the source was touched")
+        if "error" in answer:
+            tally.wrong.append(f"{done}: {answer['error']}")
+        else:
+            edit(answer)
+            tally.wrong += [f"{done}: {what}" for what in judged(sound, src, before, how, answer, tally)]
+        for name in os.listdir(folder):
+            if name.startswith(f"{case}."):
+                os.unlink(folder / name)
+    return tally
+
+
+def judged(
+    sound: Sound, src: Path, raw: bytes, how: Any, answer: dict[str, Any], tally: Tally
+) -> Iterator[str]:
+    yield from answer["check"]
+    lost = answer["lost"]
+    uncertain = any(one["kind"] == "commits" for one in lost)
+    tally.uncertain += uncertain
+    strict = strictly(sound, src, raw, how)
+    for cid, name in CIDS.items():
+        recovered = f"recovered-{cid}"
+        got = answer["rows"].get(name, answer["rows"].get(recovered))
+        mine = [one for one in lost if one["place"].split("/")[0] in (name, recovered)]
+        said = answer["said"].get(name, answer["said"].get(recovered))
+        declared = any(one["kind"] == "declaration" for one in mine)
+        if got is None:
+            if sound.rows[name] and not any(one["kind"] in ("rows", "commits") for one in lost):
+                yield f"collection {name!r} is gone and nothing says so"
+            continue
+        if said != {"rows": len(got), "vectors": sum(row[2] is not None for row in got)}:
+            yield f"the report says {said} of {name!r}; there are {len(got)} rows"
+        yield from rows_judged(sound, cid, name, got, mine, uncertain, declared, strict, tally)
+
+
+def rows_judged(sound: Sound, cid: int, name: str, got: list[Any], mine: list[Any], uncertain: bool,
+                declared: bool, strict: Callable[[bytes], bool], tally: Tally) -> Iterator[str]:  # fmt: skip
+    named = {(type(one["id"]), one["id"]) for one in mine if one["kind"] == "row"}
+    without = {(type(one["id"]), one["id"]) for one in mine if one["kind"] == "vector"}
+    unknown = sum(one["count"] for one in mine if one["kind"] == "rows")
+    open_ended = any("not known, and some" in one["reason"] for one in mine)
+    expected = {(type(row[0]), row[0]): row for row in sound.rows[name]}
+    left = dict(expected)
+    for row in got:
+        key = (type(row[0]), row[0])
+        model = left.pop(key, None)
+        if model is None:
+            if not uncertain:
+                yield f"{row[0]!r} was not in {name!r}"
+        elif model[1] != row[1] and not uncertain:
+            yield f"{row[0]!r} of {name!r} holds {row[1]}, not {model[1]}"
+        elif row[2] is None and model[2] is not None:
+            tally.vectors_named += 1
+            if key not in without and not uncertain:
+                yield f"{row[0]!r} of {name!r} has lost its vector and nothing says so"
+        elif row[2] != model[2] and not (uncertain or declared):
+            yield f"{row[0]!r} of {name!r} has another vector"
+    tally.rows += len(expected)
+    tally.saved += len(expected) - len(left)
+    missing = [key for key in left if key not in named]
+    tally.named += len(left) - len(missing)
+    tally.counted += len(missing)
+    if len(missing) > unknown and not (open_ended or uncertain):
+        yield f"{len(missing)} rows of {name!r} are missing unnamed, {unknown} are counted: {missing[:5]}"
+    for _, id in left:
+        key = row_key(sound, cid, id)
+        if strict(key):
+            yield f"{id!r} of {name!r} is whole in the file and was not saved"
+
+
+def row_key(sound: Sound, cid: int, id: Any) -> bytes:
+    with damage.read(sound.path) as txn:
+        rid = int.from_bytes(damage.payload(txn, keys.row_id(cid, id)), "little")
+    return keys.row(cid, rid)
+
+
+def strictly(sound: Sound, src: Path, raw: bytes, how: Any) -> Callable[[bytes], bool]:
+    """Whether a row must have been saved: its page, or its record, is as it was."""
+    before = sound.path.read_bytes()
+
+    def same(page: int) -> bool:
+        return raw[page * PAGE : (page + 1) * PAGE] == before[page * PAGE : (page + 1) * PAGE]
+
+    if how is damage_records:  # the pages are sound
+        with damage.read(src) as txn:
+            there = {bytes(key): bytes(value) for key, value in txn.cursor() if bytes(key)[:1] == b"\x30"}
+
+        def record_is_there(key: bytes) -> bool:
+            offset, size = sound.places[key]
+            return there.get(key) == before[offset : offset + size]
+
+        return record_is_there
+    whole = all(same(page) for page in (0, 1, *sound.free))
+    return lambda key: whole and same(sound.leaf_of[key])
+
+
+# --- the runs ----------------------------------------------------------------------------------------
+
+
+def assert_good(tally: Tally) -> None:
+    print(tally)
+    assert not tally.wrong, "\n".join(tally.wrong[:10])
+
+
+def test_damaged_files_are_repaired_and_losses_named(sound: Sound, tmp_path: Path, repairer: Repairer) -> None:
+    assert_good(run(sound, tmp_path, repairer, range(18)))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_hundreds_of_damaged_files(sound: Sound, tmp_path: Path, repairer: Repairer) -> None:
+    tally = run(sound, tmp_path, repairer, range(300))
+    assert_good(tally)
+    assert tally.named > 0 and tally.counted > 0 and tally.vectors_named > 0
+
+
+def test_control_without_checksums_wrong_rows_are_seen(sound: Sound, tmp_path: Path, repairer: Repairer) -> None:
+    wrong: list[str] = []
+    for first in range(0, 120, 6):
+        wrong += run(sound, tmp_path, repairer, range(first, first + 6), checksums=False).wrong
+        if wrong:
+            break
+    assert wrong, "the harness does not notice rows that are not the file's"
+
+
+def test_control_a_report_that_keeps_silent_is_seen(sound: Sound, tmp_path: Path, repairer: Repairer) -> None:
+    wrong: list[str] = []
+    for first in range(0, 120, 6):
+        wrong += run(sound, tmp_path, repairer, range(first, first + 6), edit=lambda answer: answer["lost"].clear()).wrong
+        if wrong:
+            break
+    assert any("nothing says so" in one or "unnamed" in one for one in wrong), wrong
+
+
+# --- one by one --------------------------------------------------------------------------------------
+
+
+def test_a_sound_file_is_saved_whole(sound: Sound, tmp_path: Path) -> None:
+    report = vecdb.repair(sound.path, tmp_path / "saved.vecdb")
+    assert report.ok and "nothing was lost" in str(report)
+    assert os.listdir(tmp_path) == ["saved.vecdb"]
+    assert content(str(tmp_path / "saved.vecdb")) == sound.rows
+    with vecdb.open(sound.path, mode="r") as one, vecdb.open(tmp_path / "saved.vecdb") as two:
+        assert [one[n].schema for n in one] == [two[n].schema for n in two]
+        assert one.stats()["embedding_cache"] == two.stats()["embedding_cache"]
+        assert two["said"].search("one", 1).ids == ["first"]
+        query = np.ones(damage.DIM)
+        assert two["rows"].search(query, 5, exact=True).ids == one["rows"].search(query, 5, exact=True).ids
+        assert two.check() == []
+
+
+@pytest.mark.parametrize("gone", [(0,), (1,), (0, 1)])
+def test_without_its_first_pages_nothing_is_lost(sound: Sound, tmp_path: Path, gone: tuple[int, ...]) -> None:
+    raw = bytearray(sound.path.read_bytes())
+    for page in gone:
+        raw[page * PAGE : (page + 1) * PAGE] = bytes(PAGE)
+    (tmp_path / "a").write_bytes(raw)
+    report = vecdb.repair(tmp_path / "a", tmp_path / "b")
+    assert report.ok, str(report)
+    assert content(str(tmp_path / "b")) == sound.rows
+
+
+def test_without_its_root_nothing_is_lost(sound: Sound, tmp_path: Path) -> None:
+    raw = bytearray(sound.path.read_bytes())
+    fd = os.open(sound.path, os.O_RDONLY)
+    root = header.read_header(fd).root
+    os.close(fd)
+    raw[root * PAGE : (root + 1) * PAGE] = bytes(PAGE)
+    (tmp_path / "a").write_bytes(raw)
+    report = vecdb.repair(tmp_path / "a", tmp_path / "b")
+    assert report.ok and report.notes, str(report)
+    assert content(str(tmp_path / "b")) == sound.rows
+
+
+def test_a_lost_declaration_is_stood_in_for(sound: Sound, tmp_path: Path) -> None:
+    shutil.copyfile(sound.path, tmp_path / "a")
+    with damage.write(tmp_path / "a") as txn:
+        for cid in (1, 2):
+            txn.delete(keys.catalog(cid))
+        txn.delete(keys.META_KEY)
+    with damage.write(tmp_path / "a") as txn:
+        txn.delete(keys.META_KEY)
+    report = vecdb.repair(tmp_path / "a", tmp_path / "b")
+    declarations = [one.place for one in report.lost if one.kind == "declaration"]
+    assert declarations == ["recovered-1", "recovered-2"] and "declaration 2" in str(report)
+    saved = content(str(tmp_path / "b"))
+    assert saved["recovered-1"] == sound.rows["rows"], "a block of vectors says dim and dtype"
+    assert [row[:2] for row in saved["recovered-2"]] == [row[:2] for row in sound.rows["halves"]]
+    assert all(row[2] is None for row in saved["recovered-2"])
+    assert sum(one.kind == "vector" for one in report.lost) == 59
+
+
+def test_a_damaged_row_and_a_damaged_block_are_named(sound: Sound, tmp_path: Path) -> None:
+    shutil.copyfile(sound.path, tmp_path / "a")
+    with damage.write(tmp_path / "a") as txn:
+        for key in (keys.row(1, 8), keys.vector_block(1, 0, 0)):
+            record = bytearray(txn.get(key))
+            record[100] ^= 1
+            txn.put(key, bytes(record))
+    report = vecdb.repair(tmp_path / "a", tmp_path / "b")
+    row = [one for one in report.lost if one.kind == "row"]
+    assert [(one.id, one.place) for one in row] == [(8, "rows/id 8")] and "row 8" in row[0].reason
+    vectors = {one.id for one in report.lost if one.kind == "vector"}
+    assert vectors == {r[0] for r in sound.rows["rows"] if isinstance(r[0], int) and r[0] < damage.BLOCK} - {5, 8, 500}
+    assert not report.ok and "block 0" in str(report)
+    with vecdb.open(tmp_path / "b") as db:
+        assert db["rows"].get(8) is None and db["rows"][7].vector is None and db["rows"][7].metadata["n"] == 7
+
+
+@pytest.mark.parametrize("raw", [b"", b"x", b"text " * 5000, bytes(1 << 16), os.urandom(1 << 16)])
+def test_what_is_no_database_is_refused(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / "a").write_bytes(raw)
+    with pytest.raises(WrongFormat):
+        vecdb.repair(tmp_path / "a", tmp_path / "b")
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_source_and_target_are_checked_first(sound: Sound, tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        vecdb.repair(tmp_path / "missing", tmp_path / "b")
+    (tmp_path / "b").write_bytes(b"mine")
+    with pytest.raises(AlreadyExists):
+        vecdb.repair(sound.path, tmp_path / "b")
+    with pytest.raises(AlreadyExists):
+        vecdb.repair(sound.path, sound.path)
+    with pytest.raises(NotFound):
+        vecdb.repair(sound.path, tmp_path / "no folder" / "b")
+    for bad in (5, b"x", "", None, "a\0b"):
+        with pytest.raises(InvalidArgument):
+            vecdb.repair(bad, tmp_path / "c")  # type: ignore[arg-type]
+    assert (tmp_path / "b").read_bytes() == b"mine"
+
+
+def test_a_kept_file_of_an_older_format_is_repaired(tmp_path: Path) -> None:
+    kept = Path(__file__).parents[1] / "compat" / "format-1.vecdb"
+    report = vecdb.repair(kept, tmp_path / "b")
+    assert report.ok, str(report)
+    with vecdb.open(tmp_path / "b") as db:
+        assert len(db["rows"]) == 1471 and len(db["half"]) == 70 and db.check() == []

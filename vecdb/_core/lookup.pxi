@@ -1,0 +1,182 @@
+# lookup.pxi: rows by their ids, read from the map of one commit.
+#
+# 1. Like a search made ready (prepared.pxi): what does not depend on the id is settled when it is
+#    made, and a call begins a transaction, sees that its commit is still the last, and reads.
+# 2. A vector is copied from where the graph has it: its block was verified when it was attached,
+#    and to verify it once more for each row would cost a checksum over 128 KiB.
+# 3. Whatever is not the ordinary case (another commit, a closed environment, an odd id, a damaged
+#    record) is answered None: the caller takes the long way, whose errors have names.
+
+from cpython.long cimport PyLong_AsLongLongAndOverflow
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+
+cdef enum:
+    ROW_HEAD = 20       # storage/rows.py has the layout
+    MAX_ID_BYTES = 480
+    HAS_TEXT = 1
+    HAS_VECTOR = 2
+    HAS_INLINE = 4
+    IS_DEAD = 8
+    HAS_SEVERAL = 16
+
+
+cdef class Lookup:
+    """The rows of one collection at one commit.
+
+    `make(id, metadata, text, vector, decode, cid)` makes one.
+    """
+
+    cdef Graph graph
+    cdef Tree tree
+    cdef readonly bytes record
+    cdef bytes meta_key
+    cdef object env, begin, make, decode, dtype
+    cdef uint32_t cid
+    cdef readonly int held_bytes
+
+    def __init__(
+        self, Graph graph not None, Tree tree not None, env, begin, bytes meta_key not None,
+        bytes record not None, uint32_t cid, make, decode, dtype,
+    ):
+        """`dtype` goes with the bytes of a vector: make's `vector` is (bytes, dtype) or None."""
+        self.graph, self.tree = graph, tree
+        self.env, self.begin, self.meta_key, self.record = env, begin, meta_key, record
+        self.cid, self.make, self.decode, self.dtype = cid, make, decode, dtype
+        self.held_bytes = 0
+
+    def get(self, id):
+        """The row of an id with its vector; None: take the long way."""
+        cdef uint8_t key[6 + MAX_ID_BYTES]
+        cdef uint32_t size = self.key_of(id, key)
+        if not size:
+            return None
+        begin = self.env.begin
+        if begin is not self.begin:
+            return None
+        try:
+            txn = begin(None, None, False, True)
+        except Exception:
+            return None
+        try:
+            if self.env.begin is not begin or not sees(txn, self.meta_key, self.record):
+                return None
+            return self.row(key, size)
+        finally:
+            txn.abort()
+
+    def by_key(self, bytes key not None):
+        """The row of an id's key, under a transaction of this commit; None: take the long way."""
+        return self.row(<const uint8_t*>PyBytes_AS_STRING(key), <uint32_t>PyBytes_GET_SIZE(key))
+
+    def rows(self, list rids not None, bint with_vectors):
+        """Rows by their rids, under a transaction of this commit; None: take the long way."""
+        cdef uint32_t rid
+        cdef list found = []
+        for item in rids:
+            rid = item
+            row = self.row_at(rid, with_vectors)
+            if row is None:
+                return None
+            found.append(row)
+        return found
+
+    cdef uint32_t key_of(self, id, uint8_t* key) except? 0:
+        """The key of an id in the id map, and its size; 0: not an ordinary id."""
+        cdef Py_ssize_t size = 0
+        cdef const char* text
+        cdef long long number
+        cdef uint64_t bits
+        cdef int overflow = 0, i
+        key[0] = 0x20
+        key[1], key[2] = self.cid >> 24, (self.cid >> 16) & 255
+        key[3], key[4] = (self.cid >> 8) & 255, self.cid & 255
+        if type(id) is str:
+            try:
+                text = PyUnicode_AsUTF8AndSize(id, &size)
+            except UnicodeEncodeError:
+                return 0
+            if not 1 <= size <= MAX_ID_BYTES:
+                return 0
+            key[5] = 2
+            memcpy(key + 6, text, size)
+            return <uint32_t>(6 + size)
+        if type(id) is not int:
+            return 0
+        number = PyLong_AsLongLongAndOverflow(id, &overflow)
+        if overflow:
+            return 0
+        key[5] = 1
+        bits = <uint64_t>number ^ (<uint64_t>1 << 63)
+        for i in range(8):
+            key[6 + i] = (bits >> (56 - 8 * i)) & 255
+        return 14
+
+    cdef object row(self, const uint8_t* key, uint32_t size):
+        cdef Record entry = self.tree.tree.find(key, size)
+        if entry.p == NULL:
+            # not there, or not to be found on a damaged page: the engine is asked which
+            return None
+        if not frame_sound(0x20, key, size, entry.p, entry.n) or entry.n != FRAME + 4:
+            return None
+        return self.row_at(get_u32(entry.p + FRAME), True)
+
+    cdef object row_at(self, uint32_t rid, bint with_vector):
+        cdef uint8_t key[9]
+        cdef Record r
+        cdef const uint8_t* p
+        cdef const char* text
+        cdef Py_ssize_t id_size, text_size, metadata_size, left
+        cdef uint32_t cid = self.cid
+        key[0] = 0x30
+        key[1], key[2], key[3], key[4] = cid >> 24, (cid >> 16) & 255, (cid >> 8) & 255, cid & 255
+        key[5], key[6], key[7], key[8] = rid >> 24, (rid >> 16) & 255, (rid >> 8) & 255, rid & 255
+        r = self.tree.tree.find(key, 9)
+        if r.p == NULL or not frame_sound(0x30, key, 9, r.p, r.n):
+            return None
+        p = r.p + FRAME
+        if not row_fits(p, <Py_ssize_t>r.n - FRAME) or p[8] & (IS_DEAD | HAS_SEVERAL):
+            return None
+        id = id_from(p)
+        if id is None:
+            return None
+        id_size = p[10] | (<uint32_t>p[11] << 8)
+        text_size, metadata_size = get_u32(p + 12), get_u32(p + 16)
+        left = <Py_ssize_t>r.n - FRAME - ROW_HEAD - id_size - text_size - metadata_size
+        body = None
+        text = <const char*>p + ROW_HEAD + id_size
+        if p[8] & HAS_TEXT:
+            try:
+                body = PyUnicode_DecodeUTF8(text, text_size, NULL)
+            except UnicodeDecodeError:
+                return None
+        metadata = PyBytes_FromStringAndSize(text + text_size, metadata_size)
+        vector = None
+        if with_vector and p[8] & HAS_VECTOR:
+            if p[8] & HAS_INLINE:
+                if left != self.graph.row_bytes:
+                    return None
+                stored = PyBytes_FromStringAndSize(text + text_size + metadata_size, left)
+            else:
+                stored = PyBytes_FromStringAndSize(NULL, self.graph.row_bytes)
+                if not self.graph.graph.copy_vector(rid, <uint8_t*>PyBytes_AS_STRING(stored)):
+                    return None
+            vector = (stored, self.dtype)
+        return self.make(id, metadata, body, vector, self.decode, self.cid)
+
+
+cdef bint sees(txn, bytes meta_key, bytes record) except -1:
+    """Whether a transaction is of the commit whose meta record this is."""
+    cdef Py_buffer view
+    cdef bint same
+    try:
+        found = txn.get(meta_key)
+    except Exception:  # closed meanwhile
+        return False
+    if found is None:
+        return False
+    PyObject_GetBuffer(found, &view, PyBUF_SIMPLE)
+    same = view.len == PyBytes_GET_SIZE(record) and not memcmp(
+        view.buf, PyBytes_AS_STRING(record), view.len
+    )
+    PyBuffer_Release(&view)
+    return same

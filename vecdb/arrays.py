@@ -1,0 +1,302 @@
+"""Which vectors did the user give, and can they be stored, or searched for?
+
+    given_vectors   vectors of rows, by field number, in the dtype that is stored
+    given_query     a query or several, as float32
+
+Everything is checked before anything is written: InvalidArgument names the argument, the first bad
+row, the limit and the remedy.
+
+Rejected: letting numpy convert whatever comes. It turns complex numbers, strings and ragged lists
+into something, and the user learns about it from the results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from vecdb.errors import InvalidArgument
+from vecdb.storage.schema import ONLY, Schema, VectorField
+from vecdb.storage.vectors import DTYPES, Given
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
+
+
+# --- vectors of rows -------------------------------------------------------------------------
+
+
+def given_vectors(given: Any, n: int, schema: Schema, *, single: bool) -> dict[int, Given]:
+    """The vectors of `n` rows by field number; a field that was not named is not there.
+
+    `given`: an array for the only field, or {name: array}; `single`: one row was given as a scalar.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        if len(schema.vectors) != 1:
+            _refuse(f"vectors: {_choices(schema)}; give {{name: array}}")
+        declared = next(iter(schema.vectors.values()))
+        return {declared.number: _of_field("vectors", given, n, declared, single)}
+    found = {}
+    for name, values in given.items():
+        if name not in schema.vectors:
+            _refuse(f"vectors: no vector field {name!r:.60}; {_choices(schema)}")
+        declared = schema.vectors[name]
+        where = "vectors" if name == ONLY else f"vectors[{name!r}]"
+        found[declared.number] = _of_field(where, values, n, declared, single)
+    return found
+
+
+def _choices(schema: Schema) -> str:
+    names = ", ".join(map(repr, schema.vectors))
+    return f"collection {schema.name!r} has the vector fields {names}"
+
+
+def _of_field(where: str, values: Any, n: int, declared: VectorField, single: bool) -> Given:
+    if values is None:
+        return Given(np.empty(0, np.intp), [] if declared.multi else nothing(declared))
+    if declared.multi:
+        return _many(where, values, n, declared, single)
+    rows = np.arange(n)
+    if isinstance(values, list | tuple) and any(each is None for each in values):
+        _check_length(where, values, n)
+        rows = np.array([i for i, each in enumerate(values) if each is not None], np.intp)
+        values = [each for each in values if each is not None]
+        if not values:
+            return Given(rows, nothing(declared))
+    return Given(rows, _stored(where, values, rows, declared, single))
+
+
+def nothing(declared: VectorField) -> npt.NDArray[Any]:
+    """No vectors, in the shape that a field stores."""
+    width = -(-declared.dim // 8) if declared.dtype == "b1" else declared.dim
+    return np.empty((0, width), DTYPES[declared.dtype])
+
+
+def _stored(
+    where: str, values: Any, rows: npt.NDArray[np.intp], declared: VectorField, single: bool
+) -> npt.NDArray[Any]:
+    """Vectors (n, numbers) of the stored dtype, contiguous; every row finite and usable."""
+    n, dim = len(rows), declared.dim
+    array = _array(where, values, declared)
+    if array.ndim == 1 and (single or n == 1) and array.size in (dim, _packed_size(declared)):
+        array = array.reshape(1, -1)
+    if array.ndim == 1 and not array.size and n == 0:
+        array = array.reshape(0, dim)
+    if array.ndim != 2:
+        _refuse(f"{where} has shape {array.shape}; give (n, {dim})")
+    if array.shape[1] not in (dim, _packed_size(declared)) and n:
+        _refuse(f"{where} have dimension {array.shape[1]}; the collection has dim {dim}")
+    _check_length(where, array, n)
+    return _in_dtype(where, values, array, rows, declared)
+
+
+def _in_dtype(
+    where: str,
+    values: Any,
+    array: npt.NDArray[Any],
+    rows: npt.NDArray[np.intp],
+    declared: VectorField,
+) -> npt.NDArray[Any]:
+    if declared.dtype == "b1":
+        return _packed(where, array, rows, declared)
+    if declared.dtype == "i8":
+        _check_int8(where, values, array)
+    with np.errstate(over="ignore"):
+        stored = np.ascontiguousarray(array, DTYPES[declared.dtype])
+    check_rows(where, stored, declared.metric, given=array, rows=rows)
+    return stored
+
+
+def _check_int8(where: str, values: Any, array: npt.NDArray[Any]) -> None:
+    """int8 arrays, and lists of Python ints that fit: another dtype was meant for something else."""
+    if array.dtype == np.int8 or not array.size:
+        return
+    if isinstance(values, list | tuple) and array.dtype.kind == "i":
+        low, high = int(array.min()), int(array.max())
+        if -128 <= low and high <= 127:
+            return
+    _refuse(
+        f"{where} has dtype {array.dtype}; the field stores 'i8': give an int8 array, scaled by you"
+    )
+
+
+def _packed_size(declared: VectorField) -> int:
+    """Bytes of a vector of bits; for other dtypes their numbers."""
+    return -(-declared.dim // 8) if declared.dtype == "b1" else declared.dim
+
+
+def _packed(
+    where: str, array: npt.NDArray[Any], rows: npt.NDArray[np.intp], declared: VectorField
+) -> npt.NDArray[Any]:
+    """Bits (n, d) of 0 and 1, or packed uint8 (n, d / 8), as packed uint8."""
+    dim, size = declared.dim, _packed_size(declared)
+    if array.shape[1] == dim:
+        wrong = (array != 0) & (array != 1)
+        if wrong.any():
+            at = int(rows[int(np.argmax(wrong.any(axis=1)))])
+            _refuse(f"{where}: row {at}: bits are 0 or 1; 'b1' stores nothing else")
+        return np.packbits(array.astype(np.bool_), axis=1)
+    if array.dtype != np.uint8 and array.size:
+        _refuse(f"{where} has dtype {array.dtype}; packed bits are uint8, (n, {size})")
+    packed = np.ascontiguousarray(array, np.uint8)
+    spare = 8 * size - dim
+    if spare and packed.size and (packed[:, -1] & ((1 << spare) - 1)).any():
+        at = int(rows[int(np.argmax(packed[:, -1] & ((1 << spare) - 1) != 0))])
+        _refuse(f"{where}: row {at}: the last byte has bits beyond dim {dim}; leave them 0")
+    return packed
+
+
+def _many(where: str, values: Any, n: int, declared: VectorField, single: bool) -> Given:
+    """A list of one (m, d) array a row, or None for a row without."""
+    if single and np.ndim(values) == 2 and (n == 1) and not _is_list_of_2d(values):
+        values = [values]
+    if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__len__"):
+        _refuse(f"{where} is a {type(values).__name__}; give a list of one (m, {declared.dim}) a row")
+    _check_length(where, values, n)
+    rows = [i for i, each in enumerate(values) if each is not None]
+    made = []
+    for at in rows:
+        array = _array(f"{where}: row {at}", values[at], declared)
+        if array.size == 0:
+            array = array.reshape(0, declared.dim)
+        if array.ndim != 2 or array.shape[1] not in (declared.dim, _packed_size(declared)):
+            _refuse(f"{where}: row {at} has shape {array.shape}; give (m, {declared.dim})")
+        whose = np.full(len(array), at)
+        made.append(_in_dtype(where, values[at], array, whose, declared))
+    return Given(np.array(rows, np.intp), made)
+
+
+def _is_list_of_2d(values: Any) -> bool:
+    return isinstance(values, list) and bool(values) and np.ndim(values[0]) == 2
+
+
+def _check_length(where: str, values: Any, n: int) -> None:
+    if len(values) != n:
+        _refuse(f"{where} has {len(values)} rows for {n} ids; give one for each")
+
+
+def encoded(made: Any, rows: npt.NDArray[np.intp], declared: VectorField) -> Given:
+    """What an encoder made of the texts of some rows."""
+    where = f"output of encoder {declared.encoder!r}"
+    array = np.asarray(made, np.float32)
+    if array.shape != (len(rows), declared.dim):
+        _refuse(f"{where} has shape {array.shape}, not ({len(rows)}, {declared.dim})")
+    return Given(rows, _in_dtype(where, array, array, rows, declared))
+
+
+# --- queries ---------------------------------------------------------------------------------
+
+
+def given_query(query: Any, declared: VectorField, name: str) -> tuple[Floats, bool]:
+    """A query as float32: (d,) and True, or (b, d) and False."""
+    dim = declared.dim
+    if type(query) is np.ndarray and query.dtype == np.float32 and query.ndim == 1:
+        if query.shape[0] == dim:
+            return checked(query, declared.metric), True
+        found = query
+    else:
+        found = _real(query, declared)
+    if found.ndim not in (1, 2) or (found.shape[-1] != dim and found.size):
+        _refuse(f"query has shape {found.shape}; collection {name!r} takes ({dim},) or (b, {dim})")
+    if found.ndim == 1 and found.shape[0] != dim:
+        _refuse(f"query has {found.shape[0]} numbers; collection {name!r} has dim {dim}")
+    return checked(found, declared.metric), found.ndim == 1
+
+
+def _real(query: Any, declared: VectorField) -> Floats:
+    array = _array("query", query, declared)
+    if declared.dtype == "b1" and array.dtype == np.uint8 and array.ndim:
+        if array.shape[-1] == _packed_size(declared) != declared.dim:
+            array = np.unpackbits(array, axis=-1, count=declared.dim)
+    with np.errstate(over="ignore"):
+        found: Floats = np.asarray(array, np.float32)
+    if declared.dtype == "b1" and found.size and not np.isin(found, (0, 1)).all():
+        _refuse("query: bits are 0 or 1")
+    return found
+
+
+def checked(query: Floats, metric: str) -> Floats:
+    """Refuse NaN, infinity, and zero under cosine: one pass, the sum of squares tells."""
+    if query.ndim == 1:
+        with np.errstate(over="ignore"):
+            square = float(query.dot(query))
+        if square != square or square == np.inf or square == 0:
+            check_rows("query", query.reshape(1, -1), metric)
+    elif query.size:
+        check_rows("query", query, metric)
+    return query if query.flags.c_contiguous else np.ascontiguousarray(query)
+
+
+# --- what both share -------------------------------------------------------------------------
+
+
+def _array(name: str, values: Any, declared: VectorField) -> npt.NDArray[Any]:
+    if isinstance(values, str | bytes | Mapping):
+        _refuse(f"{name} is a {type(values).__name__}; give an array of real numbers")
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError) as error:
+        _refuse(f"{name} is not an array of real numbers: {error}{_first_ragged(values)}")
+    if array.dtype.kind not in ("fiub" if declared.dtype == "b1" else "fiu") and array.size:
+        _refuse(
+            f"{name} has dtype {array.dtype}; give real numbers (float, int){_first_ragged(values)}"
+        )
+    return array
+
+
+def _first_ragged(values: Any) -> str:
+    """Names the first row whose length differs, where the rows have lengths."""
+    try:
+        sizes = [len(row) for row in values]
+    except TypeError:
+        return ""
+    for at, size in enumerate(sizes):
+        if size != sizes[0]:
+            return f" (row {at} has {size} numbers, row 0 has {sizes[0]})"
+    return ""
+
+
+def check_rows(
+    name: str,
+    stored: npt.NDArray[Any],
+    metric: str,
+    given: npt.NDArray[Any] | None = None,
+    rows: npt.NDArray[np.intp] | None = None,
+) -> None:
+    """Refuse NaN and infinity (also after rounding), zero under cosine, and overflow of |x|^2.
+
+    `rows` are the numbers that the caller knows the vectors by.
+    """
+    finite = np.isfinite(stored).all(axis=1)
+    if not finite.all():
+        at = int(np.argmin(finite))
+        rounded = given is not None and bool(np.isfinite(given[at]).all())
+        cause = f"too large for {stored.dtype}" if rounded else "NaN or infinity"
+        _refuse(f"{name}: row {_number(at, rows)}: {cause}; every number must be finite")
+    square = np.einsum("ij,ij->i", stored, stored, dtype=np.float32)
+    if not np.isfinite(square).all():
+        at = int(np.argmin(np.isfinite(square)))
+        _refuse(
+            f"{name}: row {_number(at, rows)}: its squared length overflows float32; scale the "
+            "vectors down"
+        )
+    if metric == "cosine" and not square.all():
+        at = int(np.argmin(square > 0))
+        _refuse(
+            f"{name}: row {_number(at, rows)}: a zero vector has no direction under "
+            "metric='cosine'; leave it out or use metric='l2'"
+        )
+
+
+def _number(at: int, rows: npt.NDArray[np.intp] | None) -> int:
+    return at if rows is None else int(rows[at])
+
+
+def _refuse(message: str) -> NoReturn:
+    raise InvalidArgument(message)

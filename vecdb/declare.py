@@ -1,0 +1,111 @@
+"""What did the user declare a collection's vectors to be?
+
+`Vector` is one declared vector field; `declare` turns the arguments of `create_collection` into a
+validated `Schema`, with the encoders that it names at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, NoReturn
+
+from vecdb.errors import InvalidArgument
+from vecdb.fields import plain
+from vecdb.storage.schema import ONLY, Schema, VectorField, validate
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """The declaration of a vector field, for `create_collection(vectors={name: Vector(...)})`.
+
+    `dim`: length of the vectors in numbers, or bits; or `encoder`: a registered name or an encoder,
+    which says it, reads the metadata field `source` (None: the row's text) and names the default of
+    `metric` ("cosine", "l2", "dot"; "hamming" for bits). `dtype` of the stored vectors: "f32", "f16",
+    "i8" (int8 arrays) or "b1" (bool or 0/1, or packed uint8). `quantization`: what the graph walks on;
+    results are always ranked by the stored vectors. `M` and `ef_construction` as in HNSW.
+    `multi=True` stores any number of vectors a row: they are read back, not searched.
+
+    >>> import vecdb
+    >>> db = vecdb.open()
+    >>> films = db.create_collection(
+    ...     "films", vectors={"plot": vecdb.Vector(3), "poster": vecdb.Vector(16, dtype="b1")}
+    ... )
+    >>> films.schema.vectors["poster"].metric
+    'hamming'
+    """
+
+    dim: int | None = None
+    _: KW_ONLY
+    metric: str | None = None
+    dtype: str = "f32"
+    encoder: Any = None
+    source: str | None = None
+    quantization: str = "auto"
+    M: int = 16
+    ef_construction: int = 200
+    multi: bool = False
+
+
+def declare(
+    name: str, vectors: Any, only: Vector, metadata: Any
+) -> tuple[Schema, dict[int, Any]]:
+    """The validated schema of a new collection, and its encoders by field number.
+
+    `only` carries the arguments of a collection that names no vector fields; `metadata` declares
+    metadata fields.
+    """
+    if vectors is None:
+        if only.dim is None and only.encoder is None:
+            _refuse("create_collection needs dim=, encoder= or vectors=")
+        listed: Mapping[Any, Any] = {ONLY: only}
+    else:
+        listed = _listed(vectors, only)
+    fields: dict[str, VectorField] = {}
+    encoders: dict[int, Any] = {}
+    for number, (field, declared) in enumerate(listed.items()):
+        fields[field], encoder = field_of(field, declared, number)
+        if encoder is not None:
+            encoders[number] = encoder
+    return validate(Schema(name, fields, len(fields), plain(metadata))), encoders
+
+
+def _listed(vectors: Any, only: Vector) -> Mapping[Any, Any]:
+    if not isinstance(vectors, Mapping):
+        _refuse(
+            f"vectors is a {type(vectors).__name__}; give {{name: vecdb.Vector(...)}}, or dim= for a "
+            "collection with one vector field"
+        )
+    if only != Vector():
+        _refuse("vectors= says all about the fields: leave out dim, metric, dtype, encoder, M and so on")
+    if not vectors:
+        _refuse("vectors={} names no field; a collection has one at least")
+    return vectors
+
+
+def field_of(name: object, declared: Any, number: int) -> tuple[VectorField, Any]:
+    """A field's declaration as the file keeps it, and its encoder, None where it has none."""
+    where = f"vector field {name!r:.60}"
+    if not isinstance(declared, Vector):
+        _refuse(f"{where}: {type(declared).__name__} where a vecdb.Vector belongs")
+    dim, metric, encoder = declared.dim, declared.metric, None
+    if declared.encoder is not None:
+        from vecdb import encoders
+
+        encoder = encoders.get(declared.encoder)
+        if dim is not None and dim != encoder.dim:
+            _refuse(f"dim={dim}: encoder {encoder.name!r} makes {encoder.dim}")
+        dim, metric = encoder.dim, metric or encoder.metric
+    if dim is None:
+        _refuse(f"{where} needs dim or encoder=")
+    default = "hamming" if declared.dtype == "b1" else "cosine"
+    return VectorField(
+        number, dim, metric or default, declared.dtype, declared.M, declared.ef_construction,
+        None if encoder is None else encoder.name,
+        None if encoder is None else encoder.fingerprint, declared.source,
+        declared.multi, declared.quantization,
+    ), encoder  # fmt: skip
+
+
+def _refuse(message: str) -> NoReturn:
+    raise InvalidArgument(message)

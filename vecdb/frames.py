@@ -1,0 +1,62 @@
+"""Which table do the hits of a search make? For Arrow and pandas, which are imported only here.
+
+Columns: id, score, distance, text, then the metadata, in order of appearance. A metadata key that
+has the name of one of the four is shown as `metadata.<key>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from vecdb.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from vecdb.types import Hit
+
+FIRST: Final = ("id", "score", "distance", "text")
+
+
+def rows_of(hits: Iterable[Hit]) -> list[dict[str, Any]]:
+    """One flat dict a hit."""
+    return [
+        {
+            "id": hit.id,
+            "score": hit.score,
+            "distance": hit.distance,
+            "text": hit.text,
+            **{_column(key, hit.metadata): value for key, value in hit.metadata.items()},
+        }
+        for hit in hits
+    ]
+
+
+def to_arrow(hits: Iterable[Hit]) -> Any:
+    """Hits as a pyarrow.Table."""
+    from vecdb.tables.arrow import table_of
+
+    return table_of(rows_of(hits))
+
+
+def to_pandas(hits: Iterable[Hit]) -> Any:
+    """Hits as a pandas.DataFrame; values that pandas has no column type for stay Python's."""
+    try:
+        import pandas
+    except ImportError:
+        raise InvalidArgument(
+            "to_pandas needs pandas, which is not installed: pip install 'vecdb-engine[pandas]'"
+        ) from None
+    rows = rows_of(hits)
+    names = list(dict.fromkeys([*FIRST, *(name for row in rows for name in row)]))
+    columns = {
+        name: pandas.Series([row.get(name) for row in rows], dtype=object).infer_objects()
+        for name in names
+    }
+    return pandas.DataFrame(columns, columns=names)
+
+
+def _column(key: str, metadata: dict[str, Any]) -> str:
+    name = key
+    while name in FIRST or (name != key and name in metadata):
+        name = "metadata." + name
+    return name

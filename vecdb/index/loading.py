@@ -1,0 +1,167 @@
+"""How does one vector field's graph come into memory, and how does it go on from there?
+
+A graph is loaded from the field's blocks of vectors, the vectors that still travel in rows' records,
+the image of its links, and the redo log beyond the image. It goes on by new vectors, their codes, and
+the log's links, in this order: what a link leads to is there before the link (follow.py, F2).
+
+Invariants:
+  L1  every block that should be there is (storage/vectors.py, V1): a missing one is damage, not a
+      row of holes;
+  L2  a slot without a vector in the field is never encoded and nothing links to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import numpy as np
+
+from vecdb import _core
+from vecdb.errors import Corrupt
+from vecdb.storage import keys, log, rows, vectors
+from vecdb.storage.schema import Schema, VectorField
+from vecdb.storage.state import FieldState, State
+from vecdb.storage.vectors import Block
+
+CHUNK_HEADER: Final = 36  # commit number u64, layer u8, padding: links start on a 64-byte boundary
+LAYERS: Final = (0, 1)
+
+
+def empty(schema: Schema, declared: VectorField) -> Any:
+    """A field's graph without a vector."""
+    return _core.Graph(
+        declared.dim, declared.metric, declared.dtype, declared.M, declared.ef_construction,
+        schema.layout(declared).block_rows,
+    )  # fmt: skip
+
+
+class Loading:
+    """One field's graph as a transaction's images and log describe it."""
+
+    def __init__(
+        self, txn: Any, cid: int, schema: Schema, declared: VectorField, threads: int
+    ) -> None:
+        self.txn = txn
+        self.cid = cid
+        self.schema = schema
+        self.declared = declared
+        self.layout = schema.layout(declared)
+        self.threads = threads
+
+    def load(self, now: State, commit: int) -> Any:
+        """The graph at the transaction's commit."""
+        graph = empty(self.schema, self.declared)
+        mine = now.vectors[self.declared.number]
+        if not mine.slots:
+            self._expect_blocks(now.slots)
+            return graph
+        self._attach_all(graph, now.slots)
+        self._load_inline(graph, 0, now.slots)
+        lo, step = mine.scale or (0.0, 1.0)
+        graph.set_state(mine.slots, lo, step)
+        graph.encode(0, mine.slots, self.threads)
+        self._load_chunks(graph)
+        part = keys.log_links(self.declared.number)
+        for at, found, payload in log.read(self.txn, self.cid, mine.links_to, commit):
+            if found == part:
+                self.apply(graph, at, payload)
+        return graph
+
+    def follow(
+        self, graph: Any, links: Iterable[tuple[int, Any]], before: int, now: State, mine: FieldState
+    ) -> None:
+        """Take a graph from slot `before` to a later commit: vectors, codes, then links."""
+        if before < now.slots:
+            for block in range(before // self.layout.block_rows, now.slots // self.layout.block_rows):
+                if block >= self.layout.first_block:
+                    self._attach(graph, block)
+            self._load_inline(graph, before, now.slots)
+            graph.encode(before, max(0, mine.slots - before), self.threads)
+        self.attach_full(graph, now.slots)
+        for commit, record in links:
+            self.apply(graph, commit, record)
+
+    def attach_full(self, graph: Any, slots: int) -> None:
+        """Let the map serve blocks that have been written since their vectors came."""
+        for block in graph.private_blocks():
+            if (block + 1) * self.layout.block_rows <= slots:
+                self._attach(graph, block)
+
+    def apply(self, graph: Any, commit: int, record: Any) -> None:
+        """Apply the links of a commit's log."""
+        try:
+            graph.apply(record)
+        except ValueError as error:
+            key = keys.log(self.cid, commit, keys.log_links(self.declared.number))
+            raise rows.damaged("G1", key, str(error)) from None
+
+    # --- vectors ---------------------------------------------------------------------------
+
+    def _attach_all(self, graph: Any, slots: int) -> None:
+        """Every block, none missing: so that slots beyond what is stored reserve no memory."""
+        expected = self.layout.full_blocks(slots)
+        done = expected.start
+        for block, found in vectors.scan_blocks(self.txn, self.cid, self.layout):
+            if done == expected.stop:
+                key = keys.vector_block(self.cid, self.layout.number, block)
+                raise rows.damaged("V1", key, "this block is not full yet")
+            if block != done:
+                break
+            self._attach_found(graph, block, found)
+            done += 1
+        if done < expected.stop:
+            raise self._missing(done)
+
+    def _expect_blocks(self, slots: int) -> None:
+        for block in self.layout.full_blocks(slots):
+            if vectors.get_block(self.txn, self.cid, self.layout, block) is None:
+                raise self._missing(block)
+
+    def _attach(self, graph: Any, block: int) -> None:
+        found = vectors.get_block(self.txn, self.cid, self.layout, block)
+        if found is None:
+            raise self._missing(block)
+        self._attach_found(graph, block, found)
+
+    def _attach_found(self, graph: Any, block: int, found: Block) -> None:
+        if not found.empty:
+            graph.attach_block(block, found.record, vectors.DATA_OFFSET, *_bits(found))
+
+    def _load_inline(self, graph: Any, first: int, end: int) -> None:
+        start = max(first, self.layout.inline_from(end))
+        pending = [slot for slot in range(start, end) if not graph.has_vector(slot)]
+        if not pending:
+            return
+        slots = np.array(pending, np.uint32)
+        found, present = vectors.find(self.txn, self.cid, self.layout, slots)
+        if present.any():
+            graph.put_vectors(np.ascontiguousarray(slots[present]), np.ascontiguousarray(found[present]))
+
+    def _missing(self, block: int) -> Corrupt:
+        key = keys.vector_block(self.cid, self.layout.number, block)
+        return rows.damaged("V1", key, "the block of vectors is missing")
+
+    # --- links -----------------------------------------------------------------------------
+
+    def _load_chunks(self, graph: Any) -> None:
+        prefix = keys.prefix(keys.LINKS, self.cid) + bytes((self.layout.number,))
+        cursor = self.txn.cursor()
+        found = cursor.set_range(prefix)
+        while found:
+            key = bytes(cursor.key())
+            if not key.startswith(prefix):
+                return
+            payload = rows.open_record(keys.LINKS, key, cursor.value(), code="G1")
+            layer, chunk = key[6], int.from_bytes(key[7:], "big")
+            if layer not in LAYERS or chunk >= graph.n_chunks(layer):
+                raise rows.damaged("G1", key, "links of slots that were never handed out")
+            try:
+                graph.load_chunk(layer, chunk, payload[CHUNK_HEADER:])
+            except ValueError as error:
+                raise rows.damaged("G1", key, str(error)) from None
+            found = cursor.next()
+
+
+def _bits(found: Block) -> tuple[bytes, ...]:
+    return () if found.present is None else (found.present,)

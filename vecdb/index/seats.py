@@ -1,0 +1,73 @@
+"""Which rows have a vector in a field?
+
+A row with a vector in any field has a slot, the same in the graph of each field; in the fields that it
+lacks the slot is a hole. Mostly nobody lacks anything: then the live slots are the answer, and nothing
+is kept. Where rows do lack a field, this is an indexed fact about them like those of their metadata,
+under a name that no metadata can have: logged, folded and followed in the same way.
+
+Invariants:
+  H1  a live row with a slot lacks a field exactly if its slot is below the field's first (the field was
+      added when the row was there), or else if its indexed state says so;
+  H2  a row without a slot has no vector in a field with a graph, and its state says nothing.
+
+Rejected: a bitmap of its own for each field. It would be a second machinery for the same purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+from typing import Any, Final
+
+from pyroaring import BitMap
+
+from vecdb.index import valuekey
+from vecdb.index.changes import Pair
+from vecdb.index.view import Held, View, mask_of
+from vecdb.query.clauses import Compare
+from vecdb.query.filter import Filter
+from vecdb.storage.rows import PLAIN
+from vecdb.storage.schema import VectorField
+
+RESERVED: Final = "\0"  # field names that begin so are the engine's own
+_LACKS: Final = RESERVED + "lacks:"
+_TRUE: Final = valuekey.key_of(True)
+
+
+def lacks(number: int) -> str:
+    """The name under which rows are indexed that lack a vector field."""
+    return f"{_LACKS}{number}"
+
+
+def lacking(
+    rid: int, has: Iterable[int], graphed: Iterable[VectorField], names: dict[str, int]
+) -> tuple[Pair, ...]:
+    """What the indexed state of a row with a slot says of the fields that it lacks."""
+    if rid >= PLAIN:
+        return ()
+    missing = [lacks(f.number) for f in graphed if f.number not in has and rid >= f.first]
+    return tuple((names.setdefault(name, len(names)), _TRUE) for name in missing)
+
+
+def is_of_dropped(name: str, numbers: Container[int]) -> bool:
+    """Whether a name is that of a vector field that is not there any more."""
+    return name.startswith(_LACKS) and int(name.removeprefix(_LACKS)) not in numbers
+
+
+def holders(view: View, declared: VectorField, evaluate: Any) -> Held | None:
+    """The live rows with a vector in a field; None when these are all that have a slot.
+
+    `evaluate(filter)` gives the rows that satisfy it, as of the view.
+    """
+    number = declared.number
+    if view.ranked(number).ranked == view.state.seated:
+        return None
+    found = view.held.get(number)
+    if found is None:
+        rids = view.live & BitMap(range(declared.first, view.slots))
+        rids -= evaluate(_missing(number))
+        found = view.held[number] = Held(rids, mask_of(rids, view.slots))
+    return found
+
+
+def _missing(number: int) -> Filter:
+    return Compare(lacks(number), "==", True)
