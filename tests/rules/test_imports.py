@@ -45,7 +45,7 @@ PUBLIC = {"vecdb", "vecdb.errors", "vecdb.encoders", "vecdb.encoders.base", "vec
 ONE_DOOR = {"lmdb": "vecdb.storage.", "msgpack": "vecdb.storage.codec"}
 
 BASE = {"numpy", "lmdb", "msgpack", "pyroaring"}
-EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib"}
+EXTRAS = {"tokenizers", "safetensors", "wordllama", "sentence_transformers", "typer", "rich", "hnswlib"}
 FILES_OF_AN_EXTRA = {"vecdb.cli.app"}  # imported by nothing but a function
 
 

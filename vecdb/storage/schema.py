@@ -35,7 +35,10 @@ class Schema:
 
     def difference(self, other: Schema) -> str | None:
         """The first respect in which two declarations differ, in words; None when they agree."""
+        same = self.fingerprint is not None and self.fingerprint == other.fingerprint
         for name in ("dim", "metric", "dtype", "M", "ef_construction", "encoder"):
+            if name == "encoder" and same:
+                continue  # one encoder under two names, as a model that was moved
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 return f"{name} is {mine!r}, not {theirs!r}"
