@@ -24,7 +24,7 @@ from vecdb.errors import Busy, Closed, InvalidArgument, ReadOnly, VecdbError
 ROWS, DIM = 1500, 32
 
 COMPACTOR = """
-import os, sys
+import os, sys, time
 import vecdb
 path, way = sys.argv[1:]
 print("ready", flush=True)
@@ -37,12 +37,15 @@ while True:
             db.compact()
     if way == "in place":
         part = path + ".copy"
+        if os.path.exists(part):
+            os.unlink(part)
         with vecdb.open(path) as db:
             db.backup(part)
         with open(part, "rb") as source, open(path, "wb") as target:
             while piece := source.read(1 << 14):
                 target.write(piece)
                 target.flush()
+                time.sleep(0.001)
         os.unlink(part)
     print("compacted", flush=True)
 """
