@@ -48,7 +48,7 @@ class Fuzz:
         r = self.r
         self.writer: Any = None
         self.graph = _core.Graph(
-            DIM, r.choice(["l2", "cosine", "dot"]), r.choice(["f32", "f16"]),
+            DIM, r.choice(["l2", "cosine", "dot"]), r.choice(["f32", "f16", "i8"]),
             M=r.choice([2, 4, 16]), block_rows=r.choice([1, 4, 64]),
             isa=r.choice([None, *_core.available_isas()]),
         )  # fmt: skip
@@ -63,7 +63,7 @@ class Fuzz:
 
     def vectors(self, n: int) -> bytes:
         rows = np.random.default_rng(self.r.randrange(1 << 30)).normal(size=(n, DIM))
-        return rows.astype("f4" if self.graph.row_bytes == 4 * DIM else "f2").tobytes()
+        return rows.astype({4: "f4", 2: "f2", 1: "i1"}[self.graph.row_bytes // DIM]).tobytes()
 
     # --- arguments: mostly right, else odd ---
 
@@ -181,8 +181,8 @@ class Fuzz:
         links = np.array([self.r.choice([0, 1, n, 2**32 - 1]) for _ in range(n * places)], "u4")
         writer = self.writer
         if self.r.random() < 0.8:
-            self.other = _core.Graph(DIM, "l2", "f32" if self.graph.row_bytes == 16 else "f16",
-                                     M=self.graph.M)  # fmt: skip
+            dtype = {4: "f32", 2: "f16", 1: "i8"}[self.graph.row_bytes // DIM]
+            self.other = _core.Graph(DIM, "l2", dtype, M=self.graph.M)
             writer = self.other.begin()
         rows = self.mixed(lambda: self.vectors(n))
         writer.adopt(rows, self.mixed(lambda: links.reshape(n, places)), self.count())
