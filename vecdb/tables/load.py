@@ -7,8 +7,8 @@ Invariants:
       under "error" in one batch as across two;
   L3  with "skip", rows that exist are left out before their texts are encoded.
 
-A row lacks what its cells lack: rows with a vector and rows without, with a text and without,
-may be mixed; a batch of several such kinds is one transaction of several writes.
+A row lacks what its cells lack: rows with a vector in a field and rows without may be mixed; a batch
+of several such kinds is one transaction of several writes.
 
 Rejected: one commit for the whole table. A load of hours would be lost to its last row, and
 would keep every other writer waiting; who wants all or nothing has `transaction` and `add`.
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from vecdb.errors import AlreadyExists, InvalidArgument, VecdbError
+from vecdb.errors import AlreadyExists, InvalidArgument, SchemaError, VecdbError
 from vecdb.tables.capsule import refuse
 from vecdb.tables.sources import Matrix, Piece, pieces, total_of
 
@@ -49,8 +49,8 @@ class Columns:
     id: str | None
     text: str | None
     vectors: dict[str, str]
-    optional: bool  # whether the vector column may be missing: an encoder makes them
-    fields: dict[str, str]  # name -> dtype
+    optional: bool  # whether a vector column may be missing: an encoder makes them, or they are several
+    fields: Mapping[str, Any]  # the declarations of the collection's vector fields, by name
 
     @property
     def taken(self) -> set[str]:
@@ -60,7 +60,10 @@ class Columns:
 
 @dataclass(slots=True)
 class Batch:
-    """Rows of one commit: row `numbers[i]` of the table is entry i of everything."""
+    """Rows of one commit: row `numbers[i]` of the table is entry i of everything.
+
+    Of a field with many vectors a row, the array is one of objects, a list of vectors each.
+    """
 
     numbers: list[int]
     ids: list[Any] | None
@@ -144,19 +147,20 @@ def _columns(collection: Collection, id: Any, vector: Any, text: Any) -> Columns
     for name, value in (("id", id), ("text", text)):
         if value is not None and not isinstance(value, str):
             refuse(f"{name}={value!r:.60}: give the name of a column, or None")
-    fields = vector_fields(collection)
-    encoded = text is not None and any(
-        each.encoder is not None for each in collection.schema.vectors.values()
-    )
+    fields = collection.schema.vectors
+    encoded = any(each.encoder and (each.source or text) for each in fields.values())
+    optional = encoded and vector == "vector"
     if vector is None:
         chosen: dict[str, str] = {}
+    elif isinstance(vector, str) and len(fields) == 1:
+        chosen = {next(iter(fields)): vector}
+    elif vector == "vector":  # not said: each field has the column of its name, if that is there
+        chosen, optional = {field: field for field in fields}, True
     elif isinstance(vector, str):
-        if len(fields) > 1:
-            refuse(
-                f"vector={vector!r}: collection {collection.name!r} has the vector fields "
-                f"{_listed(fields)}; say which column is which: vector={{field: column}}"
-            )
-        chosen = {next(iter(fields)): vector} if fields else {}
+        refuse(
+            f"vector={vector!r}: collection {collection.name!r} has the vector fields "
+            f"{_listed(fields)}; say which column is which: vector={{field: column}}"
+        )
     elif isinstance(vector, Mapping):
         chosen = dict(vector)
         for field, column in chosen.items():
@@ -171,12 +175,7 @@ def _columns(collection: Collection, id: Any, vector: Any, text: Any) -> Columns
     for name in used:
         if used.count(name) > 1:
             refuse(f"column {name!r} is asked for twice among id=, vector= and text=")
-    return Columns(id, text, chosen, encoded and vector == "vector", fields)
-
-
-def vector_fields(collection: Collection) -> dict[str, str]:
-    """The collection's vector fields and the dtype that each is stored in."""
-    return {name: each.dtype for name, each in collection.schema.vectors.items()}
+    return Columns(id, text, chosen, optional, fields)
 
 
 def _stopper(cancel: Any) -> Callable[[], bool]:
@@ -273,7 +272,7 @@ def _read(piece: Piece, columns: Columns, first: int, last: int, row: int) -> Ba
     has_texts = columns.text is not None and columns.text in piece.names
     texts = piece.column(columns.text, first, last) if has_texts else None  # type: ignore[arg-type]
     vectors = {
-        field: _fitting(piece.matrix(name, first, last, row), columns.fields[field])
+        field: _vectors(piece, name, first, last, row, columns.fields[field])
         for field, name in columns.vectors.items()
         if name in piece.names
     }
@@ -294,13 +293,20 @@ def _id(id: Any, row: int, column: str | None) -> str | int:
     refuse(f"row {row} has {what} in column {column!r}; an id is a str or an int")
 
 
-def _fitting(matrix: Matrix, dtype: str) -> Matrix:
-    """Whole numbers as the int8 that a field of codes takes, where they all fit."""
-    array, present = matrix
-    if dtype == "i8" and array.dtype.kind in "iu" and array.dtype != np.int8 and array.size:
+def _vectors(
+    piece: Piece, name: str, first: int, last: int, row: int, declared: Any
+) -> Matrix:
+    """A field's vectors, as many a row as it declares; ints as int8 where that is stored and fits."""
+    if declared.multi:
+        cells = piece.column(name, first, last)
+        array = np.empty(len(cells), object)
+        array[:] = cells
+        return array, np.array([cell is not None for cell in cells], np.bool_)
+    array, present = piece.matrix(name, first, last, row)
+    if declared.dtype == "i8" and array.dtype.kind in "iu" and array.size:
         if array.min() >= -128 and array.max() <= 127:
             return array.astype(np.int8), present
-    return matrix
+    return array, present
 
 
 def _merged(parts: list[Batch]) -> Batch:
@@ -324,28 +330,35 @@ def _merged(parts: list[Batch]) -> Batch:
 
 
 def _stacked(field: str, parts: list[Batch]) -> Matrix:
+    """One field's vectors of several batches; of some it may have none, in any shape."""
     arrays: list[npt.NDArray[Any]] = []
     masks: list[npt.NDArray[np.bool_]] = []
-    size: int | None = None
+    size: tuple[int, ...] | None = None
     first = 0
     for part in parts:
-        array, present = part.vectors.get(
-            field, (np.zeros((len(part), 0)), np.zeros(len(part), bool))
-        )
+        array, present = part.vectors.get(field, (None, np.zeros(len(part), np.bool_)))
         there = np.ones(len(part), np.bool_) if present is None else present
-        if there.any():
-            if size is not None and array.shape[1] != size:
-                refuse(
-                    f"vectors of field {field!r}: row {part.numbers[int(np.argmax(there))]} has "
-                    f"{array.shape[1]} numbers, row {first} has {size}"
-                )
-            if size is None:
-                size, first = array.shape[1], part.numbers[int(np.argmax(there))]
-        arrays.append(array)
         masks.append(there)
-    width = size or 0
-    fitted = [a if a.shape[1] == width else np.zeros((len(a), width), np.float32) for a in arrays]
-    return np.concatenate(fitted), np.concatenate(masks)
+        if array is None or not there.any():
+            continue
+        row = part.numbers[int(np.argmax(there))]
+        if size is None:
+            size, first = array.shape[1:], row
+        elif array.shape[1:] != size:
+            refuse(
+                f"vectors of field {field!r}: row {row} has {array.shape[1]} numbers, "
+                f"row {first} has {size[0]}"
+            )
+        arrays.append(array[there])
+    mask = np.concatenate(masks)
+    if not arrays:
+        return np.zeros((len(mask), 0), np.float32), mask
+    found = np.concatenate(arrays)
+    if mask.all():
+        return found, None
+    spread = np.zeros((len(mask), *found.shape[1:]), found.dtype)
+    spread[mask] = found
+    return spread, mask
 
 
 # --- writing -----------------------------------------------------------------------------
@@ -430,31 +443,29 @@ class _Writer:
                 self._put(batch.part(chosen), has, replace)
 
     def _put(self, batch: Batch, has: tuple[bool, ...], replace: bool) -> None:
-        texts = batch.texts if has[0] else None
-        given = {
-            field: array
-            for (field, (array, _)), there in zip(batch.vectors.items(), has[1:], strict=True)
+        """Rows of one kind, as one call; a field that they have no vectors in is not named."""
+        vectors = {
+            field: list(array) if array.dtype == object else array
+            for (field, (array, _)), there in zip(batch.vectors.items(), has, strict=True)
             if there
         }
-        only = list(vector_fields(self._collection)) == list(given)
-        vectors = next(iter(given.values())) if only else given or None
+        write = self._collection.upsert if replace else self._collection.add
         try:
-            if replace:
-                self._collection.upsert(batch.ids, vectors, metadata=batch.metadata, texts=texts)
-            else:
-                self._collection.add(batch.ids, vectors, metadata=batch.metadata, texts=texts)
-        except InvalidArgument as error:
-            error.args = (_renumbered(str(error), batch.numbers),)
+            write(batch.ids, vectors or None, metadata=batch.metadata, texts=batch.texts)
+        except (InvalidArgument, SchemaError) as error:
+            error.args = (_renumbered(str(error), batch.numbers), *error.args[1:])
             raise
 
 
 def _groups(batch: Batch) -> list[tuple[tuple[bool, ...], list[int]]]:
-    """Rows by what they have: a text, a vector in each field."""
+    """Rows by the fields that they have a vector in."""
     n = len(batch)
-    texts = [False] * n if batch.texts is None else [text is not None for text in batch.texts]
-    columns = [texts] + [
-        [True] * n if present is None else present.tolist() for _, present in batch.vectors.values()
+    columns = [
+        [True] * n if present is None else present.tolist()
+        for _, present in batch.vectors.values()
     ]
+    if not columns:
+        return [((), list(range(n)))]
     found: dict[tuple[bool, ...], list[int]] = {}
     for at, has in enumerate(zip(*columns, strict=True)):
         found.setdefault(has, []).append(at)
@@ -463,7 +474,7 @@ def _groups(batch: Batch) -> list[tuple[tuple[bool, ...], list[int]]]:
 
 def _renumbered(message: str, numbers: list[int]) -> str:
     """A refusal of `add` with the row's number in the table for that in the call."""
-    found = re.match(r"((?:[a-z_]+(?: [a-z]+)?: )?)row (\d+)\b", message)
+    found = re.match(r"((?:[^:]*: )?)row (\d+)\b", message)
     if found is None or int(found[2]) >= len(numbers):
         return f"table: rows {numbers[0]} to {numbers[-1]}: {message}"
     return f"table: {found[1]}row {numbers[int(found[2])]}{message[found.end() :]}"
