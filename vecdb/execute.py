@@ -5,21 +5,27 @@ read transaction held from the filter to the last row; inside, both are the tran
 
 Invariants:
   X1  a hit is a live row of the view that satisfies the filter, and has a vector in the field;
-  X2  there are min(k, matches) hits, never fewer;
-  X3  hits are ranked by the stored vectors, nearest first, ties by slot.
+  X2  without a radius there are min(k, max(0, matches - offset)) hits, never fewer;
+  X3  hits are ranked by the stored vectors, nearest first, ties by slot;
+  X4  an offset and a radius are cuts of one ranking: what they leave is what stands there without.
+
+A miss before a page moves the page, so a walk for rows 91 to 100 must find the first 90 as well: it aims
+at `Request.aim`, not at the recall that was asked for.
+Rejected: walks that stop at the radius. The codes that they walk on know distances only roughly, and
+the best k within it are a beginning of the best k.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter_ns
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from pyroaring import BitMap
 
-from vecdb import _core
+from vecdb import _core, parallel
 from vecdb.fields import declared
 from vecdb.index.effort import WIDEST, rerank
 from vecdb.index.view import Graphed, Held, View, slots_of
@@ -35,19 +41,47 @@ MAX_CHOICES: Final = 256  # plans that a view remembers
 DEFAULT_WIDTH: Final = 64  # before anything was measured
 ONE_THREAD: Final = 50_000  # rows that a scan of one query ranks on the caller's thread
 WALKS: Final = ("graph", "filtered graph")
+WORTH_THREADS_US: Final = 1_000  # scans that take longer together are spread over threads
 Found = tuple[list[int], bytes]
+NOTHING: Final[Found] = ([], b"")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """A search's options, validated."""
 
-    k: int
+    k: int | None  # None: every match
     where: Filter | None = None
     recall: float = 0.95
     ef: int | None = None
     exact: bool = False
+    radius: float | None = None  # a float32
+    offset: int = 0
     with_vectors: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing may be missed."""
+        return self.exact or self.k is None or (self.ef is None and self.recall >= 1)
+
+    @property
+    def aim(self) -> float:
+        """The recall among the best k + offset at which a page of k has the recall asked for."""
+        if self.k is None:
+            return 1.0
+        return 1 - (1 - self.recall) * self.k / (self.k + self.offset)
+
+    def reach(self, matching: int) -> int:
+        """How many of the nearest matches must be ranked; 0: nothing is left of them."""
+        if self.offset >= matching:
+            return 0
+        return matching if self.k is None else self.k + self.offset
+
+    def expected(self, reached: float) -> float:
+        """The recall of a page, given the recall among the best k + offset."""
+        if self.k is None:
+            return 1.0
+        return max(0.0, 1 - (1 - reached) * (self.k + self.offset) / self.k)
 
 
 class Context(NamedTuple):
@@ -86,6 +120,7 @@ class Run(NamedTuple):
 
     request: Request
     scope: _Scope
+    reach: int  # how many of the nearest are ranked, before the cuts
     width: int
     choice: Choice
     mask: bytes | None = None  # what a walk tests
@@ -106,29 +141,25 @@ def search(context: Context, query: Any, request: Request) -> tuple[Hits, Any]:
 
 
 def search_many(context: Context, queries: Any, request: Request) -> list[Hits]:
-    """The same for every row of `queries` (b, d), the walks on all threads."""
+    """The same for every row of `queries` (b, d), on all threads."""
     started = perf_counter_ns()
     run = _masked(context, _plan_run(context, request))
     searching = perf_counter_ns()
-    answers: list[tuple[Found, int, bool]]
-    if run.choice.strategy in WALKS:
-        view, k = context.view, request.k
-        walked = context.field.graph.search_many(
-            queries, k, run.width, rerank(k), run.mask, view.slots,
-            run.choice.budget, context.threads,
-        )  # fmt: skip
-        answers = [
-            _settle(context, query, run, result)
-            for query, result in zip(queries, walked, strict=True)
-        ]
-    else:
-        answers = [_run(context, query, run) for query in queries]
+    answers = _run_many(context, queries, run)
     ended = perf_counter_ns()
     share = (searching, searching + (ended - searching) // max(1, len(answers)))
     return [
         _hits(context, run, found, computed, fallback, (started, *share))
         for found, computed, fallback in answers
     ]
+
+
+def ranking(context: Context, query: Any, request: Request, *, whole: bool = False) -> Found:
+    """What `search` finds, as slots and distances; `whole`: with what its cuts take away."""
+    run = _masked(context, _plan_run(context, request))
+    if whole:
+        run = run._replace(request=replace(request, radius=None, offset=0))  # planned already
+    return _run(context, query, run)[0]
 
 
 def explain(context: Context, request: Request) -> Plan:
@@ -157,43 +188,50 @@ def _plan_run(context: Context, request: Request) -> Run:
     scope = _scope(context, request.where)
     known = context.view.choices
     number = context.field.declared.number
-    key = (number, scope.matching, request.k, request.recall, request.ef, request.exact)
+    reach = request.reach(scope.matching)
+    key = (
+        number, scope.matching, request.k, request.offset, request.recall, request.ef, request.exact,
+    )  # fmt: skip
     found = known.get(key)
     if found is None:
-        width = _width(context, request, scope)
-        found = (width, _choose(context, request, scope, width))
+        width = _width(context, request, scope, reach)
+        found = (width, _choose(context, request, scope, reach, width))
         if len(known) >= MAX_CHOICES:
             known.clear()
         known[key] = found
-    return Run(request, scope, *found)
+    return Run(request, scope, reach, *found)
 
 
-def _width(context: Context, request: Request, scope: _Scope) -> int:
+def _width(context: Context, request: Request, scope: _Scope, reach: int) -> int:
     effort, ranked = context.field.effort, context.ranked
     if request.ef is not None:
         return request.ef
     if effort is None:
-        return max(DEFAULT_WIDTH, 2 * request.k)
-    return effort.width(request.recall, request.k, ranked, _share(scope.matching, ranked))
+        return max(DEFAULT_WIDTH, 2 * reach)
+    return effort.width(request.aim, reach, ranked, _share(scope.matching, ranked))
 
 
 def _share(count: int, ranked: int) -> float:
     return count / ranked if ranked else 1.0
 
 
-def _choose(context: Context, request: Request, scope: _Scope, width: int) -> Choice:
+def _choose(context: Context, request: Request, scope: _Scope, reach: int, width: int) -> Choice:
     effort, ranked = context.field.effort, context.ranked
+    share = _share(scope.matching, ranked)
+    wide_enough = effort is not None and (
+        width < WIDEST or effort.expected(width, reach, share) >= request.aim
+    )
     return choose(
         Question(
-            request.k,
+            reach,
             scope.matching,
             ranked,
             width,
             _code_bytes(context.layout),
             context.layout.stride,
-            request.exact or (request.ef is None and request.recall >= 1),
-            request.ef is not None or effort is not None,
-            effort.cost(width, _share(scope.matching, ranked)) if effort else None,
+            request.complete,
+            request.ef is not None or wide_enough,
+            effort.cost(width, share) if effort else None,
         )
     )
 
@@ -205,15 +243,42 @@ def _code_bytes(layout: Layout) -> int:
 
 
 def _run(context: Context, query: Any, run: Run) -> tuple[Found, int, bool]:
-    view, k, scope, strategy = context.view, run.request.k, run.scope, run.choice.strategy
+    """What one query finds, the distances that it took, and whether a walk came up short."""
+    strategy, matching = run.choice.strategy, run.scope.matching
     if strategy == "nothing":
-        return ([], b""), 0, False
+        return NOTHING, 0, False
     if strategy not in WALKS:
-        return _scan(context, query, k, scope, strategy == "exact scan"), scope.matching, False
-    result = context.field.graph.search(
-        query, k, run.width, rerank(k), run.mask, view.slots, run.choice.budget
-    )
-    return _settle(context, query, run, result)
+        return _scan(context, query, run, exact=strategy == "exact scan"), matching, False
+    found, distances, computed, _, exhausted = context.field.graph.search(
+        query, run.reach, run.width, rerank(run.reach), run.mask, context.view.slots,
+        run.choice.budget,
+    )  # fmt: skip
+    if not exhausted and len(found) >= min(run.reach, matching):
+        return _cut(run.request, found, distances), computed, False
+    return _scan(context, query, run, exact=False), computed + matching, True
+
+
+def _run_many(context: Context, queries: Any, run: Run) -> list[tuple[Found, int, bool]]:
+    """The same for several queries."""
+    strategy, matching = run.choice.strategy, run.scope.matching
+    if strategy == "nothing":
+        return [(NOTHING, 0, False)] * len(queries)
+    if strategy not in WALKS:
+        exact = strategy == "exact scan"
+        return [(found, matching, False) for found in _scans(context, queries, run, exact=exact)]
+    walked = context.field.graph.search_many(
+        queries, run.reach, run.width, rerank(run.reach), run.mask, context.view.slots,
+        run.choice.budget, context.threads,
+    )  # fmt: skip
+    least = min(run.reach, matching)
+    short = [i for i, w in enumerate(walked) if w[4] or len(w[0]) < least]
+    scanned = dict(zip(short, _scans(context, queries[short], run, exact=False), strict=True))
+    return [
+        (scanned[i], w[2] + matching, True)
+        if i in scanned
+        else (_cut(run.request, w[0], w[1]), w[2], False)
+        for i, w in enumerate(walked)
+    ]
 
 
 def _masked(context: Context, run: Run) -> Run:
@@ -225,23 +290,38 @@ def _masked(context: Context, run: Run) -> Run:
     return run._replace(mask=_core.mask_of(run.scope.slots, context.view.slots))
 
 
-def _settle(context: Context, query: Any, run: Run, result: Any) -> tuple[Found, int, bool]:
-    """A walk's result, or a scan where the walk came up short."""
-    found, distances, computed, _, exhausted = result
-    scope, k = run.scope, run.request.k
-    if not exhausted and len(found) >= min(k, scope.matching):
-        return (found, distances), computed, False
-    return _scan(context, query, k, scope, exact=False), computed + scope.matching, True
-
-
-def _scan(context: Context, query: Any, k: int, scope: _Scope, exact: bool) -> Found:
-    view = context.view
-    threads = context.threads if scope.matching > ONE_THREAD else 1
-    found: Found = context.field.graph.scan(
-        query, k, scope.slots, mask=scope.mask, n_visible=view.slots, exact=exact, rr=scan_rerank(k),
-        threads=threads,
+def _scan(
+    context: Context, query: Any, run: Run, *, exact: bool, threads: int | None = None
+) -> Found:
+    scope = run.scope
+    if threads is None:
+        threads = context.threads if scope.matching > ONE_THREAD else 1
+    found, distances = context.field.graph.scan(
+        query, run.reach, scope.slots, mask=scope.mask, n_visible=context.view.slots, exact=exact,
+        rr=scan_rerank(run.reach), threads=threads,
     )  # fmt: skip
-    return found
+    return _cut(run.request, found, distances)
+
+
+def _scans(context: Context, queries: Any, run: Run, *, exact: bool) -> list[Found]:
+    """Scans for several queries: side by side, each on its share of the threads."""
+    total_us = len(queries) * run.choice.scan_us
+    threads = context.threads if total_us >= WORTH_THREADS_US else 1
+    share = max(1, threads // max(1, len(queries)))
+    return parallel.mapped(
+        lambda query: _scan(context, query, run, exact=exact, threads=share), queries, threads
+    )
+
+
+def _cut(request: Request, slots: list[int], distances: bytes) -> Found:
+    """What the radius and the offset leave of a ranking (X4)."""
+    start, end = request.offset, len(slots)
+    if request.radius is not None:
+        known = np.frombuffer(distances, np.float32)
+        end = int(np.searchsorted(known, np.float32(request.radius), side="right"))
+    if start == 0 and end == len(slots):
+        return slots, distances
+    return slots[start:end], distances[4 * start : 4 * max(start, end)]
 
 
 def scan_rerank(k: int) -> int:
@@ -291,20 +371,22 @@ def _prepare(context: Context, run: Run) -> Any:
     scans = strategy not in WALKS
     if scans and scope.matching > ONE_THREAD:
         return None
-    k, exact = request.k, strategy == "exact scan"
+    reach = run.reach
     return _core.Prepared(
         context.field.graph, snapshot.tree, snapshot.shared, snapshot.begin, META_KEY, snapshot.record,
-        context.cid, Hits, Origin(context, run), k,
-        min(k, scope.matching),
+        context.cid, Hits, Origin(context, run), reach,
+        min(reach, scope.matching),
         ef=0 if scans else run.width,
-        rr=scan_rerank(k) if scans else rerank(k),
+        rr=scan_rerank(reach) if scans else rerank(reach),
         mask=scope.mask if scans else run.mask,
         n_visible=view.slots,
         budget=run.choice.budget,
         scans=scans,
         slots=scope.slots if scans else None,
-        exact=exact,
+        exact=strategy == "exact scan",
         no_zero=context.field.declared.metric == "cosine",
+        offset=request.offset,
+        radius=float("inf") if request.radius is None else request.radius,
     )  # fmt: skip
 
 
@@ -351,13 +433,16 @@ class Origin:
         filter_ns: int = 0,
     ) -> Plan:
         """What ran, or would."""
-        request, scope, width, choice, _ = self._run
+        request, scope, reach, width, choice, _ = self._run
         walks = choice.strategy in WALKS
         asked = request.where.fields() if request.where is not None else frozenset[str]()
         recall = 1.0
         if walks and not fallback:
             share, effort = _share(scope.matching, self._ranked), self._effort
-            recall = effort.expected(width, request.k, share) if effort else request.recall
+            if effort is None:
+                recall = request.recall
+            else:
+                recall = request.expected(effort.expected(width, reach, share))
         return Plan(
             collection=self._name,
             strategy=choice.strategy,
@@ -366,7 +451,10 @@ class Origin:
             rows=self._live,
             ef=min(width, WIDEST) if walks else 0,
             recall=recall,
-            filter=None if request.where is None else repr(request.where),
+            filter=None if request.where is None else str(request.where),
+            radius=request.radius,
+            offset=request.offset,
+            wanted=_wanted(request),
             distances=computed,
             fallback=bool(fallback),
             filter_us=filter_ns / 1000,
@@ -376,3 +464,10 @@ class Origin:
             estimated_us=choice.estimated_us,
             evaluated=tuple(sorted(filter(declared(self._fields).skips, asked))),
         )
+
+
+def _wanted(request: Request) -> str:
+    """What decides how hard a search tries, as it was asked for."""
+    if request.exact or request.k is None:
+        return "exact"
+    return f"recall {request.recall:g}" if request.ef is None else f"ef {request.ef}"

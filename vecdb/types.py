@@ -341,12 +341,12 @@ class Plan:
 
     collection: str
     strategy: str  # "graph", "filtered graph", "exact scan", "code scan", "nothing"
-    k: int
-    matches: int
+    k: int | None  # None: every match
+    matches: int  # rows that satisfy the filter and have a vector: counted, not estimated
     rows: int
     ef: int = 0
     recall: float = 1.0  # estimated
-    filter: str | None = None
+    filter: str | None = None  # in text notation
     distances: int = 0  # distance computations done
     fallback: bool = False  # the walk came up short and a scan finished it
     filter_us: float = 0.0
@@ -355,28 +355,45 @@ class Plan:
     rejected: tuple[tuple[str, float], ...] = field(default=())  # (strategy, estimated cost in us)
     estimated_us: float = 0.0
     evaluated: tuple[str, ...] = ()  # fields of the filter without an index: rows were read for them
+    radius: float | None = None
+    offset: int = 0
+    wanted: str = ""  # "recall 0.95", "ef 64" or "exact"
 
     def __str__(self) -> str:
-        where = f" where {self.filter}" if self.filter else ""
-        lines = [
-            f"search {self.collection!r} for the best {self.k}{where}",
-            f"  {self.strategy}: {self.matches:,} of {self.rows:,} rows match",
-        ]
+        lines = [f"search {self.collection!r} for {self._asked()}"]
+        if self.filter is not None:
+            lines.append(f"  where {self.filter}")
+        lines.append(f"  {self.matches:,} of {self.rows:,} rows match")
         if self.evaluated:
             lines.append(f"  row by row, for want of an index: {', '.join(self.evaluated)}")
-        if self.ef:
-            lines.append(f"  ef {self.ef}, estimated recall {self.recall:.3f}")
+        lines.append(f"  {self.strategy}{self._effort()}")
         if self.fallback:
             lines.append("  the walk came up short; a scan of all matches answered")
-        if self.estimated_us:
-            lines.append(f"  estimated cost {self.estimated_us:,.0f} us")
-        lines += [f"  rejected {name}: {cost:,.0f} us" for name, cost in self.rejected]
+        if self.rejected:
+            others = "; ".join(f"{name} {cost:,.0f} us" for name, cost in self.rejected)
+            lines.append(f"  rejected: {others}")
         if self.total_us:
             lines.append(
                 f"  took {self.total_us:,.0f} us (filter {self.filter_us:,.0f}, "
                 f"search {self.search_us:,.0f}), {self.distances:,} distances"
             )
         return "\n".join(lines)
+
+    def _asked(self) -> str:
+        parts = ["every match" if self.k is None else f"the best {self.k:,}"]
+        if self.offset:
+            parts.append(f"after the first {self.offset:,}")
+        if self.radius is not None:
+            parts.append(f"within distance {self.radius:.6g}")
+        if self.wanted:
+            parts.append(self.wanted)
+        return ", ".join(parts)
+
+    def _effort(self) -> str:
+        parts = [f"estimated {self.estimated_us:,.0f} us"] if self.estimated_us else []
+        if self.ef:
+            parts += [f"ef {self.ef}", f"estimated recall {self.recall:.3f}"]
+        return f": {', '.join(parts)}" if parts else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,8 @@ LAYERS: dict[str, set[str]] = {
     "ingest": {"storage"},
     "arrays": {"storage"},
     "declare": {"encoders", "storage"},
-    "execute": {"query", "index", "storage", "_core"},
+    "execute": {"parallel", "query", "index", "storage", "_core"},
+    "parallel": set(),
     "embedding": {"encoders", "storage"},
     "tables": set(),
     "collection": {"tables", "cursor", "facets", "execute", "arrays", "embedding", "declare", "ingest", "encoders", "index", "query", "storage"},
@@ -54,7 +55,7 @@ PUBLIC = {"vecdb", "vecdb.errors", "vecdb.encoders", "vecdb.encoders.base", "vec
 ONE_DOOR = {"lmdb": "vecdb.storage.", "msgpack": "vecdb.storage.codec"}
 
 BASE = {"numpy", "lmdb", "msgpack", "pyroaring"}
-EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib", "pandas", "pyarrow"}
+EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib", "pandas", "pyarrow", "sentence_transformers"}
 FILES_OF_AN_EXTRA = {f"vecdb.cli.{name}" for name in ("app", "opening", "reading", "writing")}  # imported by nothing but a function
 
 

@@ -244,11 +244,27 @@ EXPRESSIONS = [
 
 SEARCHES = [
     *[bad(f"k={k!r}", lambda db, c, k=k: c.search(V[0], k), "k=", "1", "int")
-      for k in (0, -1, True, 1.5, "10", None, 10**9)],
+      for k in (0, -1, True, 1.5, "10", np.True_, [], 10**9)],
+    *[bad(f"offset={o!r}", lambda db, c, o=o: c.search(V[0], offset=o), "offset=", "0", "100,000")
+      for o in (-1, True, 1.5, "1", None, [], np.float32(1), 10**9)],
+    bad("k and offset", lambda db, c: c.search(V[0], 60_000, offset=40_001), "k=", "offset=", "100,000"),
+    *[bad(f"radius={r!r}", lambda db, c, r=r: c.search(V[0], radius=r), "radius=", "0")
+      for r in (-0.1, -1, -1e300, -INF, NAN, True, np.bool_(False), np.float32("nan"), "1", [], V[0])],
+    bad("radius of explain", lambda db, c: c.explain(V[0], radius=-1), "radius=", "cosine"),
+    bad("radius of prepare", lambda db, c: c.prepare(radius=-1), "radius=", "cosine"),
+    bad("radius of why_not", lambda db, c: c.why_not(V[0], "a", radius=-1), "radius=", "cosine"),
+    bad("k of prepare", lambda db, c: c.prepare(0), "k=", "1"),
+    bad("filter of prepare", lambda db, c: c.prepare(where="x ="), error=FilterError),
+    bad("query of a prepared search", lambda db, c: c.prepare()([1, 0]), "query", "2", "3"),
+    bad("batch for why_not", lambda db, c: c.why_not([V[0]], "a"), "one query"),
+    bad("ids for why_not", lambda db, c: c.why_not(V[0], ["a"]), "one id"),
+    bad("bool id for why_not", lambda db, c: c.why_not(V[0], True), "id"),
+    bad("texts and vectors", lambda db, c: c.search(["a text", V[0]]), "query", "item 0", "item 1"),
+    bad("a tuple of texts", lambda db, c: c.search(("a", "b")), "query", "list of str"),
     *[bad(f"ef={ef!r}", lambda db, c, ef=ef: c.search(V[0], ef=ef), "ef=", "1", "int")
       for ef in (0, -1, True, 2.5, "64", 10**9)],
     *[bad(f"recall={r!r}", lambda db, c, r=r: c.search(V[0], recall=r), "recall=", "0", "1")
-      for r in (0, -0.5, 1.01, NAN, INF, True, "high", None)],
+      for r in (0, -0.5, 1.01, NAN, INF, True, "high", None, np.True_, np.float32("nan"))],
     bad("k of explain", lambda db, c: c.explain(V[0], 0), "k=", "1"),
     bad("NaN query", lambda db, c: c.search([NAN, 0, 0]), "query", "NaN"),
     bad("infinite query", lambda db, c: c.search([INF, 0, 0]), "query", "infinity"),

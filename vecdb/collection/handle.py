@@ -62,11 +62,21 @@ class Handle:
     @property
     def _declared(self) -> Declared:
         """What the metadata fields were declared to hold."""
-        return declared_fields(self.schema.fields)
+        known = self._db._schemas.get(self._cid)  # whichever commit's: they do not change
+        return declared_fields((known or self.schema).fields)
 
     def _filter(self, where: Where) -> Filter:
         """The filter that `where=` means here: strings are datetimes where fields hold those."""
-        return bind(as_filter(where), self._declared.datetimes)
+        datetimes = self._declared.datetimes
+        return bind(as_filter(where), datetimes) if datetimes else as_filter(where)
+
+    def _need_values(self, field: str, verb: str, remedy: str) -> None:
+        """Refuse a field that has no index for a verb that goes by its values."""
+        if self._declared.skips(field):
+            refuse(
+                f"{verb}: field {field!r:.60} is declared Unindexed in collection {self.name!r}, so "
+                f"that nothing knows its values but the rows: {remedy}, or declare it otherwise"
+            )
 
     # --- texts ---------------------------------------------------------------------------
 
@@ -150,7 +160,8 @@ class Handle:
 
     def _lookup(self, txn: Any, view: Any) -> Any:
         """What reads this commit's rows straight from the map; None where that is not possible."""
-        if not self._live() or not view.schema.is_plain:
+        batch = self._db._local.batch
+        if (batch is not None and batch.txn is txn) or not view.schema.is_plain:
             return None
         declared = view.schema.only
         snapshot = self._db._env.snapshot(txn)

@@ -40,6 +40,7 @@ class Choice:
     estimated_us: float
     budget: int  # distance computations that a filtered walk may spend, 0 without a limit
     rejected: tuple[tuple[str, float], ...]
+    scan_us: float = 0.0  # estimated time of a scan, also where a walk was chosen and may come up short
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def choose(q: Question) -> Choice:
         return Choice("nothing", 0.0, 0, ())
     exact_us = scan_us(q.matches, STORED_NS, STORED_BYTE_NS, q.stored_bytes)
     if q.exact or q.matches <= max(ALWAYS_EXACT, q.k):
-        return Choice("exact scan", exact_us, 0, ())
+        return Choice("exact scan", exact_us, 0, (), exact_us)
     code_us = scan_us(q.matches, CODE_NS, CODE_BYTE_NS, q.code_bytes) + exact_us * (
         2 * q.k / q.matches
     )
@@ -76,7 +77,7 @@ def choose(q: Question) -> Choice:
     rejected = tuple((name, cost) for name, cost in costs.items() if name != best)
     per_distance_us = (CODE_NS + CODE_BYTE_NS * q.code_bytes + HOP_NS / NEW_PER_HOP) / 1000
     budget = int(code_us / per_distance_us) + 64 if best == "filtered graph" else 0
-    return Choice(best, costs[best], budget, rejected)
+    return Choice(best, costs[best], budget, rejected, min(exact_us, code_us))
 
 
 def walk_cost_us(q: Question) -> float:

@@ -1,0 +1,214 @@
+"""What does every verb that ranks rows stand on?
+
+Options become a `Request`, a query becomes float32 vectors, and a view with one of its vector fields
+becomes the `Context` in which execute.py runs a search.
+
+Invariants:
+  Q1  options are refused before anything is read, in words that name the option and what it may be;
+  Q2  numpy's scalars are numbers like Python's, and bools of either are none.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+
+import numpy as np
+
+from vecdb.arrays import checked, given_query
+from vecdb.collection.handle import Handle, Where, parse_record, refuse
+from vecdb.errors import NotFound
+from vecdb.execute import Context, Request
+from vecdb.index.effort import WIDEST
+from vecdb.query.filter import Filter
+from vecdb.storage.schema import Schema, VectorField
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+MAX_K: Final = 100_000
+FAR: Final = float(np.finfo(np.float32).max)
+
+
+class Options(NamedTuple):
+    """What a search was asked to do, as it was given."""
+
+    k: Any = 10
+    where: Any = None  # a Filter, or None
+    recall: Any = 0.95
+    ef: Any = None
+    exact: Any = False
+    radius: Any = None
+    offset: Any = 0
+    with_vectors: Any = False
+
+
+class Searching(Handle):
+    """What the verbs that rank rows share."""
+
+    __slots__ = ()
+
+    def _request(self, options: Options) -> Request:
+        """The validated options, those without a filter checked once each; Q1."""
+        if options.where is None:
+            try:
+                return _plain_request(*options)
+            except TypeError:  # unhashable: wrong anyway, and named below
+                pass
+        return _checked_request(options)
+
+    def _searched(self, schema: Schema, using: Any, query: Any) -> tuple[str, VectorField]:
+        """The vector field that a search walks, and its name."""
+        declared = self._using(schema, using, encoder=is_text(query))
+        name = next(n for n, each in schema.vectors.items() if each is declared)
+        if declared.multi:
+            refuse(
+                f"using={name!r}: a field with multi=True is stored and read back; it cannot be searched"
+            )
+        return name, declared
+
+    def _query(self, query: Any, declared: VectorField) -> tuple[npt.NDArray[np.float32], bool]:
+        """A query as float32: (d,) and True, or (b, d) and False."""
+        if isinstance(query, str):
+            return self._encode_queries(declared, [query])[0], True
+        if is_text(query):
+            return self._encode_queries(declared, query), False
+        if isinstance(query, list | tuple) and any(isinstance(each, str) for each in query):
+            _refuse_mixture(query)
+        return given_query(query, declared, self.name)
+
+    def _encode_queries(self, declared: VectorField, texts: list[str]) -> npt.NDArray[np.float32]:
+        if declared.encoder is None:
+            refuse(f"query is a text, but the vector field has no encoder; {self._with_encoders()}")
+        found = np.asarray(self._encoder(declared).encode_queries(texts), np.float32)
+        return checked(np.atleast_2d(found), declared.metric)
+
+    def _with_encoders(self) -> str:
+        names = [n for n, each in self.schema.vectors.items() if each.encoder is not None]
+        if not names:
+            return "give vectors, or create the collection with encoder="
+        return f"fields with one: {', '.join(map(repr, names))}"
+
+    def _chosen(self, where: Where | None) -> Filter | None:
+        return None if where is None else self._filter(where)
+
+    def _context(
+        self, txn: Any, view: Any, name: str, declared: VectorField, where: Any, matches: Any = None
+    ) -> Context:
+        """Where a search runs; `matches` stands for the usual way from a filter to its rows."""
+        db = self._db
+        field = view.vectors.get(declared.number)
+        if field is None:
+            raise NotFound(f"vector field {name!r} of collection {self.name!r} was dropped meanwhile")
+        if where is not None and matches is None:
+            matches = self._matches(txn, view)
+        snapshot = db._env.snapshot(txn) if self._live() else None
+        held = self._holders(txn, view, declared)
+        return Context(
+            view.schema.name, self._cid, name, txn, view, view.schema.layout(declared), field, held,
+            matches, parse_record, db._threads, snapshot,
+        )  # fmt: skip
+
+
+def is_text(query: Any) -> bool:
+    """Whether a query is a text or a list of them."""
+    if isinstance(query, str):
+        return True
+    return isinstance(query, list) and bool(query) and all(isinstance(q, str) for q in query)
+
+
+def _refuse_mixture(query: Any) -> NoReturn:
+    texts = [isinstance(each, str) for each in query]
+    if all(texts):
+        refuse(f"query is a {type(query).__name__} of texts; give a list of str")
+    text, other = texts.index(True), texts.index(False)
+    refuse(
+        f"query: item {text} is a text and item {other} a {type(query[other]).__name__}; give texts "
+        "and vectors in searches of their own"
+    )
+
+
+# --- options -----------------------------------------------------------------------------
+
+
+def may_be_ready(
+    k: Any, where: Any, using: Any, recall: Any, ef: Any, exact: Any, radius: Any, offset: Any
+) -> bool:
+    """Whether these options can be a key that no invalid ones are equal to (True is not 1)."""
+    return (
+        (type(k) is int or k is None)
+        and type(exact) is bool
+        and type(recall) is float
+        and type(offset) is int
+        and (where is None or isinstance(where, Filter))
+        and (ef is None or type(ef) is int)
+        and (radius is None or type(radius) is float or type(radius) is int)
+        and (using is None or type(using) is str)
+    )
+
+
+@lru_cache(maxsize=256, typed=True)  # typed: True is not 1
+def _plain_request(*options: Any) -> Request:
+    return _checked_request(Options(*options))
+
+
+def _checked_request(options: Options) -> Request:
+    k, where, recall, ef, exact, radius, offset, with_vectors = options
+    if k is not None and (not _is_int(k) or not 1 <= k <= MAX_K):
+        refuse(f"k={k!r:.40}: give an int from 1 to {MAX_K:,}, or None for every match")
+    if not _is_int(offset) or not 0 <= offset <= MAX_K:
+        refuse(f"offset={offset!r:.40}: give an int from 0 to {MAX_K:,}")
+    if k is not None and k + offset > MAX_K:
+        refuse(
+            f"k={k} and offset={offset}: together at most {MAX_K:,}; k=None gives every match in "
+            "order, of which a slice is any page"
+        )
+    if ef is not None and (not _is_int(ef) or not 1 <= ef <= WIDEST):
+        refuse(f"ef={ef!r:.40}: give an int from 1 to {WIDEST:,}")
+    if not _is_number(recall) or not 0 < recall <= 1:
+        refuse(f"recall={recall!r:.40}: give a number above 0 and at most 1")
+    if radius is not None and (not _is_number(radius) or not radius > -np.inf):
+        refuse(f"radius={radius!r:.40}: give the largest distance, a number from 0; None: any")
+    return Request(
+        None if k is None else int(k),
+        where,
+        float(recall),
+        None if ef is None else int(ef),
+        bool(exact),
+        None if radius is None else _as_float32(radius),
+        int(offset),
+        bool(with_vectors),
+    )
+
+
+def check_radius(request: Request, metric: str) -> None:
+    """Refuse a negative radius where no distance is negative: everywhere but under dot."""
+    radius = request.radius
+    if radius is not None and radius < 0 and metric != "dot":
+        refuse(
+            f"radius={radius:g}: distances under metric={metric!r} are from 0 on; give a number from 0"
+        )
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return bool(value == value)
+
+
+def _as_float32(number: Any) -> float:
+    """As distances are: compared with them, the number that was read from one includes it."""
+    limited = max(-FAR, min(float(np.inf), _as_float(number)))
+    with np.errstate(over="ignore"):
+        return float(np.float32(limited))
+
+
+def _as_float(number: Any) -> float:
+    try:
+        return float(number)
+    except OverflowError:  # an int beyond every float
+        return float(np.inf) if number > 0 else -FAR
