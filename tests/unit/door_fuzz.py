@@ -47,8 +47,10 @@ class Fuzz:
         """A new graph, with a writer; nothing of the old one is used again."""
         r = self.r
         self.writer: Any = None
+        self.dtype = r.choice(["f32", "f16", "i8", "b1"])
+        self.metric = "hamming" if self.dtype == "b1" else r.choice(["l2", "cosine", "dot"])
         self.graph = _core.Graph(
-            DIM, r.choice(["l2", "cosine", "dot"]), r.choice(["f32", "f16", "i8"]),
+            DIM, self.metric, self.dtype,
             M=r.choice([2, 4, 16]), block_rows=r.choice([1, 4, 64]),
             isa=r.choice([None, *_core.available_isas()]),
         )  # fmt: skip
@@ -63,7 +65,9 @@ class Fuzz:
 
     def vectors(self, n: int) -> bytes:
         rows = np.random.default_rng(self.r.randrange(1 << 30)).normal(size=(n, DIM))
-        return rows.astype({4: "f4", 2: "f2", 1: "i1"}[self.graph.row_bytes // DIM]).tobytes()
+        if self.dtype == "b1":
+            return np.packbits(rows > 0, axis=1).tobytes()
+        return rows.astype({"f32": "f4", "f16": "f2", "i8": "i1"}[self.dtype]).tobytes()
 
     # --- arguments: mostly right, else odd ---
 
@@ -181,8 +185,7 @@ class Fuzz:
         links = np.array([self.r.choice([0, 1, n, 2**32 - 1]) for _ in range(n * places)], "u4")
         writer = self.writer
         if self.r.random() < 0.8:
-            dtype = {4: "f32", 2: "f16", 1: "i8"}[self.graph.row_bytes // DIM]
-            self.other = _core.Graph(DIM, "l2", dtype, M=self.graph.M)
+            self.other = _core.Graph(DIM, self.metric, self.dtype, M=self.graph.M)
             writer = self.other.begin()
         rows = self.mixed(lambda: self.vectors(n))
         writer.adopt(rows, self.mixed(lambda: links.reshape(n, places)), self.count())
