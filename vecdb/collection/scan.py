@@ -21,6 +21,7 @@ from heapq import nsmallest
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 from pyroaring import BitMap
 
 from vecdb import cursor
@@ -209,7 +210,7 @@ class ScanVerbs(Handle):
         if min(count, size) * live < 2 * size * size:  # ids that a walk passes, rows that a sort reads
             return self._walk_ids(reading, chosen, after, count, backwards)
         rids = list(chosen)
-        found, _ = rows.read_many(reading.txn.get, self._cid, rids)
+        found = self._ids(reading, rids)
         ranked = list(zip(map(_id_rank, found), rids, strict=True))
         if after is not None:
             least = _id_rank(after)
@@ -230,6 +231,13 @@ class ScanVerbs(Handle):
             return []
         entries = cursor.iterprev() if backwards else cursor.iternext()
         return rows.rids_in(entries, cid, None if everything else chosen, count)
+
+    def _ids(self, reading: _Reading, rids: list[int]) -> list[Id]:
+        if reading.lookup is not None:
+            quick: list[Id] | None = reading.lookup.ids(np.array(rids, np.uint32))
+            if quick is not None:
+                return quick
+        return rows.read_many(reading.txn.get, self._cid, rids)[0]
 
     def _records(self, reading: _Reading, rids: list[int], with_vectors: bool) -> list[Record]:
         if reading.lookup is not None:
