@@ -208,7 +208,9 @@ class ScanVerbs(Handle):
         if size == 1 and after is None:
             return list(chosen)
         if min(count, size) * live < 2 * size * size:  # ids that a walk passes, rows that a sort reads
-            return self._walk_ids(reading, chosen, after, count, backwards)
+            walked = self._walk_ids(reading, chosen, after, count, backwards)
+            if walked is not None:
+                return walked
         rids = list(chosen)
         found = self._ids(reading, rids)
         ranked = list(zip(map(_id_rank, found), rids, strict=True))
@@ -221,8 +223,8 @@ class ScanVerbs(Handle):
 
     def _walk_ids(
         self, reading: _Reading, chosen: Rows, after: Id | None, count: int, backwards: bool
-    ) -> list[int]:
-        """By going through the id map."""
+    ) -> list[int] | None:
+        """By going through the id map; None: behind `after` there are too few to find them so."""
         cid = self._cid
         everything = chosen is reading.view.live
         cursor = reading.txn.cursor()
@@ -230,7 +232,10 @@ class ScanVerbs(Handle):
         if not _seek(cursor, keys.prefix(keys.IDS, cid), start, backwards):
             return []
         entries = cursor.iterprev() if backwards else cursor.iternext()
-        return rows.rids_in(entries, cid, None if everything else chosen, count)
+        if 4 * len(chosen) >= reading.view.state.live:
+            return rows.rids_in(entries, cid, None if everything else chosen, count)
+        found = rows.rids_in(islice(entries, 4 * len(chosen)), cid, chosen, count)
+        return found if len(found) == count or next(entries, None) is None else None
 
     def _ids(self, reading: _Reading, rids: list[int]) -> list[Id]:
         if reading.lookup is not None:
