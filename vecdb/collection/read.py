@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, overload
+from weakref import ref
 
 import numpy as np
 
@@ -41,7 +42,10 @@ class ReadVerbs(Handle):
         >>> c.get(["a", "b"])[1] is None
         True
         """
-        ready = self._ready(LOOKUP)
+        ready = self._quick()  # kept here, as looking for it takes as long as reading the row
+        if ready is None or self._db._local.batch is not None:
+            ready = self._ready(LOOKUP)
+            self._quick = self._quick if ready is None else ref(ready)
         if ready is not None:
             record: Record | None = ready.get(ids)
             if record is not None:
