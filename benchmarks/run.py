@@ -1,4 +1,4 @@
-"""Measure vecdb beside its peers: `python benchmarks/run.py ingest | search | open | follow`.
+"""Measure vecdb beside its peers: `python benchmarks/run.py ingest | search | open | follow | surface`.
 
 Each engine runs in its own process. Searches are one query a call on one thread, with the ids
 read; they are swept over `ef`, so that speeds are compared at equal recall. Engines take turns
@@ -25,6 +25,7 @@ from workloads.curve import at_recall
 from workloads.engines import ENGINES, installed
 from workloads.machine import facts
 from workloads.process import Worker
+from workloads.surface import measure as measure_surface
 
 RESULTS = Path(__file__).resolve().parent / "results"
 EFS = [4, 6, 8, 10, 12, 16, 20, 26, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 320, 400, 512, 640, 800]
@@ -46,7 +47,7 @@ def main() -> None:
         },
         "data": {},
     }
-    workloads = {"ingest": ingest, "search": search, "open": open_, "follow": follow}
+    workloads = {"ingest": ingest, "search": search, "open": open_, "follow": follow, "surface": surface}
     measure = workloads[options.workload]
     for name in options.data:
         print(f"== {options.workload}, {name}")
@@ -129,6 +130,11 @@ def follow(name: str, options: argparse.Namespace) -> dict[str, Any]:
         f"{follow_s * 1e3:.2f} ms, {100 * follow_s / open_s:.1f} %"
     )
     return {"open_s": open_s, "follow_s": follow_s, "looks": looks, "opened": opened}
+
+
+def surface(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Microseconds of one small call: get, search of 100 rows, count, a page of a scan."""
+    return measure_surface(name, options.queries, options.rounds, options.limit or None)
 
 
 def search(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -219,7 +225,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("workload", choices=["ingest", "search", "open", "follow"])
+    parser.add_argument("workload", choices=["ingest", "search", "open", "follow", "surface"])
     choices = ["debian", "fashion", "made"]
     parser.add_argument("--data", nargs="+", choices=choices, default=datasets.names())
     parser.add_argument(

@@ -26,6 +26,7 @@ BLOCK = 512  # rows of a block of vectors of that dimension, and of a chunk of l
 ROWS = 1300  # two blocks and 276 inline vectors, three chunks of links
 SMALL = 540  # one block and 28 inline vectors, two chunks of links
 HALF_DIM = 16
+SEVERAL_DIM = 1000  # blocks of 32 rows
 
 
 def build(path: Path | str, rows: int = ROWS) -> None:
@@ -56,12 +57,29 @@ def build(path: Path | str, rows: int = ROWS) -> None:
             shares = [{"share": i / 60} for i in range(20)]
             halves.add(ids, whole(rng, 20, HALF_DIM), metadata=shares)
         halves.delete("half-3")
+        build_several(db, rng)
         said = db.create_collection("said", encoder="hashing:16")
         said.add(["first", "second", "third"], texts=["one", "two", None])
     with read(path) as txn:
         kinds = {bytes(key)[0] for key, _ in txn.cursor()}
     missing = {keys.KIND_NAMES[kind] for kind in keys.KIND_NAMES.keys() - kinds}
     assert missing == ({"effort"} if rows < MIN_ROWS else set()), missing
+
+
+def build_several(db: vecdb.Database, rng: Any) -> None:
+    """A collection of several vector fields: blocks with holes, inline vectors, records of many."""
+    wide, many = vecdb.Vector(SEVERAL_DIM, metric="l2"), vecdb.Vector(2, metric="dot", multi=True)
+    c = db.create_collection("several", vectors={"wide": wide, "tokens": many})
+    for first in range(0, 90, 30):
+        ids = range(first, first + 30)
+        given = {
+            "wide": [None if i % 4 == 1 else whole(rng, 1, SEVERAL_DIM)[0] for i in ids],
+            "tokens": [whole(rng, i % 3, 2) for i in ids],
+        }
+        c.add(ids, given, metadata=[{"n": i % 7} for i in ids])
+    c.add_vector("late", vecdb.Vector(8, dtype="f16", metric="l2"))
+    c.update(range(0, 90, 2), vectors={"late": whole(rng, 45, 8)})
+    c.delete([4, 7])
 
 
 def whole(rng: Any, n: int, dim: int) -> Any:

@@ -18,6 +18,7 @@ each.
     R4  a row without a slot has no vector in a field with a graph, a row has vectors in declared or
         dropped fields only, and its number has been handed out
     R5  a row's record and its metadata can be decoded
+    R6  a row's metadata contradicts no declaration of its collection's fields
     V1  every full block of vectors is written, and no other
     V2  a block names its place, shape and dtype
     V3  a row's vector is in its record exactly while its block is not written; then it is in its block
@@ -27,7 +28,8 @@ each.
     S2  the state's counts are those of the rows
     L2  log records can be read
     W1  the bitmap of live rows (image and log) names the live rows
-    A1  postings and orders (image and tail) say of every row what its metadata says
+    A1  postings and orders (image and tail) say of every row what its metadata says: nothing of
+        fields declared Unindexed, each trigram of those with a substring index
     A2  every chunk of a long posting is the one that its leaf names, and no other is there
     A3  the log's attribute changes can be read
     E1  the measured effort can be read
@@ -52,7 +54,7 @@ import numpy as np
 from pyroaring import BitMap
 
 from vecdb import _core
-from vecdb.errors import VecdbError
+from vecdb.errors import SchemaError, VecdbError
 from vecdb.fields import declared as declared_fields
 from vecdb.index import seats
 from vecdb.index.attributes import END
@@ -417,10 +419,15 @@ class _Check:
     ) -> Iterator[Problem]:
         expected: dict[tuple[int, bytes], BitMap] = {}
         names = dict(view.names)
+        declared = declared_fields(self.schema.fields)
         for rid, row in found.items():
             metadata = codec.unpack_metadata(row.metadata) if row.metadata else {}
             try:
-                entries = state_of(metadata, names, declared_fields(self.schema.fields))
+                declared.check(metadata, "its metadata")
+            except SchemaError as error:
+                yield Problem("R6", self.at(f"row {rid}"), str(error))
+            try:
+                entries = state_of(metadata, names, declared)
                 entries += seats.lacking(rid, row.fields, self.graphed, names)
             except VecdbError as error:
                 yield Problem("R5", self.at(f"row {rid}"), str(error))

@@ -52,8 +52,8 @@ def from_text(text: str) -> Place:
         found = Place(cid, id, order, descending, None if key is None else bytes.fromhex(key), long)
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"no cursor: {error}") from None
-    if not _sound(found):
-        raise ValueError("no cursor: its parts are not of their kinds")
+    if not _sound(found) or found.to_text() != text:
+        raise ValueError("no cursor: its parts are not as they were written")
     return found
 
 

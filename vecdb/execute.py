@@ -358,7 +358,8 @@ def _rows(context: Context, slots: list[int]) -> tuple[list[Id], list[bytes]]:
 
 
 def _vectors(context: Context, slots: list[int]) -> Any:
-    return vectors.read(context.txn, context.cid, context.layout, np.array(slots, np.uint32))
+    found = vectors.read(context.txn, context.cid, context.layout, np.array(slots, np.uint32))
+    return vectors.shown(found, context.field.declared)
 
 
 def _prepare(context: Context, run: Run) -> Any:
@@ -420,7 +421,7 @@ class Origin:
         """The row of hit `at`."""
         record = self._parse(payload)
         if self._stored is not None:
-            record.vectors[self._using] = self._stored[at]
+            record.vectors = {self._using: self._stored[at]}
         return record
 
     def plan(

@@ -39,7 +39,7 @@ def to_arrow(hits: Iterable[Hit]) -> Any:
 
 
 def to_pandas(hits: Iterable[Hit]) -> Any:
-    """Hits as a pandas.DataFrame; values that pandas has no column type for stay Python's."""
+    """Hits as a pandas.DataFrame; columns of mixed values stay Python's."""
     try:
         import pandas
     except ImportError:
@@ -48,11 +48,18 @@ def to_pandas(hits: Iterable[Hit]) -> Any:
         ) from None
     rows = rows_of(hits)
     names = list(dict.fromkeys([*FIRST, *(name for row in rows for name in row)]))
-    columns = {
-        name: pandas.Series([row.get(name) for row in rows], dtype=object).infer_objects()
-        for name in names
-    }
+    columns = {name: _series(pandas, [row.get(name) for row in rows]) for name in names}
     return pandas.DataFrame(columns, columns=names)
+
+
+def _series(pandas: Any, values: list[Any]) -> Any:
+    """A column of the values' own type, in which no int has become a float."""
+    kinds = {type(value) for value in values if value is not None}
+    nullable = {int: "Int64", bool: "boolean"}.get(*kinds) if len(kinds) == 1 else None
+    if nullable is not None and None in values:
+        return pandas.Series(values, dtype=nullable)
+    found = pandas.Series(values, dtype=object)
+    return found.infer_objects() if len(kinds) == 1 else found
 
 
 def _column(key: str, metadata: dict[str, Any]) -> str:

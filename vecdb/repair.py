@@ -110,7 +110,7 @@ def repair(src: str | os.PathLike[str], dst: str | os.PathLike[str]) -> Report:
     """Save all that is sound in the file `src` into the new database `dst`, and say what is lost.
 
     `src` is only read, whatever its damage; nobody may write to it meanwhile. Costs a pass over it
-    in Python (some 100,000 records a second), building the graph anew, and twice the room of `dst`.
+    in Python (some 70,000 records a second), building the graph anew, and twice the room of `dst`.
     Raises NotFound, AlreadyExists, WrongFormat where `src` is no vecdb file or of a newer format,
     Busy when it is being written, Full.
 

@@ -25,8 +25,8 @@ from pyroaring import BitMap
 
 from vecdb.collection.facets import FacetVerbs
 from vecdb.collection.read import ReadVerbs
-from vecdb.collection.scan import ScanVerbs
 from vecdb.collection.search import SearchVerbs
+from vecdb.collection.tables import ArrowVerbs
 from vecdb.errors import Closed, NotFound, ReadOnly
 from vecdb.index.follow import Follower
 from vecdb.index.view import View
@@ -146,7 +146,7 @@ class Snapshot:
             raise Closed("the snapshot has ended, or belongs to the parent process; make another")
 
 
-class SnapshotCollection(ReadVerbs, ScanVerbs, FacetVerbs, SearchVerbs):
+class SnapshotCollection(ReadVerbs, ArrowVerbs, FacetVerbs, SearchVerbs):
     """A collection as a snapshot shows it: every verb that reads or searches, none that writes."""
 
     __slots__ = ("_schema", "_snapshot")
@@ -180,8 +180,8 @@ class SnapshotCollection(ReadVerbs, ScanVerbs, FacetVerbs, SearchVerbs):
     def _matches(self, txn: Any, view: Any) -> Any:
         return lambda where: self._snapshot._matches(self._cid, view, where)
 
-    def _holders(self, txn: Any, view: Any, declared: Any) -> Any:
-        return self._snapshot._follower(self._cid).holders(txn, view, declared)
+    def _follower(self) -> Follower:
+        return self._snapshot._follower(self._cid)
 
     def _live(self) -> bool:
         return False

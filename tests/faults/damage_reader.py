@@ -24,6 +24,7 @@ FILTERS = {
     "halves": [F.share > 0.5],
     "one": [F.x == 1],
     "empty": [],
+    "several": [F.n == 3],
 }
 Question = tuple[str, Callable[[], Any]]
 
@@ -35,6 +36,7 @@ def questions(db: vecdb.Database, rows: int) -> Iterator[Question]:
         "halves": [f"half-{i}" for i in range(60)],
         "one": ["only"],
         "empty": ["nobody"],
+        "several": range(90),
     }
     yield "collections", db.collections
     for name, filters in FILTERS.items():
@@ -51,18 +53,21 @@ def questions(db: vecdb.Database, rows: int) -> Iterator[Question]:
 
 
 def seen(record: Any) -> Any:
-    vector = None if record.vector is None else record.vector.tobytes().hex()
-    return record.id, record.text, sorted(record.metadata.items()), vector
+    vectors = sorted((name, vector.tobytes().hex()) for name, vector in record.vectors.items())
+    return record.id, record.text, sorted(record.metadata.items()), vectors
 
 
 def found(c: vecdb.Collection, where: Any, how: dict[str, Any]) -> Any:
     """Counts and hits; three times, for what is found ready is answered another way."""
-    query = np.random.default_rng(1).normal(size=c.schema.dim).astype(np.float32)
     answers = []
-    for _ in range(3):
-        hits = c.search(query, 10, where=where, **how)
-        rows = [(hit.id, hit.text, sorted(hit.metadata.items())) for hit in hits]
-        answers.append((c.count(where), rows, [float(d) for d in hits.distances]))
+    for using, declared in sorted(c.schema.vectors.items()):
+        if declared.multi:
+            continue
+        query = np.random.default_rng(1).normal(size=declared.dim).astype(np.float32)
+        for _ in range(3):
+            hits = c.search(query, 10, where=where, using=using, **how)
+            rows = [(hit.id, hit.text, sorted(hit.metadata.items())) for hit in hits]
+            answers.append((c.count(where), rows, [float(d) for d in hits.distances]))
     return answers
 
 

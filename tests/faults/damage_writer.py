@@ -55,6 +55,12 @@ DEEDS: dict[str, Callable[[vecdb.Database], object]] = {
     "one": lambda db: db["one"].upsert("only", [3, 2, 1], metadata={"x": 2}),
     "both": both,
     "empty": lambda db: db["empty"].add("first", [1, 0, 0]),
+    "several": lambda db: db["several"].update(
+        [8, 10, 12], vectors={"wide": vectors(3, damage.SEVERAL_DIM), "late": None}
+    ),
+    "several more": lambda db: db["several"].add(
+        [*range(200, 240)], {"wide": vectors(40, damage.SEVERAL_DIM), "tokens": [vectors(2, 2)] * 40}
+    ),
     "optimize": lambda db: db.optimize(),
     "add after": lambda db: db["rows"].add("w-4", vectors(1)[0], metadata={"n": 1}),
 }

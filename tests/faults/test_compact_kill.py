@@ -24,7 +24,7 @@ from vecdb.errors import Busy, Closed, InvalidArgument, ReadOnly, VecdbError
 ROWS, DIM = 1500, 32
 
 COMPACTOR = """
-import os, sys
+import os, sys, time
 import vecdb
 path, way = sys.argv[1:]
 print("ready", flush=True)
@@ -37,12 +37,15 @@ while True:
             db.compact()
     if way == "in place":
         part = path + ".copy"
+        if os.path.exists(part):
+            os.unlink(part)
         with vecdb.open(path) as db:
             db.backup(part)
         with open(part, "rb") as source, open(path, "wb") as target:
             while piece := source.read(1 << 14):
                 target.write(piece)
                 target.flush()
+                time.sleep(0.001)
         os.unlink(part)
     print("compacted", flush=True)
 """
@@ -77,23 +80,25 @@ def wrong(path: str) -> list[str]:
 
 
 def killed(path: str, way: str, cycles: int) -> list[str]:
-    rng, found, moments = random.Random(5), [], 0
+    rng, found, moments, copies = random.Random(5), [], 0, 0
     kills = 0
     while kills < cycles:
         kills += 1
         compactor = child.start(COMPACTOR, path, way)
         assert compactor.stdout is not None
         assert compactor.stdout.readline() == b"ready\n"
-        time.sleep(rng.random() * rng.choice((0.05, 0.3)))
+        time.sleep(rng.random() * rng.choice((0.1, 0.4, 1.2)))
         assert compactor.poll() is None
         compactor.send_signal(signal.SIGKILL)
         said = compactor.stdout.read()
         moments += said.count(b"compacted")
         compactor.wait()
+        copies += any(".part-" in name for name in os.listdir(os.path.dirname(path)))
         found += wrong(path)
         if found and way != "right":
             break
-    print(f"compact, {way}: {kills} kills, {moments} compactions ended before one, wrong: {found[:3]}")
+    print(f"compact, {way}: {kills} kills, {moments} compactions ended before one, "
+          f"{copies} struck while a copy was made, wrong: {found[:3]}")
     return found
 
 

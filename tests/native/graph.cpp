@@ -9,12 +9,12 @@ const u32 METRICS[] = {L2, COSINE, DOT};
 CASE("graph", "rows inserted one commit at a time are reachable and found") {
     Random r(11);
     for (u32 metric : METRICS)
-        for (u32 dtype : {F32, F16}) {
+        for (u32 dtype : {F32, F16, I8}) {
             Graph g(options(19, metric, dtype));
             for (u32 n : {1u, 1u, 3u, 60u, 200u, 700u}) commit(g, rows_of_vectors(r, n, 19, dtype));
             CHECK(g.n_slots() == 965, "%u", g.n_slots());
             sound(g);
-            double found = recall(g, 19, r, 40, nullptr, 965);
+            double found = recall(g, 19, r, 40, nullptr, 965, dtype == I8 ? I8_SPREAD : 1);
             CHECK(found > .93, "recall %.3f, metric %u, dtype %u", found, metric, dtype);
         }
 }
@@ -308,7 +308,7 @@ CASE("graph", "an image at rest and records after it make the same graph") {
 
 CASE("graph", "attached blocks serve vectors, writable copies replace them, detaching forgets them") {
     Random r(22);
-    for (u32 dtype : {F32, F16})
+    for (u32 dtype : {F32, F16, I8})
         for (size_t off = 0; off < 3; off++) {  // storage does not promise alignment
             Graph g(options(6, L2, dtype));
             u32 row = g.options().shape.row_bytes();

@@ -6,6 +6,8 @@
 //    agree within the rounding of their order, and in kind (NaN, infinite, finite) always.
 #include <float.h>
 
+#include <algorithm>
+
 #include "check.h"
 #include "dispatch.h"
 
@@ -53,6 +55,12 @@ std::vector<u16> halves(const std::vector<float>& v) {
     return h;
 }
 
+std::vector<i8> small_ints(const std::vector<float>& v) {
+    std::vector<i8> b;
+    for (float x : v) b.push_back(x != x ? 0 : (i8)lrintf(std::min(127.0f, std::max(-128.0f, x * 63))));
+    return b;
+}
+
 const char* kind(float f) {
     return f != f ? "NaN" : f == INF ? "infinity" : f == -INF ? "-infinity" : "finite";
 }
@@ -73,7 +81,7 @@ double size_of_dot(const std::vector<float>& a, const std::vector<float>& b) {
     return s;
 }
 
-// All four float kernels on one pair; b lies at an odd address where asked.
+// All six float kernels on one pair; b lies at an odd address where asked.
 void compare_floats(const Kernels* k, const std::vector<float>& a, const std::vector<float>& b,
                     size_t off) {
     const Kernels* s = plain();
@@ -101,6 +109,17 @@ void compare_floats(const Kernels* k, const std::vector<float>& a, const std::ve
     CHECK(same(x, y, size_of_dot(a, bh), n), "%s dot_f16 n=%u: %g, scalar %g", k->name, n, x, y);
     CHECK(same(xk, xs, size_of_dot(bh, bh), n), "%s dot_f16 b.b n=%u: %g, scalar %g", k->name, n,
           xk, xs);
+
+    std::vector<i8> c = small_ints(b);
+    std::vector<float> bc(c.begin(), c.end());
+    Exact<i8> ec(c, off);
+    x = k->l2_i8(ea.start, ec.start, n);
+    y = s->l2_i8(ea.start, ec.start, n);
+    CHECK(same(x, y, size_of_l2(a, bc), n), "%s l2_i8 n=%u: %g, scalar %g", k->name, n, x, y);
+    x = k->dot_i8(ea.start, ec.start, n, &xk);
+    y = s->dot_i8(ea.start, ec.start, n, &xs);
+    CHECK(same(x, y, size_of_dot(a, bc), n), "%s dot_i8 n=%u: %g, scalar %g", k->name, n, x, y);
+    CHECK(xk == xs, "%s dot_i8 b.b n=%u: %g, scalar %g", k->name, n, xk, xs);
 }
 
 CASE("kernels", "the scalar float kernels agree with sums in double precision") {
@@ -191,6 +210,38 @@ CASE("kernels", "all 65,536 half floats become the same float, in every place") 
     }
 }
 
+CASE("kernels", "distances of whole numbers between bytes are exact, and each byte is its value") {
+    Random r(10);
+    std::vector<const Kernels*> all = others();
+    all.push_back(plain());
+    for (const Kernels* k : all)
+        for (u32 n : {1u, 7u, 8u, 16u, 31u, 64u, 100u, 768u, 1536u})
+            for (int turn = 0; turn < 10; turn++) {
+                std::vector<i8> b(n);
+                std::vector<float> a(n), out(n);
+                for (u32 i = 0; i < n; i++) {
+                    b[i] = (i8)(turn ? (int)r.below(256) - 128 : -128);
+                    a[i] = (float)(turn ? (int)r.below(256) - 128 : 127);
+                }
+                i64 l2 = 0, dot = 0, xx = 0;
+                for (u32 i = 0; i < n; i++) {
+                    i64 x = (i64)a[i], y = b[i];
+                    l2 += (x - y) * (x - y), dot += x * y, xx += y * y;
+                }
+                Exact<i8> eb(b, turn % 4);
+                Exact<float> ea(a), eo(out);
+                float norm;
+                k->from_i8(eb.start, n, eo.start);
+                for (u32 i = 0; i < n; i++) CHECK(eo.start[i] == (float)b[i], "%s from_i8", k->name);
+                // beyond 2^24 the last sum is rounded, and no other
+                CHECK(fabs(k->l2_i8(ea.start, eb.start, n) - (double)l2) <= 3e-7 * l2 * (l2 >> 24 > 0),
+                      "%s l2_i8 n=%u", k->name, n);
+                float d = k->dot_i8(ea.start, eb.start, n, &norm);
+                CHECK(fabs(d - (double)dot) <= 8.0 * (xx >> 24 > 0), "%s dot_i8 n=%u", k->name, n);
+                CHECK(fabs(norm - (double)xx) <= 8.0 * (xx >> 24 > 0), "%s b.b n=%u", k->name, n);
+            }
+}
+
 void compare_codes(const Kernels* k, const std::vector<u8>& a, const std::vector<u8>& b,
                    const std::vector<u8>& b_signed) {
     u32 n = (u32)a.size();
@@ -244,7 +295,10 @@ Coded code_with(const Kernels* k, const std::vector<float>& v, u32 metric, u32 d
     Exact<float> tmp((std::vector<float>(dim))), more((std::vector<float>(stride)));
     Exact<float> full(v), stored(v, off);
     Exact<u16> half(halves(v), off);
-    const void* in = dtype == F32 ? (const void*)stored.start : (const void*)half.start;
+    Exact<i8> byte(small_ints(v), off);
+    const void* in = dtype == F32   ? (const void*)stored.start
+                     : dtype == F16 ? (const void*)half.start
+                                    : (const void*)byte.start;
     EncodeArgs a = {in, 1, dim, metric, dtype, lo, step, out.start, stride, tmp.start, 0};
     k->encode(&a);
     k->query_code(full.start, dim, metric, lo, step, query.start, more.start, stride);
@@ -278,9 +332,9 @@ CASE("kernels", "codes and queries are the same for all dims, ties and special v
     Random r(6);
     for (const Kernels* k : others())
         for (u32 metric : {L2, COSINE, DOT})
-            for (u32 dtype : {F32, F16})
+            for (u32 dtype : {F32, F16, I8})
                 for (u32 dim = 1; dim <= LONGEST; dim++) {
-                    float step = metric == COSINE ? 0.013f : 0.03f;
+                    float step = metric == COSINE ? 0.013f : dtype == I8 ? 1.9f : 0.03f;
                     float lo = metric == DOT ? -64 * step : metric == COSINE ? -0.8f : -1.9f;
                     compare_coding(k, floats(r, dim), metric, dtype, lo, step);
                     std::vector<float> ties = floats(r, dim), special = ties;
@@ -332,7 +386,7 @@ CASE("kernels", "distances of the API agree, are never NaN for a row, and NaN fo
     Random r(9);
     for (const Kernels* k : others())
         for (u32 metric : {L2, COSINE, DOT})
-            for (u32 dtype : {F32, F16})
+            for (u32 dtype : {F32, F16, I8})
                 for (u32 dim = 1; dim <= LONGEST; dim++) {
                     std::vector<float> q = floats(r, dim);
                     std::vector<std::vector<float>> rows;
@@ -341,10 +395,13 @@ CASE("kernels", "distances of the API agree, are never NaN for a row, and NaN fo
                     rows[2].assign(dim, 0);
                     rows[3][r.below(dim)] = SPECIAL[r.below(16)];
                     std::vector<std::vector<u16>> half;
+                    std::vector<std::vector<i8>> byte;
                     const u8* address[6] = {nullptr};
-                    for (const auto& v : rows) half.push_back(halves(v));
+                    for (const auto& v : rows) half.push_back(halves(v)), byte.push_back(small_ints(v));
                     for (int i = 0; i < 5; i++)
-                        address[i] = dtype == F32 ? (const u8*)rows[i].data() : (const u8*)half[i].data();
+                        address[i] = dtype == F32   ? (const u8*)rows[i].data()
+                                     : dtype == F16 ? (const u8*)half[i].data()
+                                                    : (const u8*)byte[i].data();
                     float x[6], y[6];
                     k->exact(q.data(), dim, metric, dtype, address, 6, x);
                     plain()->exact(q.data(), dim, metric, dtype, address, 6, y);

@@ -23,6 +23,8 @@ inline Graph::Options options(u32 dim, u32 metric, u32 dtype = F32, u32 M = 8,
     return {{dim, metric, dtype}, M, 60, 64, kernels_for(isa)};
 }
 
+const float I8_SPREAD = 50;  // what a query of int8 rows is multiplied with
+
 // n rows around a few centres, as stored bytes.
 inline Bytes rows_of_vectors(Random& r, u32 n, u32 dim, u32 dtype = F32, float spread = 1) {
     std::vector<float> centres(16 * (size_t)dim);
@@ -36,7 +38,9 @@ inline Bytes rows_of_vectors(Random& r, u32 n, u32 dim, u32 dtype = F32, float s
             float v = spread * (c[j] + r.uniform(-.5f, .5f));
             u32 bits;
             memcpy(&bits, &v, 4);
-            if (dtype == F16) {  // |v| of 2^-14 to 2^15: cut the fraction; smaller: zero
+            if (dtype == I8) {
+                out.push_back((u8)(i8)lrintf(std::min(127.0f, std::max(-128.0f, v * I8_SPREAD))));
+            } else if (dtype == F16) {  // |v| of 2^-14 to 2^15: cut the fraction; smaller: zero
                 u32 e = bits >> 23 & 255;
                 u16 h = e < 113 ? 0 : (u16)((bits >> 16 & 0x8000) | ((e - 112) << 10) | (bits >> 13 & 1023));
                 out.push_back((u8)h);
@@ -48,7 +52,7 @@ inline Bytes rows_of_vectors(Random& r, u32 n, u32 dim, u32 dtype = F32, float s
     }
     return out;
 }
-inline std::vector<float> a_query(Random& r, u32 dim, float spread = 1) {
+inline std::vector<float> a_query(Random& r, u32 dim, float spread = 1) {  // of F32
     Bytes b = rows_of_vectors(r, 1, dim, F32, spread);
     std::vector<float> q(dim);
     memcpy(q.data(), b.data(), b.size());
@@ -133,10 +137,11 @@ inline std::vector<u32> slots_of(const Found& f) { return {f.slots, f.slots + f.
 
 // Share of an exact scan's results that walks find, over `n` queries.
 template <class G>
-double recall(G& g, u32 dim, Random& r, u32 n, const Bytes* mask = nullptr, u32 limit = ~0u) {
+double recall(G& g, u32 dim, Random& r, u32 n, const Bytes* mask = nullptr, u32 limit = ~0u,
+              float spread = 1) {
     u32 hit = 0, all = 0;
     for (u32 i = 0; i < n; i++) {
-        std::vector<float> v = a_query(r, dim);
+        std::vector<float> v = a_query(r, dim, spread);
         std::vector<u32> exact = slots_of(g.scan(scan_query(v, 10, mask)));
         Found f = g.search(query(v, 10, 64, mask));
         well_formed(f, 10, limit, mask);

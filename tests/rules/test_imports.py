@@ -55,7 +55,7 @@ PUBLIC = {"vecdb", "vecdb.errors", "vecdb.encoders", "vecdb.encoders.base", "vec
 ONE_DOOR = {"lmdb": "vecdb.storage.", "msgpack": "vecdb.storage.codec"}
 
 BASE = {"numpy", "lmdb", "msgpack", "pyroaring"}
-EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib", "pandas", "pyarrow"}
+EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib", "pandas", "pyarrow", "sentence_transformers"}
 FILES_OF_AN_EXTRA = {f"vecdb.cli.{name}" for name in ("app", "opening", "reading", "writing")}  # imported by nothing but a function
 
 

@@ -58,15 +58,15 @@ def fill(db: vecdb.Database, name: str, metadata: list[dict[str, Any]], ids: lis
     rng = np.random.default_rng(len(ids))
     vectors = (rng.normal(size=(len(ids), DIM)) * 10.0 ** rng.integers(-4, 4, (len(ids), 1))).astype(np.float32)
     vectors[:, 0] = np.where(rng.random(len(ids)) < 0.2, -0.0, vectors[:, 0])
-    rows = [
-        {"id": id, "vector": None if i % 7 == 6 else vectors[i], "text": None if i % 3 == 2 else TEXTS[i % len(TEXTS)]}
-        for i, id in enumerate(ids)
-    ]
-    with db.transaction():
-        for i, row in enumerate(rows):
-            texts = None if row["text"] is None else [row["text"]]
-            vector = None if row["vector"] is None else [row["vector"]]
-            made.add([row["id"]], vector, texts=texts, metadata=[metadata[i]])
+    for has_vector in (True, False):
+        for has_text in (True, False):
+            at = [i for i in range(len(ids)) if (i % 7 != 6, i % 3 != 2) == (has_vector, has_text)]
+            made.add(
+                [ids[i] for i in at],
+                vectors[at] if has_vector else None,
+                texts=[TEXTS[i % len(TEXTS)] for i in at] if has_text else None,
+                metadata=[metadata[i] for i in at],
+            )
     return made
 
 

@@ -48,7 +48,7 @@ class Fuzz:
         r = self.r
         self.writer: Any = None
         self.graph = _core.Graph(
-            DIM, r.choice(["l2", "cosine", "dot"]), r.choice(["f32", "f16"]),
+            DIM, r.choice(["l2", "cosine", "dot"]), r.choice(["f32", "f16", "i8"]),
             M=r.choice([2, 4, 16]), block_rows=r.choice([1, 4, 64]),
             isa=r.choice([None, *_core.available_isas()]),
         )  # fmt: skip
@@ -63,7 +63,7 @@ class Fuzz:
 
     def vectors(self, n: int) -> bytes:
         rows = np.random.default_rng(self.r.randrange(1 << 30)).normal(size=(n, DIM))
-        return rows.astype("f4" if self.graph.row_bytes == 4 * DIM else "f2").tobytes()
+        return rows.astype({4: "f4", 2: "f2", 1: "i1"}[self.graph.row_bytes // DIM]).tobytes()
 
     # --- arguments: mostly right, else odd ---
 
@@ -181,8 +181,8 @@ class Fuzz:
         links = np.array([self.r.choice([0, 1, n, 2**32 - 1]) for _ in range(n * places)], "u4")
         writer = self.writer
         if self.r.random() < 0.8:
-            self.other = _core.Graph(DIM, "l2", "f32" if self.graph.row_bytes == 16 else "f16",
-                                     M=self.graph.M)  # fmt: skip
+            dtype = {4: "f32", 2: "f16", 1: "i8"}[self.graph.row_bytes // DIM]
+            self.other = _core.Graph(DIM, "l2", dtype, M=self.graph.M)
             writer = self.other.begin()
         rows = self.mixed(lambda: self.vectors(n))
         writer.adopt(rows, self.mixed(lambda: links.reshape(n, places)), self.count())
@@ -349,6 +349,30 @@ class Fuzz:
             ready.answer(self.query())
         assert ready.held_bytes >= 0
 
+    def try_lookup(self) -> None:
+        r = self.r
+        meta = b"meta"
+        txn = Transaction(self.mixed(lambda: r.choice([meta, meta, b"", None])))
+        env = Environment(self.mixed(lambda: lambda *a: txn))
+        lookup = _core.Lookup(
+            self.graph, self.mixed(self.tree), env, env.begin, b"key", self.mixed(lambda: meta),
+            self.mixed(lambda: 1), self.mixed(lambda: lambda *a: a), None, "f4",
+        )  # fmt: skip
+        if r.random() < 0.1:
+            lookup = _core.Lookup.__new__(_core.Lookup)
+        for _ in range(4):
+            lookup.get(self.mixed(lambda: r.choice([1, -1, 2**63, "a", "\ud800", "x" * 480, "x" * 481])))
+            lookup.by_key(self.mixed(lambda: r.randrange(400).to_bytes(4, "big"), 0.02))
+            lookup.rows(self.mixed(lambda: [self.mixed(lambda: r.randrange(400), 0.02)]), r.random() < 0.5)
+
+    def try_ids(self) -> None:
+        r = self.r
+        key = b"\x20\0\0\0\1" + r.randbytes(r.randrange(4))
+        record = self.mixed(lambda: _core.seal(0x20, key, bytes(r.choice([4, 4, 4, 0, 5]))))
+        entries = self.mixed(lambda: [self.mixed(lambda: (self.mixed(lambda: key), record))] * 3)
+        chosen = self.mixed(lambda: r.choice([None, {0}, set()]))
+        _core.read_ids(entries, self.mixed(lambda: key[:5]), chosen, self.mixed(lambda: 2))
+
     def try_threads(self) -> None:
         _core.set_threads(self.mixed(lambda: self.r.choice([0, 1, 2, 3])))
         _core.set_threads(2)
@@ -356,7 +380,7 @@ class Fuzz:
 
 
 class Transaction:
-    """What `Prepared` uses of a transaction."""
+    """What `Prepared` and `Lookup` use of a transaction."""
 
     def __init__(self, record: Any) -> None:
         self.record = record

@@ -88,6 +88,17 @@ def declared(found: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {**found, "vectors": {n: {**v, **changes} for n, v in found["vectors"].items()}}
 
 
+def many(txn: Any) -> bytes:
+    """The key of the first record of many vectors."""
+    return keys_of(txn, keys.prefix(keys.MANY, 5))[0]
+
+
+def disagree(txn: Any, cid: int, rid: int) -> None:
+    """Take a vector field from a row whose block says that it has it."""
+    key = keys.row(cid, rid)
+    put(txn, key, rows.encode(rows.decode(payload(txn, key))._replace(fields=(1,))))
+
+
 def several(row: bytes) -> bytes:
     """A row's payload that says that a list of vectors follows, which does not."""
     return row[:8] + bytes((row[8] | 16,)) + row[9:] + b"\xff"
@@ -207,6 +218,7 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
      "rows/vectors/1/0x0700000000", "not there"),
     ("C1", "two fields of a number", lambda t: change(t, keys.catalog(2), lambda d: {**d, "vectors": dict.fromkeys("ab", d["vectors"]["vector"])}),
      "catalog/2", "number"),
+    ("C1", "a field declared to be nothing", lambda t: declare(t, {"n": "bytes"}), "catalog/1", "declaration"),
     ("C1", "no declaration", lambda t: put(t, keys.catalog(2), b"\xc1"), "catalog/2", ""),
     # rows and ids
     ("R1", "an id to nowhere", lambda t: put(t, keys.row_id(CID, 8), rows._RID.pack(999_999)),
@@ -245,6 +257,7 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
     ("R5", "an id of no kind", lambda t: row(t, 8, lambda r: r._replace(idkey=b"\x07abc")), "rows/row 8", "no id"),
     ("R5", "parts that do not fit", lambda t: patch(t, keys.row(CID, 8), "<I", 12, 1 << 30), "rows/row 8", "fit"),
     ("R5", "text that is not UTF-8", lambda t: row(t, 8, lambda r: r._replace(text=b"\xff")), "rows/row 8", "utf"),
+    ("R6", "a value that was declared otherwise", lambda t: declare(t, {"n": "str"}), "rows/row 8", "'n' is the int 8"),
     # vectors
     ("V1", "a block is gone", delete(keys.vector_block(CID, 0, 1)), "rows/block 1", "missing"),
     ("V1", "a block too early", lambda t: put(t, keys.vector_block(CID, 0, 2), payload(t, keys.vector_block(CID, 0, 1))),
@@ -261,6 +274,10 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
     ("V3", "a vector too short", lambda t: row(t, 1297, lambda r: r._replace(inline={0: bytes(252)})),
      "rows/row 1297", "252 bytes"),
     ("V3", "a dead slot's vector is gone", delete(keys.row(CID, 1298)), "rows/row 1298", "missing"),
+    ("V3", "a row and its block disagree", lambda t: disagree(t, 5, 8), "several/row 8", "disagree"),
+    ("V4", "a row's many vectors are gone", lambda t: t.delete(many(t)), "several/row", "missing"),
+    ("V4", "many vectors of nobody", lambda t: put(t, keys.many_vectors(5, 1, 77_777), b""), "several/many/5/0x0100012fd1", "no row"),
+    ("V4", "many vectors cut short", lambda t: put(t, many(t), b"123"), "several/many/5/", "3 bytes"),
     # state
     ("S1", "the state is gone", delete(keys.state(CID)), "rows/log/1/0xffffffffffffffffff", "missing"),
     ("S1", "a state that is none", lambda t: put(t, keys.state(CID), b"\x91\x01"), "rows/log/1/0xffffffffffffffffff", ""),
@@ -302,6 +319,9 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
     ("A1", "a kind's posting is not the union", lambda t: leaf(t, fewer_numbers), "rows/attributes/1/0x0000", "kind"),
     ("A1", "names are gone", delete(keys.fields(CID)), "rows/field 'n'", "not registered"),
     ("A1", "names that are none", lambda t: put(t, keys.fields(CID), codec.pack([1, 2])), "rows/fields/1", "names"),
+    ("A1", "postings of an unindexed field", lambda t: declare(t, {"tag": "Unindexed"}), "rows/field 'tag'", "disagrees"),
+    ("A1", "no trigrams", lambda t: three_letters(t) or declare(t, {"tag": "Indexed(str, substring=True)"}),
+     "rows/field 'tag'", "missing"),
     ("A2", "a chunk is gone", lambda t: t.delete(chunk_of_posting(t)), "rows/postings/1/0x0000", "missing"),
     ("A2", "another chunk", lambda t: put(t, chunk_of_posting(t), b"x" * 16 + BitMap([1]).serialize()),
      "rows/postings/1/0x0000", "not the chunk"),
@@ -348,6 +368,15 @@ def live(txn: Any, how: Callable[[BitMap], BitMap]) -> None:
     key = keys.live(CID, 0)
     body = how(BitMap.deserialize(payload(txn, key)[STAMP:])).serialize()
     put(txn, key, stamp_of(body) + body)
+
+
+def declare(txn: Any, fields: dict[str, str]) -> None:
+    """Declare fields of "rows" after the fact."""
+    change(txn, keys.catalog(CID), lambda found: {**found, "fields": fields})
+
+
+def three_letters(txn: Any) -> None:
+    row(txn, 8, lambda r: r._replace(metadata=codec.pack({"tag": "abc"})))
 
 
 def swap_rids(body: list[Any]) -> list[Any]:
@@ -445,7 +474,7 @@ print(found)
 def test_a_graph_in_memory_that_is_not_the_files_is_named(path: Path) -> None:
     with vecdb.open(path, upkeep=False) as db:
         db["rows"].search(np.zeros(damage.DIM), 5)
-        graph = db._followers[CID].newest().graph  # type: ignore[union-attr]
+        graph = db._followers[CID].newest().vectors[0].graph  # type: ignore[union-attr]
         whole = graph.chunk(0, 1)
         table = np.frombuffer(whole, "<u4").reshape(-1, 32).copy()
         at = np.flatnonzero(table[:, 1] < 0xFFFFFFFE)[0]

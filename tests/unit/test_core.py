@@ -118,6 +118,9 @@ REFUSED: list[tuple[str, Callable[[], object], type[Exception], str]] = [
     ("unseal 11 bytes", lambda: _core.unseal(1, b"", bytes(11)), ValueError, "too few"),
     ("rows of None", lambda: _core.read_rows({}.get, 1, None), TypeError, "rids"),
     ("a row that is not there", lambda: _core.read_rows({}.get, 1, [1]), ValueError, "missing"),
+    ("ids of None", lambda: _core.read_ids([], None, None, 1), TypeError, "prefix"),
+    ("half an id entry", lambda: _core.read_ids([(b"ab", b"")], b"a", None, 1), ValueError, "too few"),
+    ("a lookup not made", lambda: _core.Lookup.__new__(_core.Lookup).rows([1], True), ValueError, "made"),
     ("a writer of nothing", lambda: _core.Writer(None), TypeError, "graph"),
     ("a key of None", lambda: _core.Tree.__new__(_core.Tree).get(None), TypeError, "key"),
 ]

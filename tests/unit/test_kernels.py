@@ -67,17 +67,21 @@ def reference(query: Any, rows: Any, metric: str) -> Any:
     return np.where(np.isnan(d), np.inf, d)
 
 
-@pytest.mark.parametrize("dtype", ["f32", "f16"])
+NUMPY = {"f32": np.float32, "f16": np.float16, "i8": np.int8}
+
+
+@pytest.mark.parametrize("dtype", NUMPY)
 @pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
 @pytest.mark.parametrize("isa", ISAS)
 def test_distances_equal_numpy_for_all_dims(isa: str, metric: str, dtype: str) -> None:
     rng = np.random.default_rng(1)
     for dim in range(1, LONGEST + 1):
-        rows = rng.normal(size=(5, dim)).astype(np.float16 if dtype == "f16" else np.float32)
-        query = rng.normal(size=dim).astype(np.float32)
+        size = 40 if dtype == "i8" else 1
+        rows = (size * rng.normal(size=(5, dim))).astype(NUMPY[dtype])
+        query = (size * rng.normal(size=dim)).astype(np.float32)
         graph = filled(isa, rows, metric, dtype)
         got = np.frombuffer(graph.distances(query, np.arange(5, dtype=np.uint32)), np.float32)
-        np.testing.assert_allclose(got, reference(query, rows, metric), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(got, reference(query, rows, metric), rtol=1e-4, atol=1e-5 * size**2)
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])

@@ -28,10 +28,11 @@ cdef extern from "graph.h" namespace "vecdb" nogil:
     cdef struct Scale:
         float lo
         float step
-    cdef struct Shape:
+    cdef cppclass Shape:
         uint32_t dim
         uint32_t metric
         uint32_t dtype
+        uint32_t row_bytes()
     cdef cppclass Found:
         const uint32_t* slots
         const float* distances
@@ -109,7 +110,7 @@ cdef extern from "writer.h" namespace "vecdb" nogil:
     uint32_t c_crc32c "vecdb::crc32c"(uint32_t, const void*, size_t)
 
 METRICS = {"l2": 0, "cosine": 1, "dot": 2}
-DTYPES = {"f32": 0, "f16": 1}
+DTYPES = {"f32": 0, "f16": 1, "i8": 2}
 
 
 # --- processors, threads -------------------------------------------------------------------------

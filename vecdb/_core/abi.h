@@ -15,11 +15,12 @@ typedef uint8_t u8;
 typedef uint16_t u16;
 typedef uint32_t u32;
 typedef uint64_t u64;
+typedef int8_t i8;
 typedef int32_t i32;
 typedef int64_t i64;
 
 enum Metric : u32 { L2 = 0, COSINE = 1, DOT = 2 };
-enum Dtype : u32 { F32 = 0, F16 = 1 };
+enum Dtype : u32 { F32 = 0, F16 = 1, I8 = 2 };
 
 // A link entry is a slot; its top bit marks the one link that keeps the slot reachable.
 static const u32 EMPTY = 0xFFFFFFFFu;  // no link here or further on; a row of it: not in the graph
@@ -148,7 +149,15 @@ struct Kernels {
     float (*l2_f16)(const float* a, const u16* b, u32 n);
     float (*dot_f16)(const float* a, const u16* b, u32 n, float* xx);
     void (*from_f16)(const u16* a, u32 n, float* out);
+    float (*l2_i8)(const float* a, const i8* b, u32 n);
+    float (*dot_i8)(const float* a, const i8* b, u32 n, float* xx);
+    void (*from_i8)(const i8* a, u32 n, float* out);
 };
+
+// Bytes of a stored vector.
+static inline u32 bytes_of_row(u32 dim, u32 dtype) {
+    return dtype == F32 ? dim * 4 : dtype == F16 ? dim * 2 : dim;
+}
 
 static inline u32 load_link(const u32* p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 static inline void store_link(u32* p, u32 v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }

@@ -48,6 +48,8 @@ void Sample::add(const u8* row) {
     if (row_.size() < d) row_.resize(d);
     if (shape_.dtype == F16)
         kernels_->from_f16((const u16*)row, d, row_.data());
+    else if (shape_.dtype == I8)
+        kernels_->from_i8((const i8*)row, d, row_.data());
     else
         std::copy((const u8*)row, (const u8*)row + (size_t)d * 4, (u8*)row_.data());
     float scale = 1.0f;

@@ -21,7 +21,7 @@ struct Scale {
 
 struct Shape {
     u32 dim, metric, dtype;
-    u32 row_bytes() const { return dim * (dtype == F32 ? 4 : 2); }
+    u32 row_bytes() const { return bytes_of_row(dim, dtype); }
     u32 stride() const { return (dim + 63) / 64 * 64; }
 };
 

@@ -2,14 +2,17 @@
 // Included last by every instruction-set unit.
 
 static void encode(EncodeArgs* a) {
-    size_t width = a->dtype == F32 ? 4 : 2;
+    size_t row = bytes_of_row(a->dim, a->dtype);
     float inv = 1.0f / a->step;
     u64 clipped = 0;
     for (u32 i = 0; i < a->n; i++) {
-        const u8* src = (const u8*)a->vectors + (size_t)i * a->dim * width;
+        const u8* src = (const u8*)a->vectors + i * row;
         const float* x = (const float*)src;
         if (a->dtype == F16) {
             from_f16((const u16*)src, a->dim, a->tmp);
+            x = a->tmp;
+        } else if (a->dtype == I8) {
+            from_i8((const i8*)src, a->dim, a->tmp);
             x = a->tmp;
         }
         float scale = 1.0f, xx;
@@ -27,7 +30,7 @@ static void encode(EncodeArgs* a) {
 static void exact(const float* q, u32 dim, u32 metric, u32 dtype, const u8* const* rows, u32 n,
                   float* out) {
     ExactQuery e = exact_query(q, dim, metric, dtype);
-    u32 bytes = dim * (dtype == F32 ? 4 : 2), ahead = bytes < 1024 ? bytes : 1024;
+    u32 bytes = bytes_of_row(dim, dtype), ahead = bytes < 1024 ? bytes : 1024;
     for (u32 i = 0; i < n; i++) {
         if (i + 2 < n && rows[i + 2]) prefetch_bytes(rows[i + 2], ahead);
         out[i] = rows[i] ? exact_distance(e, rows[i]) : __builtin_nanf("");
@@ -53,5 +56,5 @@ static void code_keys(const CodesView* c, u32 metric, const u8* qcode, const u32
 }
 
 #define VECDB_TABLE(NAME)                                                                   \
-    {NAME,   search,  insert,  encode,  exact,   query_code, code_keys,                     \
-     code_l2, code_dot, l2_f32, dot_f32, l2_f16, dot_f16,    from_f16}
+    {NAME,    search, insert,  encode, exact,   query_code, code_keys, code_l2,             \
+     code_dot, l2_f32, dot_f32, l2_f16, dot_f16, from_f16,   l2_i8,     dot_i8,  from_i8}

@@ -66,7 +66,7 @@ cdef class Graph:
         options.kernels = kernels_for(<const char*>name)
         self.dim = dim
         self.M = M
-        self.row_bytes = dim * (4 if dtype == "f32" else 2)
+        self.row_bytes = options.shape.row_bytes()
         self.block_rows = block_rows
         self.chunk_rows = 512
         self.graph = new CGraph(options)

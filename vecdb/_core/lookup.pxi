@@ -66,12 +66,16 @@ cdef class Lookup:
 
     def by_key(self, bytes key not None):
         """The row of an id's key, under a transaction of this commit; None: take the long way."""
+        if self.tree is None:
+            raise ValueError("this lookup was not made")
         return self.row(<const uint8_t*>PyBytes_AS_STRING(key), <uint32_t>PyBytes_GET_SIZE(key))
 
     def rows(self, list rids not None, bint with_vectors):
         """Rows by their rids, under a transaction of this commit; None: take the long way."""
         cdef uint32_t rid
         cdef list found = []
+        if self.tree is None:
+            raise ValueError("this lookup was not made")
         for item in rids:
             rid = item
             row = self.row_at(rid, with_vectors)
@@ -162,6 +166,42 @@ cdef class Lookup:
                     return None
             vector = (stored, self.dtype)
         return self.make(id, metadata, body, vector, self.decode, self.cid)
+
+
+def read_ids(entries, bytes prefix not None, chosen, Py_ssize_t count) -> list:
+    """The first `count` rids of entries of the id map, (key, record) each, that are in `chosen`.
+
+    Ends at a key with another prefix; chosen None: all. ValueError carries (key, problem).
+    """
+    cdef Py_buffer key, record
+    cdef list found = []
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(prefix)
+    cdef bint ours
+    for name, value in entries:
+        PyObject_GetBuffer(name, &key, PyBUF_SIMPLE)
+        try:
+            ours = key.len > size and not memcmp(key.buf, PyBytes_AS_STRING(prefix), size)
+            if not ours:
+                break
+            PyObject_GetBuffer(value, &record, PyBUF_SIMPLE)
+            try:
+                problem = frame_problem(
+                    0x20, <const uint8_t*>key.buf, key.len, <const uint8_t*>record.buf, record.len
+                )
+                if problem is None and record.len != FRAME + 4:
+                    problem = "an id entry must hold four bytes"
+                if problem is not None:
+                    raise ValueError(bytes(name), problem)
+                rid = get_u32(<const uint8_t*>record.buf + FRAME)
+            finally:
+                PyBuffer_Release(&record)
+        finally:
+            PyBuffer_Release(&key)
+        if chosen is None or rid in chosen:
+            found.append(rid)
+            if len(found) >= count:
+                break
+    return found
 
 
 cdef bint sees(txn, bytes meta_key, bytes record) except -1:

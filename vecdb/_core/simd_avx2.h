@@ -83,6 +83,13 @@ struct Half {
         return _cvtsh_ss(h);
     }
 };
+struct Byte {
+    typedef i8 value;
+    static inline __m256 load(const i8* p) {
+        return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));
+    }
+    static inline float one(const i8* p) { return (float)*p; }
+};
 static inline float fold_ps(__m256 v) {
     __m128 x = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     x = _mm_add_ps(x, _mm_movehl_ps(x, x));
@@ -145,6 +152,15 @@ static void from_f16(const u16* a, u32 n, float* out) {
     u32 i = 0;
     for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, Half::load(a + i));
     for (; i < n; i++) out[i] = Half::one(a + i);
+}
+static float l2_i8(const float* a, const i8* b, u32 n) { return wide_l2<Byte>(a, b, n); }
+static float dot_i8(const float* a, const i8* b, u32 n, float* xx) {
+    return wide_dot<Byte>(a, b, n, xx);
+}
+static void from_i8(const i8* a, u32 n, float* out) {
+    u32 i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, Byte::load(a + i));
+    for (; i < n; i++) out[i] = Byte::one(a + i);
 }
 static inline __m256i rounded(__m256 t) {
     t = _mm256_min_ps(_mm256_max_ps(t, _mm256_setzero_ps()), _mm256_set1_ps(127.0f));

@@ -80,6 +80,15 @@ struct Half {
         return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, p));
     }
 };
+struct Byte {
+    typedef i8 value;
+    static inline __m512 load(const i8* p) {
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
+    }
+    static inline __m512 part(__mmask16 m, const i8* p) {
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(m, p)));
+    }
+};
 template <class T>
 static inline float wide_l2(const float* a, const typename T::value* b, u32 n) {
     __m512 s0 = _mm512_setzero_ps(), s1 = s0, s2 = s0, s3 = s0;
@@ -133,6 +142,16 @@ static void from_f16(const u16* a, u32 n, float* out) {
     for (u32 i = 0; i < n; i += 16) {
         __mmask16 m = n - i >= 16 ? (__mmask16)0xFFFF : (__mmask16)((1u << (n - i)) - 1);
         _mm512_mask_storeu_ps(out + i, m, Half::part(m, a + i));
+    }
+}
+static float l2_i8(const float* a, const i8* b, u32 n) { return wide_l2<Byte>(a, b, n); }
+static float dot_i8(const float* a, const i8* b, u32 n, float* xx) {
+    return wide_dot<Byte>(a, b, n, xx);
+}
+static void from_i8(const i8* a, u32 n, float* out) {
+    for (u32 i = 0; i < n; i += 16) {
+        __mmask16 m = n - i >= 16 ? (__mmask16)0xFFFF : (__mmask16)((1u << (n - i)) - 1);
+        _mm512_mask_storeu_ps(out + i, m, Byte::part(m, a + i));
     }
 }
 static u32 encode_row(const float* x, u32 n, float s, float lo, float inv, u8* out) {

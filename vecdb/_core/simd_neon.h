@@ -92,6 +92,16 @@ struct Half {
         return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(h))), 0);
     }
 };
+struct Byte {
+    typedef i8 value;
+    static inline float32x4_t load(const i8* p) {
+        u32 four;
+        __builtin_memcpy(&four, p, 4);
+        int16x8_t wide = vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(four)));
+        return vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
+    }
+    static inline float one(const i8* p) { return (float)*p; }
+};
 template <class T>
 static inline float wide_l2(const float* a, const typename T::value* b, u32 n) {
     float32x4_t s0 = vdupq_n_f32(0), s1 = s0, s2 = s0, s3 = s0;
@@ -149,6 +159,15 @@ static void from_f16(const u16* a, u32 n, float* out) {
     u32 i = 0;
     for (; i + 4 <= n; i += 4) vst1q_f32(out + i, Half::load(a + i));
     for (; i < n; i++) out[i] = Half::one(a + i);
+}
+static float l2_i8(const float* a, const i8* b, u32 n) { return wide_l2<Byte>(a, b, n); }
+static float dot_i8(const float* a, const i8* b, u32 n, float* xx) {
+    return wide_dot<Byte>(a, b, n, xx);
+}
+static void from_i8(const i8* a, u32 n, float* out) {
+    u32 i = 0;
+    for (; i + 4 <= n; i += 4) vst1q_f32(out + i, Byte::load(a + i));
+    for (; i < n; i++) out[i] = Byte::one(a + i);
 }
 static inline void store8(u8* out, float32x4_t t, float32x4_t u) {  // eight rounded values
     int16x8_t v = vcombine_s16(vmovn_s32(vcvtnq_s32_f32(t)), vmovn_s32(vcvtnq_s32_f32(u)));

@@ -22,6 +22,9 @@ struct Half {
         return f;
     }
 };
+struct Byte {
+    static inline float load(const i8* p) { return (float)*p; }
+};
 struct Single {
     static inline float load(const float* p) {
         float f;
@@ -106,6 +109,13 @@ static float dot_f16(const float* a, const u16* b, u32 n, float* xx) {
 }
 static void from_f16(const u16* a, u32 n, float* out) {
     for (u32 i = 0; i < n; i++) out[i] = Half::load(a + i);
+}
+static float l2_i8(const float* a, const i8* b, u32 n) { return plain_l2<Byte>(a, b, n); }
+static float dot_i8(const float* a, const i8* b, u32 n, float* xx) {
+    return plain_dot<Byte>(a, b, n, xx);
+}
+static void from_i8(const i8* a, u32 n, float* out) {
+    for (u32 i = 0; i < n; i++) out[i] = Byte::load(a + i);
 }
 // c = round((x * s - lo) * inv), clipped to 0..127; NaN gives 0. Returns how many were clipped.
 static u32 encode_row(const float* x, u32 n, float s, float lo, float inv, u8* out) {

@@ -258,16 +258,23 @@ static inline ExactQuery exact_query(const float* q, u32 dim, u32 metric, u32 dt
     }
     return e;
 }
+static inline float l2_of(const ExactQuery& e, const u8* row) {
+    if (e.dtype == F32) return l2_f32(e.q, (const float*)row, e.dim);
+    if (e.dtype == F16) return l2_f16(e.q, (const u16*)row, e.dim);
+    return l2_i8(e.q, (const i8*)row, e.dim);
+}
+static inline float dot_of(const ExactQuery& e, const u8* row, float* xx) {
+    if (e.dtype == F32) return dot_f32(e.q, (const float*)row, e.dim, xx);
+    if (e.dtype == F16) return dot_f16(e.q, (const u16*)row, e.dim, xx);
+    return dot_i8(e.q, (const i8*)row, e.dim, xx);
+}
 // The distance of the API; NaN becomes infinity, so that every order is total.
 static inline float exact_distance(const ExactQuery& e, const u8* row) {
     float d, xx;
     if (e.metric == L2) {
-        float s = e.dtype == F32 ? l2_f32(e.q, (const float*)row, e.dim)
-                                 : l2_f16(e.q, (const u16*)row, e.dim);
-        d = __builtin_sqrtf(s);
+        d = __builtin_sqrtf(l2_of(e, row));
     } else {
-        float s = e.dtype == F32 ? dot_f32(e.q, (const float*)row, e.dim, &xx)
-                                 : dot_f16(e.q, (const u16*)row, e.dim, &xx);
+        float s = dot_of(e, row, &xx);
         if (e.metric == DOT) {
             d = -s;
         } else {

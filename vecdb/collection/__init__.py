@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 from vecdb.collection.facets import FacetVerbs
 from vecdb.collection.handle import parse_record
 from vecdb.collection.read import ReadVerbs
-from vecdb.collection.scan import ScanVerbs
 from vecdb.collection.search import SearchVerbs
-from vecdb.collection.tables import TableVerbs
+from vecdb.collection.tables import ArrowVerbs, TableVerbs
 from vecdb.collection.write import WriteVerbs
 from vecdb.errors import NotFound
 from vecdb.storage.schema import ONLY, VectorField
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Collection", "parse_record"]
 
 
-class Collection(WriteVerbs, ReadVerbs, ScanVerbs, FacetVerbs, SearchVerbs, TableVerbs):
+class Collection(WriteVerbs, TableVerbs, ReadVerbs, ArrowVerbs, FacetVerbs, SearchVerbs):
     """A named set of rows in a database; made by `create_collection`, found by `db[name]`.
 
     Writing: add, upsert, update, delete, optimize. Reading: get, count, len, in, scan,

@@ -7,7 +7,6 @@ from typing import Any
 from vecdb.collection.handle import Handle, Where, refuse
 from vecdb.facets import Facets
 from vecdb.index.counts import Counting
-from vecdb.query.filter import as_filter
 from vecdb.storage import codec, rows
 
 
@@ -41,7 +40,8 @@ class FacetVerbs(Handle):
             isinstance(limit, bool) or not hasattr(limit, "__index__") or limit.__index__() < 1
         ):
             refuse(f"limit={limit!r:.40}: give a number of values from 1, or None for all")
-        chosen = None if where is None else as_filter(where)
+        self._need_values(field, "facets", "go through the rows with scan() and count")
+        chosen = None if where is None else self._filter(where)
         with self._reading() as (txn, view):
             found = view.live if chosen is None else self._matches(txn, view)(chosen)
             fieldid = view.names.get(field)
@@ -52,7 +52,7 @@ class FacetVerbs(Handle):
                 packed = rows.get(txn, self._cid, rid).metadata
                 return codec.unpack_metadata(packed) if packed else {}
 
-            image = self._db._follower(self._cid).attributes
+            image = self._follower().attributes
             counting = Counting(field, fieldid, image.reader(txn), view.tail, found, metadata)
             return Facets(
                 field,

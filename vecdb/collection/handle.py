@@ -15,6 +15,7 @@ from vecdb.embedding import embed
 from vecdb.errors import Corrupt, EncoderMismatch, InvalidArgument
 from vecdb.fields import Declared
 from vecdb.fields import declared as declared_fields
+from vecdb.index.follow import Follower
 from vecdb.query.declared import bind
 from vecdb.query.filter import Filter, as_filter
 from vecdb.storage import codec, keys, rows, tree, vectors
@@ -61,11 +62,21 @@ class Handle:
     @property
     def _declared(self) -> Declared:
         """What the metadata fields were declared to hold."""
-        return declared_fields(self.schema.fields)
+        known = self._db._schemas.get(self._cid)  # whichever commit's: they do not change
+        return declared_fields((known or self.schema).fields)
 
     def _filter(self, where: Where) -> Filter:
         """The filter that `where=` means here: strings are datetimes where fields hold those."""
-        return bind(as_filter(where), self._declared.datetimes)
+        datetimes = self._declared.datetimes
+        return bind(as_filter(where), datetimes) if datetimes else as_filter(where)
+
+    def _need_values(self, field: str, verb: str, remedy: str) -> None:
+        """Refuse a field that has no index for a verb that goes by its values."""
+        if self._declared.skips(field):
+            refuse(
+                f"{verb}: field {field!r:.60} is declared Unindexed in collection {self.name!r}, so "
+                f"that nothing knows its values but the rows: {remedy}, or declare it otherwise"
+            )
 
     # --- texts ---------------------------------------------------------------------------
 
@@ -124,12 +135,16 @@ class Handle:
         pending = self._db._pending(self._cid)
         if pending is not None:
             return pending.matches
-        follower = self._db._follower(self._cid)
+        follower = self._follower()
         return lambda where: follower.matches(txn, view, where)
 
     def _holders(self, txn: Any, view: Any, declared: VectorField) -> Any:
         """The rows with a vector in a field; None when all with a slot have one."""
-        return self._db._follower(self._cid).holders(txn, view, declared)
+        return self._follower().holders(txn, view, declared)
+
+    def _follower(self) -> Follower:
+        """What knows this collection's graphs and postings."""
+        return self._db._follower(self._cid)
 
     def _live(self) -> bool:
         """Whether it reads the last commit: then what is ready for that may answer."""
@@ -145,7 +160,8 @@ class Handle:
 
     def _lookup(self, txn: Any, view: Any) -> Any:
         """What reads this commit's rows straight from the map; None where that is not possible."""
-        if not self._live() or not view.schema.is_plain:
+        batch = self._db._local.batch
+        if (batch is not None and batch.txn is txn) or not view.schema.is_plain:
             return None
         declared = view.schema.only
         snapshot = self._db._env.snapshot(txn)
@@ -174,7 +190,7 @@ class Handle:
         record.several = len(schema.vectors) > 1
         if with_vector:
             record.vectors = {
-                name: self._stored(txn, schema, declared, rid, row)
+                name: vectors.shown(self._stored(txn, schema, declared, rid, row), declared)
                 for name, declared in schema.vectors.items()
                 if declared.number in row.fields
             }

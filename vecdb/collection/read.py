@@ -9,11 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, overload
 
+import numpy as np
+
+from vecdb.arrays import nothing
 from vecdb.collection.handle import LOOKUP, Handle, Where, refuse
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.index.seats import RESERVED
 from vecdb.ingest import given_ids
 from vecdb.storage import rows
+from vecdb.storage.schema import Schema, VectorField
+from vecdb.storage.vectors import shown
 from vecdb.types import Id, Record
 
 
@@ -45,6 +50,30 @@ class ReadVerbs(Handle):
             lookup = self._lookup(txn, view)
             found = [self._found(txn, view, lookup, key) for _, key in known]
         return found[0] if single else found
+
+    def vectors(self, ids: Any, using: str | None = None) -> Any:
+        """Return the stored vectors of rows: (n, d) of the field's dtype, in the order of the ids.
+
+        Bits come as uint8 0 and 1; of a field of many vectors a list of (m, d). `using`: the vector
+        field, where there are several. Raises NotFound for an unknown id, InvalidArgument for a row
+        without a vector in the field.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
+        >>> _ = c.add(["a", "b"], [[1, 0], [0, 1]])
+        >>> c.vectors(["b", "a"]).tolist()
+        [[0.0, 1.0], [1.0, 0.0]]
+        """
+        known, _ = given_ids(ids, self._cid)
+        with self._reading() as (txn, view):
+            declared = self._using(view.schema, using)
+            found = [
+                self._vector_of(txn, view.schema, declared, f"ids: row {at}: {id!r}", key)
+                for at, (id, key) in enumerate(known)
+            ]
+        if declared.multi:
+            return found
+        return np.stack(found) if found else shown(nothing(declared), declared)
 
     def __getitem__(self, id: Id) -> Record:
         known, single = given_ids(id, self._cid)
@@ -112,6 +141,17 @@ class ReadVerbs(Handle):
             }
 
     # --- behind the verbs ----------------------------------------------------------------
+
+    def _vector_of(
+        self, txn: Any, schema: Schema, declared: VectorField, where: str, key: bytes
+    ) -> Any:
+        rid = rows.rid_of(txn, key)
+        if rid is None:
+            raise NotFound(f"{where} is no row of collection {self.name!r}")
+        row = rows.get(txn, self._cid, rid)
+        if declared.number not in row.fields:
+            refuse(f"{where} has no vector in this field; get() tells which rows have one")
+        return shown(self._stored(txn, schema, declared, rid, row), declared)
 
     def _found(self, txn: Any, view: Any, lookup: Any, key: bytes) -> Record | None:
         """The row of an id's key: from the map where that finds it, else as the engine says."""

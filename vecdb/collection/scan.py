@@ -99,6 +99,8 @@ class ScanVerbs(Handle):
             isinstance(limit, bool) or not hasattr(limit, "__index__") or limit.__index__() < 0
         ):
             refuse(f"limit={limit!r:.40}: give a number of rows from 0, or None for all")
+        if order_by is not None:
+            self._need_values(order_by, "order_by", "scan() without it and sort the records")
         chosen = None if where is None else self._filter(where)
         asked = _Scan(chosen, order_by, descending, with_vectors)
         place = None if after is None else self._place_of(after, asked)
@@ -182,7 +184,7 @@ class ScanVerbs(Handle):
             packed = rows.get(txn, self._cid, rid).metadata
             return order.value_of(codec.unpack_metadata(packed) if packed else {}, field)
 
-        image = self._db._follower(self._cid).attributes
+        image = self._follower().attributes
         walk = Walk(fieldid, image.reader(txn), view.tail, wanted, value)
         after = None if place is None else _value(place)
         if place is None or after is not None:
@@ -221,22 +223,13 @@ class ScanVerbs(Handle):
     ) -> list[int]:
         """By going through the id map."""
         cid = self._cid
-        prefix = keys.prefix(keys.IDS, cid)
         everything = chosen is reading.view.live
         cursor = reading.txn.cursor()
-        found: list[int] = []
-        if not _seek(cursor, prefix, None if after is None else keys.row_id(cid, after), backwards):
-            return found
-        for key, record in cursor.iterprev() if backwards else cursor.iternext():
-            name = bytes(key)
-            if not name.startswith(prefix):
-                break
-            rid = rows.rid_in(name, record)
-            if everything or rid in chosen:
-                found.append(rid)
-                if len(found) == count:
-                    break
-        return found
+        start = None if after is None else keys.row_id(cid, after)
+        if not _seek(cursor, keys.prefix(keys.IDS, cid), start, backwards):
+            return []
+        entries = cursor.iterprev() if backwards else cursor.iternext()
+        return rows.rids_in(entries, cid, None if everything else chosen, count)
 
     def _records(self, reading: _Reading, rids: list[int], with_vectors: bool) -> list[Record]:
         if reading.lookup is not None:

@@ -6,25 +6,47 @@ first needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vecdb.collection.handle import Handle, Where
+from vecdb.collection.scan import ScanVerbs
 from vecdb.ingest import given_ids
-from vecdb.query.filter import as_filter
 from vecdb.storage import rows
-from vecdb.types import Id, Record
 
 if TYPE_CHECKING:
     import threading
 
     import pyarrow as pa
 
-PAGE_ROWS = 512
+
+class ArrowVerbs(ScanVerbs):
+    """The verb that gives a table."""
+
+    __slots__ = ()
+
+    def to_arrow(self, where: Where | None = None) -> pa.Table:
+        """Return the rows, or those that satisfy a filter, as an Arrow table (extra `arrow`).
+
+        Columns: `id`; `text` if any row has one; the vectors as fixed_size_list of the stored
+        dtype, null where a row has none; one for each top-level metadata key, with nested dicts
+        as structs. Missing and None are both null. A key that has the name of another column, and
+        a column of two types, are InvalidArgument; ints among floats become floats where exact.
+        Memory: all rows.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
+        >>> _ = c.add(["a", "b"], [[1, 0], [0, 1]], metadata=[{"year": 1999}, {}])
+        >>> c.to_arrow().column_names
+        ['id', 'vector', 'year']
+        """
+        from vecdb.tables.arrow import collection_table
+
+        return collection_table(self.scan(where, with_vectors=True))
 
 
 class TableVerbs(Handle):
-    """The verbs that take and give tables."""
+    """The verb that takes tables."""
 
     __slots__ = ()
 
@@ -70,25 +92,6 @@ class TableVerbs(Handle):
             on_conflict=on_conflict, batch_size=batch_size, progress=progress, cancel=cancel,
         )  # fmt: skip
 
-    def to_arrow(self, where: Where | None = None) -> pa.Table:
-        """Return the rows, or those that satisfy a filter, as an Arrow table (extra `arrow`).
-
-        Columns: `id`; `text` if any row has one; the vectors as fixed_size_list of the stored
-        dtype, null where a row has none; one for each top-level metadata key, with nested dicts
-        as structs. Missing and None are both null. A key that has the name of another column, and
-        a column of two types, are InvalidArgument; ints among floats become floats where exact.
-        Memory: all rows.
-
-        >>> import vecdb
-        >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
-        >>> _ = c.add(["a", "b"], [[1, 0], [0, 1]], metadata=[{"year": 1999}, {}])
-        >>> c.to_arrow().column_names
-        ['id', 'vector', 'year']
-        """
-        from vecdb.tables.arrow import collection_table
-
-        return collection_table(self._rows(where))
-
     # --- behind the verbs ----------------------------------------------------------------
 
     def _present(self, ids: Any) -> list[bool]:
@@ -96,16 +99,3 @@ class TableVerbs(Handle):
         known, _ = given_ids(ids, self._cid)
         with self._reading() as (txn, _):
             return [rows.rid_of(txn, key) is not None for _, key in known]
-
-    def _rows(self, where: Where | None) -> Iterator[Record]:
-        """Every row that satisfies a filter, in id order, read a page at a time."""
-        if where is None:
-            yield from iter(self)  # type: ignore[call-overload]
-            return
-        with self._reading() as (txn, view):
-            rids = sorted(self._matches(txn, view)(as_filter(where)))
-            found = [rows.get(txn, self._cid, rid).idkey for rid in rids]
-        ids: list[Id] = [rows.id_from(key) for key in sorted(found)]
-        for first in range(0, len(ids), PAGE_ROWS):
-            page = self.get(ids[first : first + PAGE_ROWS])  # type: ignore[attr-defined]
-            yield from (record for record in page if record is not None)

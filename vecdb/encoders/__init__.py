@@ -1,4 +1,5 @@
-"""Encoders: texts in, vectors out. `get` finds one by name, `function` makes one of a callable.
+"""Encoders: texts in, vectors out. `get` finds one by name, `function` makes one of a callable,
+`model2vec` and `sentence_transformers` of a model in a folder.
 
 base.py holds the protocol and the card, registry.py the names; then one file a family. Nothing
 but numpy is imported until an encoder that needs more is asked for.
@@ -10,6 +11,17 @@ but numpy is imported until an encoder that needs more is asked for.
 
 from vecdb.encoders.base import Card, Encoder
 from vecdb.encoders.function import function
+from vecdb.encoders.model2vec import model2vec
 from vecdb.encoders.registry import available, get, register
+from vecdb.encoders.sentence_transformers import sentence_transformers
 
-__all__ = ["Card", "Encoder", "available", "function", "get", "register"]
+__all__ = [
+    "Card",
+    "Encoder",
+    "available",
+    "function",
+    "get",
+    "model2vec",
+    "register",
+    "sentence_transformers",
+]

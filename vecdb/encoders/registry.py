@@ -1,8 +1,8 @@
 """Which encoders there are, and how a name becomes one.
 
-A name is `family` or `family:parameter` ("hashing", "hashing:256"). Families come from vecdb
-itself, from `register`, and from other packages through the entry-point group
-"vecdb.encoders"; a registered one hides the others, and vecdb's own hide those of packages, so
+A name is `family` or `family:parameter` ("hashing", "hashing:256", "model2vec:/some/folder").
+Families come from vecdb itself, from `register`, and from other packages through the entry-point
+group "vecdb.encoders"; a registered one hides the others, and vecdb's own hide those of packages, so
 that installing something never changes what a name means.
 
 Encoders are made when first asked for and kept: loading one may cost seconds. There is no lock;
@@ -17,6 +17,11 @@ from typing import Any
 from vecdb.encoders import wordllama
 from vecdb.encoders.base import Encoder
 from vecdb.encoders.hashing import HashingEncoder
+from vecdb.encoders.model2vec import Model2VecEncoder, lacks_model2vec
+from vecdb.encoders.sentence_transformers import (
+    SentenceTransformersEncoder,
+    lacks_sentence_transformers,
+)
 from vecdb.encoders.wordllama import WordLlamaEncoder
 from vecdb.errors import InvalidArgument
 
@@ -81,21 +86,23 @@ def available() -> list[str]:
 
 def missing(family: str) -> str | None:
     """Return what to install for one of vecdb's own families, None where nothing is missing."""
-    if family in _registered or family not in _BUILT_IN:
+    known = {**_BUILT_IN, **_OF_FOLDERS}
+    if family in _registered or family not in known:
         return None
-    return _BUILT_IN[family][1]()
+    return known[family][1]()
 
 
 def _factory(family: str) -> Callable[..., Encoder]:
     if family in _registered:
         return _registered[family]
-    if family in _BUILT_IN:
-        return _BUILT_IN[family][0]
+    for ours in (_BUILT_IN, _OF_FOLDERS):
+        if family in ours:
+            return ours[family][0]
     points = _entry_points()
     if family in points:
         loaded: Callable[..., Encoder] = points[family].load()
         return loaded
-    known = sorted({*_registered, *_BUILT_IN, *points})
+    known = sorted({*_registered, *_BUILT_IN, *_OF_FOLDERS, *points})
     raise InvalidArgument(
         f"there is no encoder {family!r}; known are {', '.join(known)}; "
         "vecdb.encoders.register(name, factory) adds one"
@@ -139,6 +146,20 @@ def _wordllama(parameter: str | None = None) -> Encoder:
     return WordLlamaEncoder() if parameter is None else WordLlamaEncoder(_dim(parameter))
 
 
+def _model2vec(parameter: str | None = None) -> Encoder:
+    return Model2VecEncoder(_folder("model2vec", parameter))
+
+
+def _sentence_transformers(parameter: str | None = None) -> Encoder:
+    return SentenceTransformersEncoder(_folder("sentence_transformers", parameter))
+
+
+def _folder(family: str, parameter: str | None) -> str:
+    if parameter is None:
+        raise InvalidArgument(f'encoder {family!r} needs a folder: "{family}:/path/to/the/model"')
+    return parameter
+
+
 def _dim(parameter: str) -> int:
     if not (parameter.isascii() and parameter.isdigit() and len(parameter) <= 6):
         raise InvalidArgument(f"encoder parameter {parameter!r} must be a dimension, like 256")
@@ -149,4 +170,10 @@ def _dim(parameter: str) -> int:
 _BUILT_IN: dict[str, tuple[Callable[..., Encoder], Callable[[], str | None]]] = {
     "hashing": (_hashing, lambda: None),
     "wordllama": (_wordllama, wordllama.missing),
+}
+
+# the same of families that are nothing without a folder, so that `available` cannot list them
+_OF_FOLDERS: dict[str, tuple[Callable[..., Encoder], Callable[[], str | None]]] = {
+    "model2vec": (_model2vec, lacks_model2vec),
+    "sentence_transformers": (_sentence_transformers, lacks_sentence_transformers),
 }

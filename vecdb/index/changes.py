@@ -21,6 +21,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import accumulate, chain
 from typing import Any, Final, NamedTuple
 
@@ -34,6 +35,7 @@ Pair = tuple[int, bytes]
 State = tuple[Pair, ...]
 
 MAX_FIELDS: Final = 1 << 16
+MAX_TRIGRAMS: Final = 1 << 16  # kept of a field, in memory
 _WIDTHS: Final = {"B": 1 << 8, "H": 1 << 16, "I": 1 << 32}
 
 
@@ -97,10 +99,29 @@ def state_of(
         else:
             state.append((fieldid, valuekey.key_of(value)))
             if name in declared.substring and isinstance(value, str):
-                state.extend((fieldid, key) for key in valuekey.trigram_keys(value))
+                known = _trigram_pairs(fieldid)
+                state.extend([known[each] for each in valuekey.trigrams(value)])
     if nested:
         _refuse_doubles(metadata)
     return tuple(state)
+
+
+class _TrigramPairs(dict[str, Pair]):
+    """A field's pairs by trigram, kept: a text has hundreds, and rows share most of theirs."""
+
+    def __init__(self, fieldid: int) -> None:
+        self._fieldid = fieldid
+
+    def __missing__(self, trigram: str) -> Pair:
+        if len(self) >= MAX_TRIGRAMS:
+            self.clear()
+        pair = self[trigram] = (self._fieldid, valuekey.trigram_key(trigram))
+        return pair
+
+
+@lru_cache(maxsize=16)
+def _trigram_pairs(fieldid: int) -> _TrigramPairs:
+    return _TrigramPairs(fieldid)
 
 
 def flat(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

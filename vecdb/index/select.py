@@ -43,7 +43,7 @@ RowMetadata = Callable[[int], Mapping[str, Any]]
 
 _NONE: Final = BitMap()
 _FEW: Final = 256  # rows: some 10 ms of reading, whatever the number of values
-_VALUES_A_ROW: Final = 40  # values that are looked at in the time of reading a row
+_VALUES_A_ROW: Final = 6  # values that are looked at in the time of reading a row
 _SAMPLE: Final = 16  # rows that tell whether a field's strings are long
 Range = tuple[float, float]  # both ends included
 
@@ -232,7 +232,7 @@ class _Source:
         self, field: str, fieldid: int, holds: Callable[[str], bool], inside: Inside
     ) -> BitMap | None:
         """Rows whose string passes `holds`, by trigrams; None where those are no help."""
-        wanted = dict.fromkeys(key for run in inside.runs for key in valuekey.trigram_keys(run))
+        wanted = {valuekey.trigram_key(t) for run in inside.runs for t in valuekey.trigrams(run)}
         if not wanted:
             return None
         found = self._universe
@@ -240,7 +240,7 @@ class _Source:
             found = found & self._postings.get(fieldid, key)
             if not found:
                 return found
-        if len(wanted) == 1 and inside.inner is not None:
+        if inside.inner is not None and len(inside.inner) == valuekey.TRIGRAM:
             return found
         if len(found) > _FEW and self._values_are_cheaper(field, fieldid, found):
             return None

@@ -23,7 +23,8 @@ Invariants:
   K4  rows whose field exists are those in [FIRST_KIND, AFTER_BOOLS): one short range.
 
 Rejected: msgpack or JSON as keys (5 and 5.0 differ, no order); whole strings (LMDB keys end at
-511 bytes); doubles alone (ints beyond 2**53 would collapse).
+511 bytes); doubles alone (ints beyond 2**53 would collapse); trigrams as a field of their own (whatever
+lists fields would have to know which of them are none).
 """
 
 from __future__ import annotations
@@ -106,14 +107,14 @@ def string_key(value: str) -> bytes:
     return STRING_TAG + raw[:MAX_STRING] + _LONG + digest
 
 
-def trigrams(text: str) -> list[str]:
-    """Return the different runs of three characters in a text, in order of appearance."""
-    return list(dict.fromkeys(text[at : at + TRIGRAM] for at in range(len(text) - TRIGRAM + 1)))
+def trigrams(text: str) -> set[str]:
+    """Return the different runs of three characters in a text, however long it is."""
+    return {text[at : at + TRIGRAM] for at in range(len(text) - TRIGRAM + 1)}
 
 
-def trigram_keys(text: str) -> list[bytes]:
-    """Return the keys of a text's trigrams; all of it counts, however long."""
-    return [TRIGRAM_TAG + _utf8(each) for each in trigrams(text)]
+def trigram_key(trigram: str) -> bytes:
+    """Return the key of strings that have these three characters in them."""
+    return TRIGRAM_TAG + _utf8(trigram)
 
 
 @lru_cache(maxsize=1 << 14)  # equal numbers have equal keys, so that mixing 5 and 5.0 is sound

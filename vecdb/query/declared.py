@@ -17,7 +17,7 @@ knows no collection, and `F.added > "2020"` is made before anybody can say what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -25,14 +25,14 @@ from typing import Any
 from vecdb.errors import FilterError
 from vecdb.query import operand
 from vecdb.query.clauses import Between, Compare, Contains, In
-from vecdb.query.nodes import Clause, Filter, Group, Not, leaves
+from vecdb.query.nodes import Clause, Filter, Group, Not
 from vecdb.query.operand import Scalar
 from vecdb.query.source import S, Source
 
 # --- strings that are datetimes ----------------------------------------------------------
 
 
-def bind(where: Filter, datetimes: Set[str]) -> Filter:
+def bind(where: Filter, datetimes: frozenset[str]) -> Filter:
     """Return the filter with strings read as datetimes on fields that hold them.
 
     `datetimes`: names of fields declared datetime or list[datetime]. FilterError for a string
@@ -40,15 +40,15 @@ def bind(where: Filter, datetimes: Set[str]) -> Filter:
 
     >>> from vecdb import F
     >>> from vecdb.query.declared import bind
-    >>> bind(F.added >= "2020-01-01T00:00Z", {"added"})
+    >>> bind(F.added >= "2020-01-01T00:00Z", frozenset({"added"}))
     F.added >= datetime.fromisoformat('2020-01-01T00:00:00+00:00')
     """
-    if not datetimes or not any(leaf.field in datetimes for leaf in leaves(where)):
+    if datetimes.isdisjoint(where.fields()):
         return where
     return _bound(where, datetimes)
 
 
-def _bound(node: Filter, datetimes: Set[str]) -> Filter:
+def _bound(node: Filter, datetimes: frozenset[str]) -> Filter:
     if isinstance(node, Group):
         return type(node)(tuple(_bound(part, datetimes) for part in node.parts))
     if isinstance(node, Not):

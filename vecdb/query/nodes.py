@@ -81,6 +81,10 @@ class Filter:
 
     def fields(self) -> frozenset[str]:
         """Return the names of the fields that the filter looks at."""
+        return self._fields
+
+    @cached_property
+    def _fields(self) -> frozenset[str]:
         return frozenset(leaf.field for leaf in leaves(self))
 
     @cached_property
@@ -181,9 +185,11 @@ class Or(Group):
         first, *rest = sorted(self.parts, key=lambda part: part.costly)
         found = first.select(source)
         for part in rest:
-            if part.costly:
-                source = source.limited(source.everything() - found)
-            found = found | part.select(source)
+            if part.costly:  # the others' rows need not be asked; beyond the rest, nothing was
+                others = source.everything() - found
+                found = found | (part.select(source.limited(others)) & others)
+            else:
+                found = found | part.select(source)
         return found
 
     def to_dict(self) -> dict[str, Any]:

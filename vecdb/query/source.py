@@ -78,7 +78,8 @@ class Source(Protocol[S_co]):
         ...
 
     def limited(self, rows: Any, /) -> Source[S_co]:
-        """The same source for whoever cares for these rows only."""
+        """The same source for whoever cares for these rows only, and takes no notice of others:
+        what a filter selects from it is right among these rows, and may be wrong elsewhere."""
         ...
 
 

@@ -165,15 +165,20 @@ def damaged(code: str, key: bytes, detail: str) -> Corrupt:
 def rid_of(txn: Any, key: bytes) -> int | None:
     """The rid that an id's key (keys.row_id) leads to, None where there is no such row."""
     record = txn.get(key)
-    return None if record is None else rid_in(key, record)
-
-
-def rid_in(key: bytes, record: Any) -> int:
-    """The rid in the record of an id's key."""
+    if record is None:
+        return None
     payload = open_record(keys.IDS, key, record)
     if len(payload) != 4:
         raise damaged("R2", key, "an id entry must hold four bytes")
     return int(_RID.unpack(payload)[0])
+
+
+def rids_in(entries: Any, cid: int, chosen: Any, count: int) -> list[int]:
+    """The first `count` rids of `chosen` (None: of all) among entries of the id map, in order."""
+    try:
+        return _core.read_ids(entries, keys.prefix(keys.IDS, cid), chosen, count)
+    except ValueError as error:
+        raise damaged("R2", *error.args) from None
 
 
 def put_rid(txn: Any, key: bytes, rid: int) -> None:

@@ -39,6 +39,8 @@ from vecdb.storage.rows import Row
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from vecdb.storage.schema import VectorField
+
 SUBHEADER: Final = struct.Struct("<IIIHH20x")  # first slot, count, dim, dtype code, holes, padding
 DATA_OFFSET: Final = 12 + SUBHEADER.size  # from the start of the record to the first vector
 DTYPES: Final[dict[str, np.dtype[Any]]] = {
@@ -252,6 +254,13 @@ def inline_of(row: Row | None, cid: int, layout: Layout, slot: int) -> npt.NDArr
     if len(found) != layout.stride:
         raise rows.damaged("V3", keys.row(cid, slot), "its vector has another length")
     return np.frombuffer(found, layout.kind)
+
+
+def shown(stored: npt.NDArray[Any], declared: VectorField) -> npt.NDArray[Any]:
+    """Stored vectors as a user reads them: bits as uint8 0 and 1, all else as it is."""
+    if declared.dtype != "b1":
+        return stored
+    return np.unpackbits(stored, axis=-1, count=declared.dim)
 
 
 def as_query(stored: Any, dim: int, dtype: str) -> npt.NDArray[np.float32]:

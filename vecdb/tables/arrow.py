@@ -73,7 +73,7 @@ def row_of(
         row.update(vectors_of(record))
     reserved = {id, text, *row}
     for key, value in record.metadata.items():
-        if key in reserved or (vectors and key == "vector"):
+        if key in reserved:
             _refuse(
                 f"row {record.id!r}: the metadata key {key!r} has the name of the column for its "
                 f"{'id' if key == id else 'text' if key == text else 'vectors'}; rename the key, "
@@ -85,7 +85,7 @@ def row_of(
 
 def vectors_of(record: Record) -> dict[str, Any]:
     """A record's vectors by field; a field without one is not there."""
-    return {} if record.vector is None else {"vector": record.vector}
+    return dict(record.vectors)
 
 
 # --- types from values -------------------------------------------------------------------

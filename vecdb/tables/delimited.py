@@ -66,20 +66,29 @@ def understood(text: str) -> Any:
     >>> understood("1999"), understood('"1999"'), understood("001"), understood("[a")
     (1999, '1999', '001', '[a')
     """
-    return marks.loads(text) if _is_json(text) else text
+    if text in _WORDS:
+        return _WORDS[text]
+    if _NUMBER.fullmatch(text):
+        return marks.parsed(text)
+    found = _structure(text)
+    return text if found is None else marks.unmarked(found)
 
 
 def _is_json(text: str) -> bool:
     """Whether the rule reads a cell as JSON, not as text."""
     if not text or text in _WORDS or _NUMBER.fullmatch(text):
         return True
+    return _structure(text) is not None
+
+
+def _structure(text: str) -> Any:
+    """The list, object or string that a cell spells; None when it spells none."""
     if text[0] not in '[{"' or text[-1] not in ']}"':
-        return False
+        return None
     try:
-        marks.parsed(text)
+        return marks.parsed(text)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def read(

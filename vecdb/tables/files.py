@@ -200,7 +200,7 @@ def write(
         _refuse(f"id={id!r}, text={text!r}: two columns would have one name")
 
     def rows() -> Iterator[dict[str, Any]]:
-        for record in collection._rows(where):
+        for record in collection.scan(where, with_vectors=True):
             yield row_of(record, id=id, text=text, vectors=vectors)
 
     total = None if progress is None else collection.count(where)

@@ -145,7 +145,9 @@ def _columns(collection: Collection, id: Any, vector: Any, text: Any) -> Columns
         if value is not None and not isinstance(value, str):
             refuse(f"{name}={value!r:.60}: give the name of a column, or None")
     fields = vector_fields(collection)
-    encoded = text is not None and collection.schema.encoder is not None
+    encoded = text is not None and any(
+        each.encoder is not None for each in collection.schema.vectors.values()
+    )
     if vector is None:
         chosen: dict[str, str] = {}
     elif isinstance(vector, str):
@@ -174,7 +176,7 @@ def _columns(collection: Collection, id: Any, vector: Any, text: Any) -> Columns
 
 def vector_fields(collection: Collection) -> dict[str, str]:
     """The collection's vector fields and the dtype that each is stored in."""
-    return {"vector": collection.schema.dtype}
+    return {name: each.dtype for name, each in collection.schema.vectors.items()}
 
 
 def _stopper(cancel: Any) -> Callable[[], bool]:

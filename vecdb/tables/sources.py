@@ -25,6 +25,7 @@ import numpy as np
 
 from vecdb.tables import decode
 from vecdb.tables.capsule import Node, Stream, from_array, refuse
+from vecdb.tables.files import TableFile
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -63,7 +64,8 @@ def pieces(table: Any) -> Iterator[Piece]:
             f"a {type(table).__name__} is no table; give an Arrow table or stream, a pandas or "
             "polars DataFrame, or an iterable of dicts"
         )
-    return _iterated(iter(table))
+    header = table.columns if isinstance(table, TableFile) and table.format == "csv" else []
+    return _iterated(iter(table), header)
 
 
 def _one(piece: Piece) -> Iterator[Piece]:
@@ -84,8 +86,8 @@ def total_of(table: Any) -> int | None:
     return found
 
 
-def _iterated(items: Iterator[Any]) -> Iterator[Piece]:
-    """Dicts, or batches and tables one after the other."""
+def _iterated(items: Iterator[Any], header: list[str]) -> Iterator[Piece]:
+    """Dicts, or batches and tables one after the other; `header`: columns that may be empty."""
     row = 0
     while chunk := list(islice(items, 1)):
         head = chunk[0]
@@ -100,7 +102,7 @@ def _iterated(items: Iterator[Any]) -> Iterator[Piece]:
         for at, item in enumerate(chunk):
             if not isinstance(item, Mapping):
                 refuse(f"row {row + at} is a {type(item).__name__}, not a dict")
-        yield DictPiece(chunk)
+        yield DictPiece(chunk, header)
         row += len(chunk)
 
 
@@ -218,11 +220,11 @@ def _plain(value: Any) -> Any:
 
 
 class DictPiece:
-    """Rows that are dicts; the columns are the keys of all of them."""
+    """Rows that are dicts; the columns are those of the header and the keys of all rows."""
 
-    def __init__(self, rows: list[Mapping[str, Any]]) -> None:
+    def __init__(self, rows: list[Mapping[str, Any]], header: list[str]) -> None:
         self.rows = len(rows)
-        self.names = list(dict.fromkeys(key for row in rows for key in row))
+        self.names = list(dict.fromkeys([*header, *(key for row in rows for key in row)]))
         self._rows = rows
 
     def column(self, name: str, first: int, last: int) -> list[Any]:

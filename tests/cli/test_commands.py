@@ -1,0 +1,227 @@
+"""The commands as a user types them: results, exit codes, and errors of one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vecdb
+
+for extra in ("typer", "rich"):
+    pytest.importorskip(extra, reason="the extra `cli` is not installed")
+
+from vecdb.cli import main  # noqa: E402
+
+PAPERS = [
+    {"id": "moby", "text": "A whale hunt at sea", "year": 1851},
+    {"id": "ahab", "text": "A captain hunts whales", "year": 1999, "tags": ["sea"]},
+    {"id": 7, "text": "Silk traders of the desert", "year": 2004, "read": {"$datetime": "2020-01-01T00:00:00+00:00"}},
+]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "papers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PAPERS))
+    return tmp_path
+
+
+@pytest.fixture
+def library(capfd: Any) -> str:
+    assert main(["ingest", "library.vecdb", "papers.jsonl", "--encoder", "hashing"]) == 0
+    capfd.readouterr()
+    return "library.vecdb"
+
+
+def run(capfd: Any, *words: str, code: int = 0) -> tuple[str, str]:
+    assert main(list(words)) == code, capfd.readouterr()
+    out, err = capfd.readouterr()
+    assert "Traceback" not in err
+    return out, err
+
+
+def test_ingest_makes_file_and_collection(capfd: Any) -> None:
+    out, err = run(capfd, "ingest", "a.vecdb", "papers.jsonl", "--encoder", "hashing")
+    assert out == "3 rows written to collection 'papers', which has 3 now\n" and err == ""
+    with vecdb.open("a.vecdb", mode="r") as db:
+        assert db["papers"][7].text == "Silk traders of the desert"
+        assert db["papers"][7].metadata == {"year": 2004, "read": datetime(2020, 1, 1, tzinfo=UTC)}
+        assert db["papers"]["moby"].vector is not None
+        assert db["papers"].search("silk", 1).ids == [7]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_export_and_ingest_are_each_others_inverse(library: str, suffix: str, capfd: Any) -> None:
+    where = [] if suffix != "parquet" else ["--where", "year < 2000"]
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    run(capfd, "export", library, f"out.{suffix}", *where)
+    out, _ = run(capfd, "ingest", "back.vecdb", f"out.{suffix}", "-c", "papers", "--json")
+    assert json.loads(out)["collection"] == "papers"
+    with vecdb.open(library, mode="r") as a, vecdb.open("back.vecdb", mode="r") as b:
+        kept = [row for row in a["papers"] if not where or row.metadata["year"] < 2000]
+        assert kept == list(b["papers"]) and len(kept) == json.loads(out)["written"]
+        assert b["papers"].schema.dim == a["papers"].schema.dim
+
+
+def test_conflicts(library: str, capfd: Any) -> None:
+    _, err = run(capfd, "ingest", library, "papers.jsonl", code=2)
+    assert err.startswith("vecdb: papers.jsonl: table: row 0: id 'moby' exists") and err.count("\n") == 1
+    for choice, written in (("skip", 0), ("replace", 3)):
+        out, _ = run(capfd, "ingest", library, "papers.jsonl", "--on-conflict", choice, "--json")
+        assert json.loads(out) == {"collection": "papers", "written": written, "rows": 3}
+
+
+def test_what_was_committed_is_said_and_stays(capfd: Any) -> None:
+    Path("bad.jsonl").write_text('{"id": 1, "vector": [1, 2]}\n{"id": 2, "vector": [1, 2]}\n{"id": 3, "vector": [1]}\n')
+    _, err = run(capfd, "ingest", "a.vecdb", "bad.jsonl", "--batch-size", "1", code=2)
+    assert "2 rows of the table were committed before and stay" in err
+    with vecdb.open("a.vecdb", mode="r") as db:
+        assert len(db["bad"]) == 2
+
+
+def test_columns_of_other_names_and_several_sources(capfd: Any) -> None:
+    Path("a.csv").write_text('key,emb,body\n1,"[1, 0]",x\n')
+    Path("b.csv").write_text('key,emb,body\n2,"[0, 1]",\n')
+    words = ["--id", "key", "--vector", "emb", "--text", "body", "--metric", "l2", "-c", "both"]
+    run(capfd, "ingest", "a.vecdb", "a.csv", "b.csv", *words)
+    with vecdb.open("a.vecdb", mode="r") as db:
+        assert [(r.id, r.text, r.metadata) for r in db["both"]] == [(1, "x", {}), (2, None, {})]
+        assert db["both"].schema.metric == "l2"
+
+
+def test_ids_made_up_and_cells_as_text(capfd: Any) -> None:
+    Path("a.data").write_text("zip\n12345\n00501\n")
+    words = ["--new-ids", "--no-vectors", "--strings", "--format", "csv", "--dim", "2"]
+    run(capfd, "ingest", "a.vecdb", "a.data", *words)
+    with vecdb.open("a.vecdb", mode="r") as db:
+        assert sorted(r.metadata["zip"] for r in db["a"]) == ["00501", "12345"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["ingest", "a.vecdb", "nowhere.jsonl"], "no file 'nowhere.jsonl'"),
+        (["ingest", "a.vecdb", "papers.jsonl"], "give --encoder or --dim"),
+        (["ingest", "a.vecdb", "papers.jsonl", "--no-vectors"], "give --encoder or --dim"),
+        (["ingest", "a.vecdb", "papers.data"], "format="),
+        (["ingest", "a.vecdb"], "SOURCE"),
+        (["export", "nowhere.vecdb", "-"], "no file 'nowhere.vecdb'"),
+        (["backup", "nowhere.vecdb", "b.vecdb"], "no file"),
+        (["compact", "nowhere.vecdb"], "no file"),
+    ],
+)
+def test_misuse_is_code_2_and_leaves_no_file(words: list[str], message: str, capfd: Any) -> None:
+    _, err = run(capfd, *words, code=2)
+    assert message in err.replace("\n", " ")
+    assert not Path("a.vecdb").exists()
+
+
+def test_misuse_of_what_is_there(library: str, capfd: Any) -> None:
+    for words, message in [
+        (["ingest", library, "papers.jsonl", "--dim", "3"], "has --dim 512, not 3"),
+        (["ingest", library, "papers.jsonl", "--on-conflict", "ignore"], "on_conflict='ignore'"),
+        (["export", library, "papers.jsonl"], "'papers.jsonl' exists"),
+        (["export", library, "out.jsonl", "-c", "other"], "not 'other'"),
+        (["export", library, "out.jsonl", "--where", "year >"], "year"),
+        (["export", library, "out.xml"], "format="),
+        (["export", library, "-", "--json"], "standard output"),
+        (["backup", library, "papers.jsonl"], "papers.jsonl"),
+    ]:
+        _, err = run(capfd, *words, code=2)
+        assert message in err.replace("\n", " ").replace("  ", " "), err
+
+
+def test_export_to_standard_output(library: str, capfd: Any) -> None:
+    out, err = run(capfd, "export", library, "-", "--no-vectors", "--where", '{"year": {"$gte": 1999}}')
+    assert [json.loads(line)["id"] for line in out.splitlines()] == [7, "ahab"] and err == ""
+    out, _ = run(capfd, "export", library, "-", "--format", "csv", "--no-vectors", "--text", "body")
+    assert out.splitlines()[0] == "id,body,read,year,tags" or out.startswith("id,body,")
+    out, err = run(capfd, "export", library, "-", "--where", "year > 3000", code=1)
+    assert (out, err) == ("", "no row matches\n")
+
+
+def test_export_of_a_key_that_is_a_column(capfd: Any) -> None:
+    with vecdb.open("a.vecdb") as db:
+        db.create_collection("c", dim=2).add(["a"], [[1, 0]], metadata=[{"text": "meta", "id": 3}])
+    run(capfd, "export", "a.vecdb", "a.jsonl", code=2)
+    run(capfd, "export", "a.vecdb", "a.jsonl", "--id", "key", "--text", "body")
+    assert json.loads(Path("a.jsonl").read_text()) == {"key": "a", "vector": [1, 0], "text": "meta", "id": 3}
+
+
+def test_backup(library: str, capfd: Any) -> None:
+    out, _ = run(capfd, "backup", library, "b.vecdb", "--json")
+    assert json.loads(out) == {"file": "b.vecdb", "bytes": Path("b.vecdb").stat().st_size}
+    with vecdb.open(library, mode="r") as a, vecdb.open("b.vecdb", mode="r") as b:
+        assert list(a["papers"]) == list(b["papers"])
+
+
+@pytest.mark.skipif(not hasattr(vecdb.Database, "compact"), reason="this version compacts no file")
+def test_compact(library: str, capfd: Any) -> None:
+    with vecdb.open(library) as db:
+        big = db.create_collection("big", dim=2)
+        big.add(list(range(2000)), metadata=[{"t": "x" * 1000}] * 2000)
+        db.drop_collection("big")
+    out, _ = run(capfd, "compact", library, "--json")
+    found = json.loads(out)
+    assert found["bytes"] == Path(library).stat().st_size < found["bytes_before"]
+    assert "bytes before" in run(capfd, "compact", library)[0]
+
+
+@pytest.mark.skipif(not hasattr(vecdb, "repair"), reason="this version repairs no file")
+def test_repair(library: str, capfd: Any) -> None:
+    out, _ = run(capfd, "repair", library, "saved.vecdb", "--json")
+    assert json.loads(out)["ok"] is True
+    assert "library.vecdb" in run(capfd, "repair", library, "saved2.vecdb")[0]
+    run(capfd, "repair", library, "saved.vecdb", code=2)
+    run(capfd, "repair", "nowhere.vecdb", "new.vecdb", code=2)
+
+
+def test_search_get_info_check_for_programs(library: str, capfd: Any) -> None:
+    found = json.loads(run(capfd, "search", library, "hunting a whale", "-k", "1", "--json")[0])
+    assert [hit["id"] for hit in found["hits"]] == ["moby"]
+    run(capfd, "search", library, "whale", "--where", "year > 3000", code=1)
+    assert json.loads(run(capfd, "get", library, "7", "--int", "--json")[0])["id"] == 7
+    assert "for an integer id add --int" in run(capfd, "get", library, "7", code=1)[1]
+    assert json.loads(run(capfd, "info", library, "--json")[0])["collections"][0]["rows"] == 3
+    assert json.loads(run(capfd, "check", library, "--json")[0]) == []
+
+
+def test_json_is_valid_for_every_value(capfd: Any) -> None:
+    moment = datetime(2020, 1, 1, tzinfo=UTC)
+    with vecdb.open("a.vecdb") as db:
+        db.create_collection("c", dim=2).add(["a"], metadata=[{"n": float("nan"), "d": [moment], "i": float("-inf")}])
+    out, _ = run(capfd, "get", "a.vecdb", "a", "--json")
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    found = json.loads(out, parse_constant=refuse)
+    assert found["metadata"] == {"n": "nan", "d": [{"$datetime": moment.isoformat()}], "i": "-inf"}
+
+
+def test_what_comes_from_a_database_is_not_obeyed(capfd: Any) -> None:
+    with vecdb.open("a.vecdb") as db:
+        c = db.create_collection("c", encoder="hashing")
+        c.add(["a"], texts=["[bold]x[/bold] \x1b[31mred\x07"])
+    for words in (["search", "a.vecdb", "red"], ["get", "a.vecdb", "a"]):
+        out, _ = run(capfd, *words)
+        assert "\x1b" not in out and "\x07" not in out and "[bold]x[/bold]" in out
+
+
+def test_the_program_as_it_is_started(library: str) -> None:
+    """Neither bars nor colours without a terminal, and a pipe that closes early is no defect."""
+    done = subprocess.run(
+        [sys.executable, "-m", "vecdb", "ingest", library, "papers.jsonl", "--on-conflict", "replace"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and done.stderr == "" and "\x1b" not in done.stdout
+    none = subprocess.run([sys.executable, "-m", "vecdb"], capture_output=True, text=True)
+    assert none.returncode == 2
