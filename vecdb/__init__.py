@@ -20,6 +20,7 @@ from vecdb.types import REMOVE, Hit, Hits, Plan, Problem, Record
 
 if TYPE_CHECKING:
     from vecdb import encoders
+    from vecdb.interop.hnswlib import from_hnswlib
 
 
 def __getattr__(name: str) -> Any:
@@ -28,6 +29,10 @@ def __getattr__(name: str) -> Any:
         import importlib
 
         return importlib.import_module("vecdb.encoders")
+    if name == "from_hnswlib":
+        from vecdb.interop.hnswlib import from_hnswlib
+
+        return from_hnswlib
     raise AttributeError(f"module 'vecdb' has no attribute {name!r}")
 
 
@@ -51,6 +56,7 @@ __all__ = [
     "__version__",
     "encoders",
     "errors",
+    "from_hnswlib",
     "open",
     "repair",
 ]

@@ -71,6 +71,17 @@ def new_ids(n: int, cid: int) -> list[tuple[Id, bytes]]:
     return found
 
 
+def no_duplicates(known: list[tuple[Id, bytes]]) -> None:
+    """Refuse an id that is there twice, by its second row."""
+    if len({key for _, key in known}) == len(known):
+        return
+    seen: set[bytes] = set()
+    for at, (id, key) in enumerate(known):
+        if key in seen:
+            _refuse(f"ids: row {at}: id {id!r} appears twice in this call; nothing was written")
+        seen.add(key)
+
+
 def given_metadata(metadata: Any, n: int) -> list[Metadata]:
     """One cleaned dict a row."""
     if metadata is None:

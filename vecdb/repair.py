@@ -54,8 +54,8 @@ class Lost:
     """One thing that could not be saved.
 
     `kind`: "row", "rows" (several, whose ids are not known), "vector" (its row is saved),
-    "declaration" (of a collection) or "commits" (the last ones). `place` names it, `reason` says
-    what is wrong; `id` where one is known, `count` how many things it is.
+    "declaration" (of a collection), "pages" (that could not be used) or "commits" (the last ones).
+    `place` names it, `reason` says what is wrong; `id` where one is known, `count` how many it is.
     """
 
     kind: str
@@ -189,9 +189,23 @@ def _fill(found: Salvaged, report: Report, db: Database) -> None:
             Lost("commits", "the last ones", f"{found.behind} commits came after the one that could "
                  "be reached; what they changed is lost", count=found.behind)
         )  # fmt: skip
+    if found.beheaded and found.holes and not found.behind:
+        report.lost.append(
+            Lost("commits", "the last one", "one of the file's two heads is broken, and other pages "
+                 "too: the last commit may be lost with it")
+        )  # fmt: skip
+    elif found.beheaded and not found.behind:
+        report.notes.append("one of the file's two heads is broken; the other one's tree is whole, "
+                            "and no later commit was found")  # fmt: skip
+    if found.unused:
+        report.lost.append(
+            Lost("pages", "the file", f"{found.unused} pages of records cannot be told from earlier "
+                 "versions, as the list of free pages is damaged too; they were not used",
+                 count=found.unused)
+        )  # fmt: skip
     if found.uncertain:
         report.lost.append(
-            Lost("commits", "uncertain", "no tree of the last commit is left: rows were taken from "
+            Lost("commits", "uncertain", "most of the last commit's tree is lost: rows were taken from "
                  "wherever they lay, and some may be deleted ones or earlier versions")
         )  # fmt: skip
     if found.holes:

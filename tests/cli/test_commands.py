@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -193,6 +195,38 @@ def test_search_get_info_check_for_programs(library: str, capfd: Any) -> None:
     assert json.loads(run(capfd, "check", library, "--json")[0]) == []
 
 
+def test_several_vector_fields(capfd: Any) -> None:
+    with vecdb.open("a.vecdb") as db:
+        fields = {"plot": vecdb.Vector(2), "poster": vecdb.Vector(3, metric="l2")}
+        c = db.create_collection("films", vectors=fields)
+        c.add(["a", "b"], {"plot": [[1, 0], [0, 1]], "poster": [[1, 2, 3], None]})
+        db.create_collection("again", vectors=fields)
+    facts = json.loads(run(capfd, "info", "a.vecdb", "--json")[0])["collections"]
+    assert [field["dim"] for field in facts[1]["vectors"].values()] == [2, 3]
+    assert "poster" in run(capfd, "info", "a.vecdb")[0]
+    out, _ = run(capfd, "search", "a.vecdb", "[1, 2, 3]", "-c", "films", "--using", "poster", "--json")
+    assert [hit["id"] for hit in json.loads(out)["hits"]] == ["a"]
+    run(capfd, "export", "a.vecdb", "films.csv", "-c", "films")
+    run(capfd, "ingest", "a.vecdb", "films.csv", "-c", "again")
+    with vecdb.open("a.vecdb", mode="r") as db:
+        assert list(db["films"]) == list(db["again"])
+
+
+@pytest.mark.skipif(
+    "radius" not in inspect.signature(vecdb.Collection.search).parameters, reason="no search by radius"
+)
+def test_search_by_radius_and_offset(capfd: Any) -> None:
+    with vecdb.open("a.vecdb") as db:
+        c = db.create_collection("c", dim=2, metric="l2")
+        c.add(list(range(20)), [[i, 0] for i in range(20)])
+    for words, ids in [
+        (["--radius", "2.5", "--all"], [0, 1, 2]), (["--offset", "3", "-k", "2"], [3, 4]),
+        (["--radius", "100", "--all", "--offset", "15"], [15, 16, 17, 18, 19]),
+    ]:  # fmt: skip
+        out, _ = run(capfd, "search", "a.vecdb", "[0, 0]", *words, "--exact", "--json")
+        assert [hit["id"] for hit in json.loads(out)["hits"]] == ids
+
+
 def test_json_is_valid_for_every_value(capfd: Any) -> None:
     moment = datetime(2020, 1, 1, tzinfo=UTC)
     with vecdb.open("a.vecdb") as db:
@@ -216,12 +250,10 @@ def test_what_comes_from_a_database_is_not_obeyed(capfd: Any) -> None:
 
 
 def test_the_program_as_it_is_started(library: str) -> None:
-    """Neither bars nor colours without a terminal, and a pipe that closes early is no defect."""
-    done = subprocess.run(
-        [sys.executable, "-m", "vecdb", "ingest", library, "papers.jsonl", "--on-conflict", "replace"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0 and done.stderr == "" and "\x1b" not in done.stdout
-    none = subprocess.run([sys.executable, "-m", "vecdb"], capture_output=True, text=True)
-    assert none.returncode == 2
+    """Neither bars nor colours without a terminal."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    program = [sys.executable, "-m", "vecdb"]
+    words = ["ingest", library, "papers.jsonl", "--on-conflict", "replace"]
+    done = subprocess.run([*program, *words], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "") and "\x1b" not in done.stdout
+    assert subprocess.run(program, capture_output=True, env=environment).returncode == 2

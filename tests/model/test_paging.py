@@ -128,3 +128,39 @@ def test_all_rows_of_debian_are_seen_exactly_once(tmp_path: Path) -> None:
         db.sync()
     figures = go_through(path, commits=1500, size=1000)
     print(f"paging {len(rows):,} rows beside a writer: {figures}, none missed, none twice")
+
+
+UPDATER = """
+import sys, vecdb
+path, n = sys.argv[1], int(sys.argv[2])
+with vecdb.open(path, durability="relaxed") as db:
+    c = db["c"]
+    for number in range(1, n + 1):
+        c.upsert(["a", number], [[number, number]] * 2, texts=[str(number)] * 2, metadata=[{"n": number}] * 2)
+        if number % 7 == 0:
+            c.delete([number - 3])
+        if number % 50 == 0:
+            print(number, flush=True)
+"""
+
+
+def test_a_row_that_another_process_replaces_is_read_whole_and_never_an_old_one(tmp_path: Path) -> None:
+    """`get` takes no transaction while its commit is the last: it must see when it is not."""
+    path = tmp_path / "file"
+    with vecdb.open(path) as db:
+        c = db.create_collection("c", dim=2, metric="l2")
+        c.add(["a", "still"], [[0, 0]] * 2, texts=["0"] * 2, metadata=[{"n": 0}] * 2)
+        writer = child.start(UPDATER, path, 700)
+        assert writer.stdout is not None
+        seen, reads = 0, 0
+        while writer.poll() is None:
+            for _ in range(200):
+                record, other = c.get("a"), c.get("still")
+                assert record is not None and other is not None and other.metadata == {"n": 0}
+                n = record.metadata["n"]
+                assert record.text == str(n) and record.vector.tolist() == [n, n]
+                assert n >= seen, "time went backwards"
+                seen, reads = n, reads + 1
+        child.end(writer)
+        assert c["a"].metadata == {"n": 700} and c.get(4) is None and c[700].vector.tolist() == [700, 700]
+        print(f"{reads} reads of a row beside 700 commits: none torn, none old")

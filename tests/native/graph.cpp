@@ -19,6 +19,56 @@ CASE("graph", "rows inserted one commit at a time are reachable and found") {
         }
 }
 
+CASE("graph", "rows of bits are found by the bits that differ, ties by slot") {
+    Random r(26);
+    for (u32 dim : {1u, 77u, 200u, 1030u})
+        for (u32 threads : {1u, 3u}) {
+            u32 n = 1500;
+            Graph g(options(dim, HAMMING)), follower(options(dim, HAMMING));
+            for (u32 from = 0; from < n; from += 500) {
+                Bytes rows = rows_of_vectors(r, 500, dim, B1);
+                if (from == 500) std::fill(rows.begin(), rows.begin() + rows.size() / 5, 0);  // ties
+                Bytes record = commit(g, rows, threads);
+                put(follower, from, rows);
+                follower.apply(record.data(), record.size());
+            }
+            sound(g);
+            CHECK(g.scale() == (Scale{0, 1}) && follower.scale() == g.scale(), "a scale");
+            CHECK(image(g) == image(follower), "a follower");
+            Graph copy(options(dim, HAMMING));
+            load_image(copy, g);
+            CHECK(image(copy) == image(g) && copy.scale() == g.scale(), "an image");
+            double near = 0;
+            std::vector<u32> all(n);
+            std::vector<float> d(n);
+            for (u32 s = 0; s < n; s++) all[s] = s;
+            for (u32 i = 0; i < 40; i++) {
+                std::vector<float> v = a_query(r, dim);
+                g.distances(v.data(), all.data(), n, d.data());
+                std::vector<u32> best = all;
+                std::sort(best.begin(), best.end(), [&](u32 a, u32 b) {
+                    return d[a] < d[b] || (d[a] == d[b] && a < b);
+                });
+                best.resize(10);
+                CHECK(slots_of(g.scan(scan_query(v, 10))) == best, "a scan");
+                ScanQuery q = scan_query(v, 10);
+                q.exact = false;
+                q.rr = 10;
+                CHECK(slots_of(g.scan(q)) == best, "a scan of codes, which are exact too");
+                Found f = g.search(query(v, 10, 64));
+                well_formed(f, 10, n);
+                for (u32 j = 0; j < f.n; j++) {
+                    CHECK(f.distances[j] == d[f.slots[j]], "a distance");
+                    if (j && f.distances[j] == f.distances[j - 1])
+                        CHECK(f.slots[j] > f.slots[j - 1], "a tie");
+                    near += f.distances[j] <= d[best[9]];
+                }
+            }
+            CHECK(near > .9 * 400, "dim %u: %g of 400", dim, near);
+            CHECK(g.search(query(a_query(r, dim), n, 2 * n)).n == n, "all of them");
+        }
+}
+
 CASE("graph", "many threads insert in bulk and every row is reachable and found") {
     Random r(12);
     for (u32 metric : METRICS) {
@@ -308,11 +358,12 @@ CASE("graph", "an image at rest and records after it make the same graph") {
 
 CASE("graph", "attached blocks serve vectors, writable copies replace them, detaching forgets them") {
     Random r(22);
-    for (u32 dtype : {F32, F16, I8})
+    for (u32 dtype : {F32, F16, I8, B1})
         for (size_t off = 0; off < 3; off++) {  // storage does not promise alignment
-            Graph g(options(6, L2, dtype));
+            Graph g(options(dtype == B1 ? 70 : 6, dtype == B1 ? HAMMING : L2, dtype));
+            const u32 dim = g.options().shape.dim;
             u32 row = g.options().shape.row_bytes();
-            Bytes rows = rows_of_vectors(r, 256, 6, dtype);
+            Bytes rows = rows_of_vectors(r, 256, dim, dtype);
             Exact<u8> where(rows, off);
             for (u32 b = 0; b < 4; b++) g.attach_block(b, where.start + b * 64 * row, 64);
             CHECK(g.private_blocks().empty(), "private already");
@@ -320,9 +371,8 @@ CASE("graph", "attached blocks serve vectors, writable copies replace them, deta
             for (u32 s = 0; s < 256; s++)
                 CHECK(g.vector(s, got.data()) && !memcmp(got.data(), &rows[s * row], row), "slot %u", s);
             g.set_state(256, Scale{-1.5f, .025f});
-            ScanQuery q = scan_query(a_query(r, 6), 300);
-            std::vector<float> v = a_query(r, 6);
-            q.vector = v.data();
+            std::vector<float> v = a_query(r, dim);
+            ScanQuery q = scan_query(v, 300);
             well_formed(g.scan(q), 300, 256);
             q.exact = false;
             q.rr = 300;
@@ -365,13 +415,14 @@ CASE("graph", "slots beyond the machine's memory are refused with nothing change
 }
 
 CASE("graph", "one thread builds the same graph on every instruction set") {
-    for (u32 metric : {L2, DOT}) {
+    for (u32 metric : {L2, DOT, HAMMING}) {
         Bytes first;
         std::vector<std::vector<u32>> found;
         for (const std::string& isa : available_isas()) {
             Random r(23);
             Graph g(options(21, metric, F32, 8, isa.c_str()));
-            for (u32 n : {64u, 400u, 300u}) commit(g, rows_of_vectors(r, n, 21));
+            u32 dtype = g.options().shape.dtype;
+            for (u32 n : {64u, 400u, 300u}) commit(g, rows_of_vectors(r, n, 21, dtype));
             if (first.empty()) first = image(g);
             CHECK(image(g) == first, "%s builds another graph, metric %u", isa.c_str(), metric);
             for (u32 i = 0; i < 20; i++) {

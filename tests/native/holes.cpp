@@ -37,7 +37,7 @@ std::vector<u32> chosen(const Pattern& p, u32 from = 0, u32 to = TOP) {
 // A commit of these slots that makes n slots; a follower takes it too.
 Bytes commit_at(Graph& g, Graph* follower, const std::vector<u32>& slots, u32 n, Random& r,
                 u32 threads = 1) {
-    Bytes rows = rows_of_vectors(r, (u32)slots.size(), DIM);
+    Bytes rows = rows_of_vectors(r, (u32)slots.size(), DIM, g.options().shape.dtype);
     Writer w(g);
     if (!slots.empty()) w.insert_at(slots.data(), rows.data(), (u32)slots.size(), threads);
     w.extend_to(n);
@@ -88,7 +88,7 @@ void only_rows(G& g, const std::vector<u32>& slots, u32 n, Random& r, const char
 CASE("holes", "gaps of every kind: only rows are found, all of them are, and followers agree") {
     Random r(71);
     for (const Pattern& p : PATTERNS)
-        for (u32 metric : {L2, COSINE, DOT})
+        for (u32 metric : {L2, COSINE, DOT, HAMMING})
             for (u32 threads : {1u, 3u}) {
                 Graph g(options(DIM, metric)), follower(options(DIM, metric));
                 std::vector<Bytes> records;
@@ -108,7 +108,8 @@ CASE("holes", "gaps of every kind: only rows are found, all of them are, and fol
                           "%s: a follower finds other rows", p.name);
                 }
                 double found = recall(g, DIM, r, 20, nullptr, TOP);
-                CHECK(found > .9, "%s, metric %u: recall %.3f", p.name, metric, found);
+                if (metric != HAMMING)  // nine bits: ties
+                    CHECK(found > .9, "%s, metric %u: recall %.3f", p.name, metric, found);
                 for (const Bytes& record : records) follower.apply(record.data(), record.size());
                 CHECK(image(g) == image(follower), "%s: replayed", p.name);
             }

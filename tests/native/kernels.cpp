@@ -282,6 +282,58 @@ CASE("kernels", "code kernels are exact, up to the extremes of codes and of dim"
     }
 }
 
+CASE("kernels", "bits that differ are counted for every length, and no byte beyond") {
+    Random r(11);
+    std::vector<const Kernels*> all = others();
+    all.push_back(plain());
+    for (const Kernels* k : all)
+        for (u32 n = 0; n <= 2 * LONGEST; n++)
+            for (size_t off = 0; off < 3; off++) {
+                std::vector<u8> a(n), b(n);
+                u32 expected = 0;
+                for (u32 i = 0; i < n; i++) {
+                    a[i] = (u8)(off ? r.next() : 0xFF);
+                    b[i] = (u8)(off ? r.next() : 0);
+                    for (int j = 0; j < 8; j++) expected += (a[i] ^ b[i]) >> j & 1;
+                }
+                Exact<u8> ea(a), eb(b, off);
+                u32 x = k->bits(ea.start, eb.start, n);
+                CHECK(x == expected, "%s n=%u: %u, not %u", k->name, n, x, expected);
+            }
+    std::vector<u8> ones(8192, 0xFF), none(8192, 0);
+    for (const Kernels* k : all)
+        CHECK(k->bits(ones.data(), none.data(), 8192) == 65536, "%s: the longest", k->name);
+}
+
+CASE("kernels", "packed bits are their own code, and a query of floats is packed as they are") {
+    Random r(12);
+    std::vector<const Kernels*> all = others();
+    all.push_back(plain());
+    for (const Kernels* k : all)
+        for (u32 dim : {1u, 7u, 8u, 9u, 100u, 511u, 512u, 513u, 1024u, 65535u}) {
+            u32 bytes = (dim + 7) / 8, stride = (bytes + 63) / 64 * 64;
+            std::vector<float> q(dim);
+            std::vector<u8> row(bytes, 0);
+            for (u32 i = 0; i < dim; i++) {
+                q[i] = i % 5 == 4 ? SPECIAL[r.below(16)] : r.uniform(0, 1);
+                row[i / 8] |= (u8)((q[i] > 0.5f) << (7 - i % 8));
+            }
+            Exact<float> eq(q);
+            Exact<u8> er(row, 1), code((std::vector<u8>(stride, 0xAA))), query((std::vector<u8>(stride, 0xAA)));
+            EncodeArgs a = {er.start, 1, dim, HAMMING, B1, 0, 1, code.start, stride, nullptr, 0};
+            k->encode(&a);
+            k->query_code(eq.start, dim, HAMMING, 0, 1, query.start, nullptr, stride);
+            CHECK(!memcmp(code.start, query.start, stride), "%s dim %u", k->name, dim);
+            CHECK(!memcmp(code.start, row.data(), bytes), "%s dim %u: the row", k->name, dim);
+            for (u32 i = bytes; i < stride; i++) CHECK(!code.start[i], "%s: the padding", k->name);
+            const u8* rows[3] = {er.start, nullptr, er.start};
+            er.start[bytes / 2] ^= 0xFF;
+            float d[3];
+            k->exact(eq.start, dim, HAMMING, B1, rows, 3, d);
+            CHECK(d[0] == 8 && d[1] != d[1] && d[2] == 8, "%s dim %u: %g", k->name, dim, d[0]);
+        }
+}
+
 // Codes and queries in one call each, for one shape.
 struct Coded {
     std::vector<u8> code, query;
@@ -368,7 +420,7 @@ CASE("kernels", "keys of many slots are the same, four at a time or one") {
         u8* segment[1] = {codes.data()};
         CodesView view = {segment, stride, 0, 1};
         for (const Kernels* k : others())
-            for (u32 metric : {L2, COSINE, DOT})
+            for (u32 metric : {L2, COSINE, DOT, HAMMING})
                 for (u32 n : {0u, 1u, 2u, 3u, 4u, 5u, 6u, 7u, 8u, 9u, 10u, 11u, 511u, 512u, 513u,
                               1029u, 1500u}) {
                     std::vector<u32> slots(n);

@@ -20,7 +20,7 @@ typedef std::vector<u8> Bytes;
 
 inline Graph::Options options(u32 dim, u32 metric, u32 dtype = F32, u32 M = 8,
                               const char* isa = "") {
-    return {{dim, metric, dtype}, M, 60, 64, kernels_for(isa)};
+    return {{dim, metric, metric == HAMMING ? (u32)B1 : dtype}, M, 60, 64, kernels_for(isa)};
 }
 
 const float I8_SPREAD = 50;  // what a query of int8 rows is multiplied with
@@ -34,11 +34,15 @@ inline Bytes rows_of_vectors(Random& r, u32 n, u32 dim, u32 dtype = F32, float s
     out.reserve((size_t)n * dim * 4);
     for (u32 i = 0; i < n; i++) {
         const float* c = &centres[r.below(16) * (size_t)dim];
+        size_t at = out.size();
+        if (dtype == B1) out.resize(at + (dim + 7) / 8);
         for (u32 j = 0; j < dim; j++) {
             float v = spread * (c[j] + r.uniform(-.5f, .5f));
             u32 bits;
             memcpy(&bits, &v, 4);
-            if (dtype == I8) {
+            if (dtype == B1) {
+                out[at + j / 8] |= (u8)((v > 0.5f) << (7 - j % 8));
+            } else if (dtype == I8) {
                 out.push_back((u8)(i8)lrintf(std::min(127.0f, std::max(-128.0f, v * I8_SPREAD))));
             } else if (dtype == F16) {  // |v| of 2^-14 to 2^15: cut the fraction; smaller: zero
                 u32 e = bits >> 23 & 255;

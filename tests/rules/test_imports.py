@@ -37,14 +37,15 @@ LAYERS: dict[str, set[str]] = {
     "parallel": set(),
     "embedding": {"encoders", "storage"},
     "tables": set(),
-    "collection": {"tables", "cursor", "facets", "execute", "arrays", "embedding", "declare", "ingest", "encoders", "index", "query", "storage"},
+    "interop": {"arrays", "ingest", "index", "storage"},
+    "collection": {"tables", "interop", "cursor", "facets", "execute", "arrays", "embedding", "declare", "ingest", "encoders", "index", "query", "storage"},
     "snapshot": {"collection", "index", "query", "storage"},
     "check": {"index", "storage", "_core", "database", "collection"},
     "repair": {"database", "index", "ingest", "storage", "_core"},
     "upkeep": set(),
     "batch": {"index", "storage"},
     "database": {"batch", "embedding", "snapshot", "declare", "collection", "check", "upkeep", "encoders", "index", "storage", "options", "query"},
-    "__init__": {"database", "repair", "declare", "collection", "encoders", "query", "storage", "check"},
+    "__init__": {"database", "interop", "repair", "declare", "collection", "encoders", "query", "storage", "check"},
     "__main__": {"cli"},
 }
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from vecdb.errors import AlreadyExists, InvalidArgument, ReadOnly, VecdbError
+from vecdb.errors import AlreadyExists, InvalidArgument, ReadOnly, SchemaError, VecdbError
 
 
 @pytest.fixture
@@ -186,6 +186,24 @@ def test_a_bad_row_is_named_by_its_place_in_the_table(c: Any, message: str, chan
     assert ("10 rows of the table were committed" in str(caught.value)) is (size == 5)
     copied = pickle.loads(pickle.dumps(caught.value))
     assert str(copied) == str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["error", "skip", "replace"])
+def test_bad_ids_are_named_in_every_mode(c: Any, mode: str) -> None:
+    table = rows(20)
+    table[13]["id"] = "x" * 481
+    with pytest.raises(InvalidArgument, match="row 13: ") as caught:
+        c.add_table(table, batch_size=5, on_conflict=mode)
+    assert caught.value.committed == len(c) == 10
+
+
+def test_a_contradiction_of_a_declaration_is_named() -> None:
+    with vecdb.open() as db:
+        c = db.create_collection("c", dim=2, fields={"year": int})
+        table = [*rows(12), {"id": 12, "vector": [1, 0], "year": "old"}]
+        with pytest.raises(SchemaError, match="row 12: field 'year'.*10 rows of the table") as caught:
+            c.add_table(table, batch_size=5)
+        assert caught.value.committed == len(c) == 10
 
 
 @pytest.mark.parametrize(

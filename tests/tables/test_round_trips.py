@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import vecdb
@@ -95,6 +96,59 @@ def test_text_formats_hold_any_mixture(way: str, tmp_path: Path) -> None:
         back = db.create_collection("back", dim=source.schema.dim)
         back.add_table(through(way, source, tmp_path), text="text")
         assert differences(source, back) == []
+
+
+def can_store(field: vecdb.Vector) -> bool:
+    """Whether this version has a graph over vectors of this dtype."""
+    with vecdb.open() as db:
+        try:
+            made = db.create_collection("c", vectors={"v": field})
+            made.add(["a"], {"v": [np.ones((1, field.dim) if field.multi else field.dim, np.int8)]})
+        except (KeyError, InvalidArgument):
+            return False
+    return True
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_kind_of_vector_field_comes_back(way: str, tmp_path: Path) -> None:
+    """Several fields, each dtype, gaps in each, and many vectors a row; no column is named."""
+    fields = {
+        "plot": vecdb.Vector(3), "poster": vecdb.Vector(2, metric="l2", dtype="f16"),
+        "code": vecdb.Vector(4, metric="dot", dtype="i8"), "bits": vecdb.Vector(12, metric="hamming", dtype="b1"),
+        "tokens": vecdb.Vector(2, multi=True),
+    }  # fmt: skip
+    fields = {name: field for name, field in fields.items() if can_store(field)}
+    rng = np.random.default_rng(0)
+    n = 40
+    given: dict[str, list[Any]] = {
+        "plot": list(rng.normal(size=(n, 3))), "poster": list(rng.normal(size=(n, 2))),
+        "code": list(rng.integers(-128, 128, (n, 4), np.int8)), "bits": list(rng.integers(0, 2, (n, 12))),
+        "tokens": [rng.normal(size=(i % 4 + 1, 2)) for i in range(n)],
+    }  # fmt: skip
+    given = {name: given[name] for name in fields}
+    for number, name in enumerate(given):
+        given[name] = [None if i % 5 == number else each for i, each in enumerate(given[name])]
+    with vecdb.open() as db:
+        source = db.create_collection("source", vectors=fields)
+        source.add(list(range(n)), given, metadata=[{"n": i} for i in range(n)])
+        back = db.create_collection("back", vectors=fields)
+        assert back.add_table(through(way, source, tmp_path), batch_size=7) == n
+        assert list(source) == list(back)
+        for row, other in zip(source, back, strict=True):
+            assert [v.dtype for v in row.vectors.values()] == [v.dtype for v in other.vectors.values()]
+
+
+def test_fields_take_their_columns_from_a_mapping() -> None:
+    with vecdb.open() as db:
+        fields = {"a": vecdb.Vector(2), "b": vecdb.Vector(3)}
+        c = db.create_collection("c", vectors=fields)
+        row = {"id": 1, "x": [1, 0], "y": [1, 0, 0], "a": "kept"}
+        c.add_table([row], vector={"a": "x", "b": "y"})
+        assert set(c[1].vectors) == {"a", "b"} and c[1].metadata == {"a": "kept"}
+        with pytest.raises(InvalidArgument, match="'a', 'b'.*{field: column}"):
+            c.add_table([row], vector="x")
+        with pytest.raises(InvalidArgument, match="metadata key 'a' has the name"):
+            c.to_arrow()
 
 
 def test_a_column_of_two_types_is_refused_by_name(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from vecdb import _core
 
 DIM = 4
+LAST = b"the last record of all"
 INTEGERS = [
     0, 1, -1, 2, 3, 5, 31, 32, 33, 63, 64, 100, 511, 512, 513, 4096, 2**31 - 3, 2**31 - 2,
     2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1, 2**64,
@@ -47,8 +48,10 @@ class Fuzz:
         """A new graph, with a writer; nothing of the old one is used again."""
         r = self.r
         self.writer: Any = None
+        self.dtype = r.choice(["f32", "f16", "i8", "b1"])
+        self.metric = "hamming" if self.dtype == "b1" else r.choice(["l2", "cosine", "dot"])
         self.graph = _core.Graph(
-            DIM, r.choice(["l2", "cosine", "dot"]), r.choice(["f32", "f16", "i8"]),
+            DIM, self.metric, self.dtype,
             M=r.choice([2, 4, 16]), block_rows=r.choice([1, 4, 64]),
             isa=r.choice([None, *_core.available_isas()]),
         )  # fmt: skip
@@ -63,7 +66,9 @@ class Fuzz:
 
     def vectors(self, n: int) -> bytes:
         rows = np.random.default_rng(self.r.randrange(1 << 30)).normal(size=(n, DIM))
-        return rows.astype({4: "f4", 2: "f2", 1: "i1"}[self.graph.row_bytes // DIM]).tobytes()
+        if self.dtype == "b1":
+            return np.packbits(rows > 0, axis=1).tobytes()
+        return rows.astype({"f32": "f4", "f16": "f2", "i8": "i1"}[self.dtype]).tobytes()
 
     # --- arguments: mostly right, else odd ---
 
@@ -181,8 +186,7 @@ class Fuzz:
         links = np.array([self.r.choice([0, 1, n, 2**32 - 1]) for _ in range(n * places)], "u4")
         writer = self.writer
         if self.r.random() < 0.8:
-            dtype = {4: "f32", 2: "f16", 1: "i8"}[self.graph.row_bytes // DIM]
-            self.other = _core.Graph(DIM, "l2", dtype, M=self.graph.M)
+            self.other = _core.Graph(DIM, self.metric, self.dtype, M=self.graph.M)
             writer = self.other.begin()
         rows = self.mixed(lambda: self.vectors(n))
         writer.adopt(rows, self.mixed(lambda: links.reshape(n, places)), self.count())
@@ -351,17 +355,16 @@ class Fuzz:
 
     def try_lookup(self) -> None:
         r = self.r
-        meta = b"meta"
-        txn = Transaction(self.mixed(lambda: r.choice([meta, meta, b"", None])))
-        env = Environment(self.mixed(lambda: lambda *a: txn))
+        env = Environment(self.mixed(lambda: lambda *a: None))
         lookup = _core.Lookup(
-            self.graph, self.mixed(self.tree), env, env.begin, b"key", self.mixed(lambda: meta),
+            self.graph, self.mixed(self.tree), env, env.begin, self.mixed(lambda: r.choice([LAST, b""])),
             self.mixed(lambda: 1), self.mixed(lambda: lambda *a: a), None, "f4",
         )  # fmt: skip
         if r.random() < 0.1:
             lookup = _core.Lookup.__new__(_core.Lookup)
         for _ in range(4):
             lookup.get(self.mixed(lambda: r.choice([1, -1, 2**63, "a", "\ud800", "x" * 480, "x" * 481])))
+            lookup.ids(self.slots())
             lookup.by_key(self.mixed(lambda: r.randrange(400).to_bytes(4, "big"), 0.02))
             lookup.rows(self.mixed(lambda: [self.mixed(lambda: r.randrange(400), 0.02)]), r.random() < 0.5)
 
@@ -380,7 +383,7 @@ class Fuzz:
 
 
 class Transaction:
-    """What `Prepared` and `Lookup` use of a transaction."""
+    """What `Prepared` uses of a transaction."""
 
     def __init__(self, record: Any) -> None:
         self.record = record
@@ -401,15 +404,14 @@ def tree_pages() -> tuple[np.ndarray, tuple[int, int]]:
     """A storage file's pages, and the place and size of its tree's last record."""
     with tempfile.TemporaryDirectory() as folder:
         path = folder + "/file"
-        end = b"the last record of all"
         with lmdb.open(path, subdir=False, map_size=1 << 22) as env:
             with env.begin(write=True) as txn:
                 for i in range(300):
                     size = 9000 if i % 50 == 0 else i * 7 % 300
                     txn.put(i.to_bytes(4, "big"), b"x" * size)
-                txn.put(b"\xff" * 9, end)
+                txn.put(b"\xff" * 9, LAST)
         pages = np.fromfile(path, "u1")
-    return pages[: len(pages) // 4096 * 4096], (pages.tobytes().rindex(end), len(end))
+    return pages[: len(pages) // 4096 * 4096], (pages.tobytes().rindex(LAST), len(LAST))
 
 
 def main() -> None:

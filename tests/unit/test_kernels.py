@@ -84,6 +84,19 @@ def test_distances_equal_numpy_for_all_dims(isa: str, metric: str, dtype: str) -
         np.testing.assert_allclose(got, reference(query, rows, metric), rtol=1e-4, atol=1e-5 * size**2)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+def test_bits_that_differ_equal_numpy_for_all_dims(isa: str) -> None:
+    rng = np.random.default_rng(4)
+    for dim in [*range(1, LONGEST + 1), 511, 512, 513, 1024, 65535]:
+        rows, query = rng.integers(0, 2, (5, dim)), rng.integers(0, 2, dim)
+        graph = _core.Graph(dim, "hamming", "b1", isa=isa)
+        assert graph.row_bytes == (dim + 7) // 8
+        slots = np.arange(5, dtype=np.uint32)
+        graph.put_vectors(slots, np.packbits(rows, axis=1))
+        got = np.frombuffer(graph.distances(query.astype(np.float32), slots), np.float32)
+        assert got.tolist() == (rows != query).sum(1).tolist()
+
+
 @pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
 @pytest.mark.parametrize("isa", ISAS)
 def test_special_values_never_make_a_distance_nan(isa: str, metric: str) -> None:

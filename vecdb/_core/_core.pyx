@@ -25,6 +25,7 @@ cdef extern from "pool.h" namespace "vecdb" nogil:
     void pool_after_fork()
 
 cdef extern from "graph.h" namespace "vecdb" nogil:
+    cdef enum: HAMMING, B1
     cdef struct Scale:
         float lo
         float step
@@ -109,8 +110,8 @@ cdef extern from "writer.h" namespace "vecdb" nogil:
         shared_ptr[CodeSet] codes()
     uint32_t c_crc32c "vecdb::crc32c"(uint32_t, const void*, size_t)
 
-METRICS = {"l2": 0, "cosine": 1, "dot": 2}
-DTYPES = {"f32": 0, "f16": 1, "i8": 2}
+METRICS = {"l2": 0, "cosine": 1, "dot": 2, "hamming": 3}
+DTYPES = {"f32": 0, "f16": 1, "i8": 2, "b1": 3}
 
 
 # --- processors, threads -------------------------------------------------------------------------

@@ -19,8 +19,8 @@ typedef int8_t i8;
 typedef int32_t i32;
 typedef int64_t i64;
 
-enum Metric : u32 { L2 = 0, COSINE = 1, DOT = 2 };
-enum Dtype : u32 { F32 = 0, F16 = 1, I8 = 2 };
+enum Metric : u32 { L2 = 0, COSINE = 1, DOT = 2, HAMMING = 3 };
+enum Dtype : u32 { F32 = 0, F16 = 1, I8 = 2, B1 = 3 };
 
 // A link entry is a slot; its top bit marks the one link that keeps the slot reachable.
 static const u32 EMPTY = 0xFFFFFFFFu;  // no link here or further on; a row of it: not in the graph
@@ -35,6 +35,7 @@ static const u32 SEG_MASK = 0xFFFFu;
 static const u32 ENTRY_SHIFT = 5;   // every 32nd slot is also a node of the entry layer
 static const u32 ENTRY_SCAN = 32;   // entry nodes compared before the walk of that layer: the first
 static const u32 MAX_ROW = 512;     // links a row, at most (M = 256)
+static const u32 MAX_DIM = 65535;
 static const u32 OV_SHIFT = 10;     // overlay rows are kept in chunks of 1,024
 
 struct CodesView {
@@ -152,11 +153,12 @@ struct Kernels {
     float (*l2_i8)(const float* a, const i8* b, u32 n);
     float (*dot_i8)(const float* a, const i8* b, u32 n, float* xx);
     void (*from_i8)(const i8* a, u32 n, float* out);
+    u32 (*bits)(const u8* a, const u8* b, u32 n);  // that differ, of n bytes
 };
 
 // Bytes of a stored vector.
 static inline u32 bytes_of_row(u32 dim, u32 dtype) {
-    return dtype == F32 ? dim * 4 : dtype == F16 ? dim * 2 : dim;
+    return dtype == F32 ? dim * 4 : dtype == F16 ? dim * 2 : dtype == I8 ? dim : (dim + 7) / 8;
 }
 
 static inline u32 load_link(const u32* p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }

@@ -28,9 +28,9 @@ static inline void unlock_row(u8* locks, u32 u) {
 }
 
 // A stored code as a query: itself, or its signed form in `buf`.
-template <bool IS_DOT>
+template <Kind K>
 static inline QueryCode as_query(const u8* code, u32 n, u8* buf) {
-    if (!IS_DOT) return {code, 0};
+    if (K != PRODUCTS) return {code, 0};
     i32 sum = 0;
     for (u32 i = 0; i < n; i++) {
         buf[i] = (u8)(code[i] - 64);
@@ -39,38 +39,38 @@ static inline QueryCode as_query(const u8* code, u32 n, u8* buf) {
     return {buf, 64 * sum};
 }
 
-template <bool IS_DOT>
+template <Kind K>
 static inline bool covers(u32 between, u32 to_query, u32 alpha) {
-    if (IS_DOT) return between <= to_query;
+    if (K == PRODUCTS) return between <= to_query;
     return (u64)between * alpha <= (u64)to_query << 8;
 }
 
 // Whether one of n kept nodes rejects the candidate with this code and key.
-template <bool IS_DOT>
+template <Kind K>
 static inline bool rejected(const InsertArgs& a, const u8* code, u32 key, const u8* const* kept,
                             u32 n) {
-    QueryCode c = as_query<IS_DOT>(code, a.codes.stride, a.scratch->tmpcode);
+    QueryCode c = as_query<K>(code, a.codes.stride, a.scratch->tmpcode);
     u32 i = 0, d[4];
     for (; i + 4 <= n; i += 4) {
-        keys4<IS_DOT>(c, kept + i, a.codes.stride, d);
-        if (covers<IS_DOT>(d[0], key, a.alpha) | covers<IS_DOT>(d[1], key, a.alpha) |
-            covers<IS_DOT>(d[2], key, a.alpha) | covers<IS_DOT>(d[3], key, a.alpha))
+        keys4<K>(c, kept + i, a.codes.stride, d);
+        if (covers<K>(d[0], key, a.alpha) | covers<K>(d[1], key, a.alpha) |
+            covers<K>(d[2], key, a.alpha) | covers<K>(d[3], key, a.alpha))
             return true;
     }
     for (; i < n; i++)
-        if (covers<IS_DOT>(key1<IS_DOT>(c, kept[i], a.codes.stride), key, a.alpha)) return true;
+        if (covers<K>(key1<K>(c, kept[i], a.codes.stride), key, a.alpha)) return true;
     return false;
 }
 
 // Chooses up to R of the sorted candidates: diverse ones first. Returns how many are diverse.
-template <bool IS_DOT>
+template <Kind K>
 static u32 choose(const InsertArgs& a, const u64* keys, u32 n, u32* ids, u32* count) {
     const u8* kept[MAX_ROW];
     u32 R = a.layer.R, diverse = 0, fillers = 0, filler[MAX_ROW];
     for (u32 i = 0; i < n && diverse < R; i++) {
         u32 id = (u32)keys[i] & ID;
         const u8* code = code_of(a.codes, id << a.layer.shift);
-        if (rejected<IS_DOT>(a, code, (u32)(keys[i] >> 32), kept, diverse)) {
+        if (rejected<K>(a, code, (u32)(keys[i] >> 32), kept, diverse)) {
             if (fillers < R) filler[fillers++] = id;
         } else {
             kept[diverse] = code;
@@ -101,7 +101,7 @@ static inline Bits bits_of(const InsertArgs& a, u32 u) {
 }
 
 // Marks the diverse links of a full row anew; dist: keys from the row's owner to its links.
-template <bool IS_DOT>
+template <Kind K>
 static void know(const InsertArgs& a, Bits bits, const u32* row, const u32* dist, u32 R) {
     u64 order[MAX_ROW];
     const u8* kept[MAX_ROW];
@@ -111,7 +111,7 @@ static void know(const InsertArgs& a, Bits bits, const u32* row, const u32* dist
     for (u32 i = 0; i < R; i++) {
         u32 j = (u32)order[i], id = load_link(row + j) & ID;
         const u8* code = code_of(a.codes, id << a.layer.shift);
-        if (rejected<IS_DOT>(a, code, dist[j], kept, diverse)) continue;
+        if (rejected<K>(a, code, dist[j], kept, diverse)) continue;
         kept[diverse++] = code;
         bits.set(j, true);
     }
@@ -119,28 +119,28 @@ static void know(const InsertArgs& a, Bits bits, const u32* row, const u32* dist
 }
 
 // The position that newcomer q takes in n's full row, R for none. Updates the bits.
-template <bool IS_DOT>
+template <Kind K>
 static u32 victim(const InsertArgs& a, u32 n, u32 q, const u32* row, bool force) {
     u32 R = a.layer.R, shift = a.layer.shift, stride = a.codes.stride;
     const u8* qcode = code_of(a.codes, q << shift);
     u32 ids[MAX_ROW], dist[MAX_ROW], to_q = 0;
     for (u32 j = 0; j < R; j++) ids[j] = load_link(row + j) & ID;
-    QueryCode c = as_query<IS_DOT>(code_of(a.codes, n << shift), stride, a.scratch->tmpcode);
-    each_key<IS_DOT>(a.codes, shift, c, ids, R, [&](u32 i, u32 d) { dist[i] = d; });
-    to_q = key1<IS_DOT>(c, qcode, stride);
+    QueryCode c = as_query<K>(code_of(a.codes, n << shift), stride, a.scratch->tmpcode);
+    each_key<K>(a.codes, shift, c, ids, R, [&](u32 i, u32 d) { dist[i] = d; });
+    to_q = key1<K>(c, qcode, stride);
     Bits bits = bits_of(a, n);
-    if (!bits.known()) know<IS_DOT>(a, bits, row, dist, R);
+    if (!bits.known()) know<K>(a, bits, row, dist, R);
 
-    c = as_query<IS_DOT>(qcode, stride, a.scratch->tmpcode);
+    c = as_query<K>(qcode, stride, a.scratch->tmpcode);
     bool q_diverse = true;
     for (u32 j = 0; j < R && q_diverse; j++)
         if (bits.get(j) && dist[j] <= to_q)
-            q_diverse = !covers<IS_DOT>(
-                key1<IS_DOT>(c, code_of(a.codes, ids[j] << shift), stride), to_q, a.alpha);
+            q_diverse = !covers<K>(
+                key1<K>(c, code_of(a.codes, ids[j] << shift), stride), to_q, a.alpha);
     if (q_diverse)
         for (u32 j = 0; j < R; j++)
             if (bits.get(j) && dist[j] > to_q &&
-                covers<IS_DOT>(key1<IS_DOT>(c, code_of(a.codes, ids[j] << shift), stride),
+                covers<K>(key1<K>(c, code_of(a.codes, ids[j] << shift), stride),
                                dist[j], a.alpha))
                 bits.set(j, false);
     // fillers go before diverse links, farther ones first; a tie keeps what is there
@@ -163,7 +163,7 @@ static u32 victim(const InsertArgs& a, u32 n, u32 q, const u32* row, bool force)
 }
 
 // Offers the link n -> q; true when n now has it.
-template <bool IS_DOT>
+template <Kind K>
 static bool offer(InsertArgs& a, u32 n, u32 q, bool pin, bool force) {
     bool done = false;
     u32 R = a.layer.R;
@@ -171,7 +171,7 @@ static bool offer(InsertArgs& a, u32 n, u32 q, bool pin, bool force) {
     const u32* seen = row_of<true>(a.layer, n);
     u32 count = 0;
     while (count < R && load_link(seen + count) < ALONE) count++;
-    u32 at = count < R ? count : victim<IS_DOT>(a, n, q, seen, force);
+    u32 at = count < R ? count : victim<K>(a, n, q, seen, force);
     if (at < R) {
         if (count < R) bits_of(a, n).clear();
         u32* row = a.own_row(a.owner, a.layer.shift, n);
@@ -187,11 +187,11 @@ static bool offer(InsertArgs& a, u32 n, u32 q, bool pin, bool force) {
 // Down the pins from n until a row takes q: ends, because the tree of pins has leaves. Where a
 // damaged image makes a circle of them, the way comes back to a row that was marked (Brent's
 // method: the mark moves on after 1, 2, 4, ... steps), and q stays without a pin: check() tells.
-template <bool IS_DOT>
+template <Kind K>
 static void descend(InsertArgs& a, u32 n, u32 q) {
     u32 mark = EMPTY, steps = 0, next_mark = 1;
     for (;;) {
-        if (n == mark || offer<IS_DOT>(a, n, q, true, true)) return;
+        if (n == mark || offer<K>(a, n, q, true, true)) return;
         if (++steps == next_mark) {
             mark = n;
             next_mark *= 2;
@@ -211,38 +211,38 @@ static void descend(InsertArgs& a, u32 n, u32 q) {
     }
 }
 
-template <bool IS_DOT>
+template <Kind K>
 static void insert_as(InsertArgs& a) {
     Scratch& s = *a.scratch;
     u32 shift = a.layer.shift, q = a.slot >> shift, R = a.layer.R;
     QueryCode code =
-        as_query<IS_DOT>(code_of(a.codes, a.slot), a.codes.stride, s.qcode);
+        as_query<K>(code_of(a.codes, a.slot), a.codes.stride, s.qcode);
     u32 ordinals = (u32)(((u64)a.limit + (1u << ENTRY_SHIFT) - 1) >> ENTRY_SHIFT);
     Walk w = {&a.codes, &s, ordinals, 0, 0, 0, false};
     u32 size;
     if (shift) {
-        size = entries<IS_DOT, true>(w, a.entry, a.starts, code, a.ef, a.ef);
+        size = entries<K, true>(w, a.entry, a.starts, code, a.ef, a.ef);
         if (w.limit <= ENTRY_SCAN && size > a.ef) size = a.ef;
     } else {
-        size = entries<IS_DOT, true>(w, a.entry, a.starts, code, 1, 2);
+        size = entries<K, true>(w, a.entry, a.starts, code, 1, 2);
         if (size) {
             s.pool[0] = (s.pool[0] & ~0xFFFFFFFFull) | ((u32)s.pool[0] & ID) << ENTRY_SHIFT;
             size = 1;
         } else if (a.root < a.limit) {
-            u32 d = key1<IS_DOT>(code, code_of(a.codes, a.root), a.codes.stride);
+            u32 d = key1<K>(code, code_of(a.codes, a.root), a.codes.stride);
             s.pool[0] = (u64)d << 32 | a.root;
             size = 1;
         }
         w.limit = a.limit;
         if (size) visit(s, (u32)s.pool[0] & ID);
-        size = walk<IS_DOT, true>(w, a.layer, code, size, a.ef, a.ef);
+        size = walk<K, true>(w, a.layer, code, size, a.ef, a.ef);
         forget(s);
     }
     u32 n = 0;  // candidates, the node itself left out
     for (u32 i = 0; i < size; i++)
         if (((u32)s.pool[i] & ID) != q) s.keys[n++] = s.pool[i] & ~EXPANDED;
 
-    u32 ids[MAX_ROW], count = 0, diverse = choose<IS_DOT>(a, s.keys, n, ids, &count);
+    u32 ids[MAX_ROW], count = 0, diverse = choose<K>(a, s.keys, n, ids, &count);
     bool pinned = a.first != EMPTY && count;  // the first node has no pinned link to it
     if (pinned) {
         u32 j = 0;
@@ -266,13 +266,18 @@ static void insert_as(InsertArgs& a) {
     if (!own || !count) return;
 
     for (u32 j = 0; j < diverse; j++)
-        pinned |= offer<IS_DOT>(a, ids[j] & ID, q, !pinned, false);
+        pinned |= offer<K>(a, ids[j] & ID, q, !pinned, false);
     for (int force = 0; force < 2 && !pinned; force++)
         for (u32 i = 0; i < n && !pinned; i++)
-            pinned = offer<IS_DOT>(a, (u32)s.keys[i] & ID, q, true, force);
-    if (!pinned) descend<IS_DOT>(a, (u32)s.keys[0] & ID, q);
+            pinned = offer<K>(a, (u32)s.keys[i] & ID, q, true, force);
+    if (!pinned) descend<K>(a, (u32)s.keys[0] & ID, q);
 }
 
 static void insert(InsertArgs* a) {
-    a->metric == DOT ? insert_as<true>(*a) : insert_as<false>(*a);
+    if (a->metric == DOT)
+        insert_as<PRODUCTS>(*a);
+    else if (a->metric == HAMMING)
+        insert_as<BITS>(*a);
+    else
+        insert_as<SQUARES>(*a);
 }

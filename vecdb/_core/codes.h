@@ -5,6 +5,8 @@
 //    lo = -64 * step, so that 64 stands for zero.
 // 2. The scale spans the quantiles .0005 and .9995 of sampled values.
 // 3. A new scale means a new CodeSet; searches that run keep the old one.
+// 4. Packed bits are their own code and need no scale; theirs is always 0, 1, as if each bit were a
+//    byte, so that records and state files need no exception.
 // Rejected: a scale per dimension (recall .98 falls to .69 when it was fitted to one class).
 #pragma once
 #include "memory.h"
@@ -22,7 +24,8 @@ struct Scale {
 struct Shape {
     u32 dim, metric, dtype;
     u32 row_bytes() const { return bytes_of_row(dim, dtype); }
-    u32 stride() const { return (dim + 63) / 64 * 64; }
+    u32 code_bytes() const { return dtype == B1 ? row_bytes() : dim; }
+    u32 stride() const { return (code_bytes() + 63) / 64 * 64; }
 };
 
 class CodeSet {

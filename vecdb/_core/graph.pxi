@@ -59,6 +59,8 @@ cdef class Graph:
         options.shape.dim = dim
         options.shape.metric = METRICS[metric]
         options.shape.dtype = DTYPES[dtype]
+        if (options.shape.metric == HAMMING) != (options.shape.dtype == B1):
+            raise ValueError(f"metric {metric}, dtype {dtype}: 'hamming' and 'b1' go together only")
         options.M = M
         options.ef_construction = ef_construction
         options.block_rows = block_rows

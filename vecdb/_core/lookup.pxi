@@ -1,7 +1,9 @@
 # lookup.pxi: rows by their ids, read from the map of one commit.
 #
 # 1. Like a search made ready (prepared.pxi): what does not depend on the id is settled when it is
-#    made, and a call begins a transaction, sees that its commit is still the last, and reads.
+#    made. A call needs no transaction: it sees that its commit is still the file's last, copies
+#    what it needs, and sees that it is still so (pages.h, 4). Until then nothing is made that could
+#    let another thread run, which might close the file.
 # 2. A vector is copied from where the graph has it: its block was verified when it was attached,
 #    and to verify it once more for each row would cost a checksum over 128 KiB.
 # 3. Whatever is not the ordinary case (another commit, a closed environment, an odd id, a damaged
@@ -28,19 +30,19 @@ cdef class Lookup:
 
     cdef Graph graph
     cdef Tree tree
+    cdef object __weakref__
     cdef readonly bytes record
-    cdef bytes meta_key
     cdef object env, begin, make, decode, dtype
     cdef uint32_t cid
     cdef readonly int held_bytes
 
     def __init__(
-        self, Graph graph not None, Tree tree not None, env, begin, bytes meta_key not None,
+        self, Graph graph not None, Tree tree not None, env, begin,
         bytes record not None, uint32_t cid, make, decode, dtype,
     ):
         """`dtype` goes with the bytes of a vector: make's `vector` is (bytes, dtype) or None."""
         self.graph, self.tree = graph, tree
-        self.env, self.begin, self.meta_key, self.record = env, begin, meta_key, record
+        self.env, self.begin, self.record = env, begin, record
         self.cid, self.make, self.decode, self.dtype = cid, make, decode, dtype
         self.held_bytes = 0
 
@@ -50,25 +52,15 @@ cdef class Lookup:
         cdef uint32_t size = self.key_of(id, key)
         if not size:
             return None
-        begin = self.env.begin
-        if begin is not self.begin:
+        if self.env.begin is not self.begin or not self.is_last():
             return None
-        try:
-            txn = begin(None, None, False, True)
-        except Exception:
-            return None
-        try:
-            if self.env.begin is not begin or not sees(txn, self.meta_key, self.record):
-                return None
-            return self.row(key, size)
-        finally:
-            txn.abort()
+        return self.row(key, size, True)
 
     def by_key(self, bytes key not None):
         """The row of an id's key, under a transaction of this commit; None: take the long way."""
         if self.tree is None:
             raise ValueError("this lookup was not made")
-        return self.row(<const uint8_t*>PyBytes_AS_STRING(key), <uint32_t>PyBytes_GET_SIZE(key))
+        return self.row(<const uint8_t*>PyBytes_AS_STRING(key), <uint32_t>PyBytes_GET_SIZE(key), False)
 
     def rows(self, list rids not None, bint with_vectors):
         """Rows by their rids, under a transaction of this commit; None: take the long way."""
@@ -78,11 +70,41 @@ cdef class Lookup:
             raise ValueError("this lookup was not made")
         for item in rids:
             rid = item
-            row = self.row_at(rid, with_vectors)
+            row = self.row_at(rid, with_vectors, False)
             if row is None:
                 return None
             found.append(row)
         return found
+
+    def ids(self, const uint32_t[::1] rids not None):
+        """Ids of rows, under a transaction of this commit; None: take the long way."""
+        cdef vector[uint8_t] keys
+        cdef vector[Record] found
+        cdef uint32_t i, n = <uint32_t>rids.shape[0]
+        cdef list ids = []
+        if self.tree is None:
+            raise ValueError("this lookup was not made")
+        keys.resize(<size_t>9 * n)
+        found.resize(n)
+        for i in range(n):
+            row_key(keys.data() + <size_t>9 * i, self.cid, rids[i])
+        self.tree.tree.find_many(keys.data(), 9, n, found.data())
+        for i in range(n):
+            if found[i].p == NULL or not frame_sound(0x30, keys.data() + <size_t>9 * i, 9, found[i].p, found[i].n):
+                return None
+            if not row_fits(found[i].p + FRAME, <Py_ssize_t>found[i].n - FRAME):
+                return None
+            id = id_from(found[i].p + FRAME)
+            if id is None:
+                return None
+            ids.append(id)
+        return ids
+
+    cdef bint is_last(self) noexcept:
+        """Whether this commit is still the last one of the file."""
+        return self.tree.tree.is_newest(
+            <const uint8_t*>PyBytes_AS_STRING(self.record), PyBytes_GET_SIZE(self.record)
+        )
 
     cdef uint32_t key_of(self, id, uint8_t* key) except? 0:
         """The key of an id in the id map, and its size; 0: not an ordinary id."""
@@ -115,25 +137,23 @@ cdef class Lookup:
             key[6 + i] = (bits >> (56 - 8 * i)) & 255
         return 14
 
-    cdef object row(self, const uint8_t* key, uint32_t size):
+    cdef object row(self, const uint8_t* key, uint32_t size, bint alone):
         cdef Record entry = self.tree.tree.find(key, size)
         if entry.p == NULL:
             # not there, or not to be found on a damaged page: the engine is asked which
             return None
         if not frame_sound(0x20, key, size, entry.p, entry.n) or entry.n != FRAME + 4:
             return None
-        return self.row_at(get_u32(entry.p + FRAME), True)
+        return self.row_at(get_u32(entry.p + FRAME), True, alone)
 
-    cdef object row_at(self, uint32_t rid, bint with_vector):
+    cdef object row_at(self, uint32_t rid, bint with_vector, bint alone):
+        """`alone`: there is no transaction, so that the commit may have gone meanwhile."""
         cdef uint8_t key[9]
         cdef Record r
         cdef const uint8_t* p
         cdef const char* text
         cdef Py_ssize_t id_size, text_size, metadata_size, left
-        cdef uint32_t cid = self.cid
-        key[0] = 0x30
-        key[1], key[2], key[3], key[4] = cid >> 24, (cid >> 16) & 255, (cid >> 8) & 255, cid & 255
-        key[5], key[6], key[7], key[8] = rid >> 24, (rid >> 16) & 255, (rid >> 8) & 255, rid & 255
+        row_key(key, self.cid, rid)
         r = self.tree.tree.find(key, 9)
         if r.p == NULL or not frame_sound(0x30, key, 9, r.p, r.n):
             return None
@@ -154,7 +174,7 @@ cdef class Lookup:
             except UnicodeDecodeError:
                 return None
         metadata = PyBytes_FromStringAndSize(text + text_size, metadata_size)
-        vector = None
+        stored = vector = None
         if with_vector and p[8] & HAS_VECTOR:
             if p[8] & HAS_INLINE:
                 if left != self.graph.row_bytes:
@@ -164,6 +184,9 @@ cdef class Lookup:
                 stored = PyBytes_FromStringAndSize(NULL, self.graph.row_bytes)
                 if not self.graph.graph.copy_vector(rid, <uint8_t*>PyBytes_AS_STRING(stored)):
                     return None
+        if alone and not self.is_last():
+            return None
+        if stored is not None:
             vector = (stored, self.dtype)
         return self.make(id, metadata, body, vector, self.decode, self.cid)
 
@@ -204,19 +227,7 @@ def read_ids(entries, bytes prefix not None, chosen, Py_ssize_t count) -> list:
     return found
 
 
-cdef bint sees(txn, bytes meta_key, bytes record) except -1:
-    """Whether a transaction is of the commit whose meta record this is."""
-    cdef Py_buffer view
-    cdef bint same
-    try:
-        found = txn.get(meta_key)
-    except Exception:  # closed meanwhile
-        return False
-    if found is None:
-        return False
-    PyObject_GetBuffer(found, &view, PyBUF_SIMPLE)
-    same = view.len == PyBytes_GET_SIZE(record) and not memcmp(
-        view.buf, PyBytes_AS_STRING(record), view.len
-    )
-    PyBuffer_Release(&view)
-    return same
+cdef inline void row_key(uint8_t* key, uint32_t cid, uint32_t rid) noexcept:
+    key[0] = 0x30
+    key[1], key[2], key[3], key[4] = cid >> 24, (cid >> 16) & 255, (cid >> 8) & 255, cid & 255
+    key[5], key[6], key[7], key[8] = rid >> 24, (rid >> 16) & 255, (rid >> 8) & 255, rid & 255

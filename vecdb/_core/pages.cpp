@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include <algorithm>
+#include <atomic>
 
 namespace vecdb {
 namespace {
@@ -13,6 +14,7 @@ const u32 MAGIC = 0xBEEFC0DEu;
 const u32 BRANCH = 0x01, LEAF = 0x02, OVERFLOW_PAGE = 0x04, BIG = 0x01;
 // in a meta page: magic, then two trees of 48 bytes after 24, the second of which is ours
 const u32 META_ROOT = HEADER + 24 + 48 + 40;
+const u32 META_TXN = HEADER + 24 + 2 * 48 + 8;  // number of the engine's transaction, last of all
 const u64 NO_PAGE = ~(u64)0;
 
 template <class T>
@@ -141,6 +143,18 @@ bool Tree::locate(const u8* map, u32 page_size, u64 file_bytes, const u8* last) 
         if (last && last_of(*this).p == last) return true;
     }
     return false;
+}
+
+bool Tree::is_newest(const u8* record, u64 size) const {
+    if (pages < 2) return false;
+    std::atomic_thread_fence(std::memory_order_acquire);
+    const u8 *first = base, *second = base + page_bytes;
+    const u8* meta = load<u64>(first + META_TXN) < load<u64>(second + META_TXN) ? second : first;
+    if (load<u64>(meta + META_ROOT) != root) return false;
+    Record r = last_of(*this);
+    bool same = r.p && r.n == size && !memcmp(r.p, record, size);
+    std::atomic_thread_fence(std::memory_order_acquire);
+    return same;
 }
 
 Record Tree::find(const u8* key, u32 size) const {

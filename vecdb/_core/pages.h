@@ -6,6 +6,8 @@
 //    the last entries ends at the very record that the engine itself handed out.
 // 3. Every page number, offset and size is checked before it is followed: a damaged page gives
 //    "not found", and the caller asks the engine, whose errors have names.
+// 4. Without a transaction: what was read between two is_newest() that hold is of that commit. The
+//    engine overwrites a tree's pages only when a later commit has replaced it, and that is seen.
 // Rejected: a table of addresses per row. A row moves whenever its neighbours in the page change.
 #pragma once
 #include "abi.h"
@@ -25,6 +27,8 @@ struct Tree {
 
     // Finds the tree whose last record lies at `last`; false: nothing is known.
     bool locate(const u8* map, u32 page_size, u64 file_bytes, const u8* last);
+    // Whether this is the tree of the file's last commit, its last record holding these bytes.
+    bool is_newest(const u8* record, u64 size) const;
     Record find(const u8* key, u32 size) const;
     // The same for n keys of one size, side by side: their cache misses overlap.
     void find_many(const u8* keys, u32 size, u32 n, Record* out) const;

@@ -14,6 +14,7 @@ cdef extern from "pages.h" namespace "vecdb" nogil:
     cdef cppclass CTree "vecdb::Tree":
         CTree()
         cbool locate(const uint8_t*, uint32_t, uint64_t, const uint8_t*)
+        cbool is_newest(const uint8_t*, uint64_t)
         Record find(const uint8_t*, uint32_t)
         void find_many(const uint8_t*, uint32_t, uint32_t, Record*)
 

@@ -63,6 +63,43 @@ static inline void code_dotx4(const u8* q, const u8* const* p, u32 n, i32* out) 
     _mm_storeu_si128((__m128i*)out, fold4(a, b, c, d));
 }
 
+// Bits set in each byte, by halves from a table; then sums of eight bytes.
+static inline __m256i bit_sums(__m256i v) {
+    const __m256i table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4,  //
+                                           0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+    const __m256i half = _mm256_set1_epi8(15);
+    __m256i low = _mm256_shuffle_epi8(table, _mm256_and_si256(v, half));
+    __m256i high = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(v, 4), half));
+    return _mm256_sad_epu8(_mm256_add_epi8(low, high), _mm256_setzero_si256());
+}
+static u32 bits(const u8* a, const u8* b, u32 n) {
+    __m256i s = _mm256_setzero_si256();
+    u32 i = 0;
+    for (; i + 32 <= n; i += 32)
+        s = _mm256_add_epi32(s, bit_sums(_mm256_xor_si256(bytes(a + i), bytes(b + i))));
+    u32 tail = 0;
+    for (; i + 8 <= n; i += 8) {
+        u64 x, y;
+        __builtin_memcpy(&x, a + i, 8);
+        __builtin_memcpy(&y, b + i, 8);
+        tail += (u32)__builtin_popcountll(x ^ y);
+    }
+    for (; i < n; i++) tail += (u32)__builtin_popcount((u32)(a[i] ^ b[i]));
+    return (u32)fold(s) + tail;
+}
+static inline void bitsx4(const u8* q, const u8* const* p, u32 n, u32* out) {
+    const u8 *p0 = p[0], *p1 = p[1], *p2 = p[2], *p3 = p[3];
+    __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
+    for (u32 i = 0; i < n; i += 32) {
+        __m256i v = bytes(q + i);
+        a = _mm256_add_epi32(a, bit_sums(_mm256_xor_si256(v, bytes(p0 + i))));
+        b = _mm256_add_epi32(b, bit_sums(_mm256_xor_si256(v, bytes(p1 + i))));
+        c = _mm256_add_epi32(c, bit_sums(_mm256_xor_si256(v, bytes(p2 + i))));
+        d = _mm256_add_epi32(d, bit_sums(_mm256_xor_si256(v, bytes(p3 + i))));
+    }
+    _mm_storeu_si128((__m128i*)out, fold4(a, b, c, d));
+}
+
 struct Single {
     typedef float value;
     static inline __m256 load(const float* p) { return _mm256_loadu_ps(p); }

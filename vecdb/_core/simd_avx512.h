@@ -66,6 +66,38 @@ static inline void code_dotx4(const u8* q, const u8* const* p, u32 n, i32* out) 
     _mm_storeu_si128((__m128i*)out, fold4(a, b, c, d));
 }
 
+// Bits set in each byte, by halves from a table (not every processor with AVX-512 can count
+// them); then sums of eight bytes.
+static inline __m512i bit_sums(__m512i v) {
+    const __m512i table = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+    const __m512i half = _mm512_set1_epi8(15);
+    __m512i low = _mm512_shuffle_epi8(table, _mm512_and_si512(v, half));
+    __m512i high = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(v, 4), half));
+    return _mm512_sad_epu8(_mm512_add_epi8(low, high), _mm512_setzero_si512());
+}
+static u32 bits(const u8* a, const u8* b, u32 n) {
+    __m512i s = _mm512_setzero_si512();
+    for (u32 i = 0; i < n; i += 64) {
+        __mmask64 m = n - i >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << (n - i)) - 1;
+        __m512i x = _mm512_maskz_loadu_epi8(m, a + i), y = _mm512_maskz_loadu_epi8(m, b + i);
+        s = _mm512_add_epi32(s, bit_sums(_mm512_xor_si512(x, y)));
+    }
+    return (u32)_mm512_reduce_add_epi32(s);
+}
+static inline void bitsx4(const u8* q, const u8* const* p, u32 n, u32* out) {
+    const u8 *p0 = p[0], *p1 = p[1], *p2 = p[2], *p3 = p[3];
+    __m512i a = _mm512_setzero_si512(), b = a, c = a, d = a;
+    for (u32 i = 0; i < n; i += 64) {
+        __m512i v = _mm512_loadu_si512(q + i);
+        a = _mm512_add_epi32(a, bit_sums(_mm512_xor_si512(v, _mm512_loadu_si512(p0 + i))));
+        b = _mm512_add_epi32(b, bit_sums(_mm512_xor_si512(v, _mm512_loadu_si512(p1 + i))));
+        c = _mm512_add_epi32(c, bit_sums(_mm512_xor_si512(v, _mm512_loadu_si512(p2 + i))));
+        d = _mm512_add_epi32(d, bit_sums(_mm512_xor_si512(v, _mm512_loadu_si512(p3 + i))));
+    }
+    _mm_storeu_si128((__m128i*)out, fold4(a, b, c, d));
+}
+
 struct Single {
     typedef float value;
     static inline __m512 load(const float* p) { return _mm512_loadu_ps(p); }

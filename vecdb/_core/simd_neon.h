@@ -69,6 +69,26 @@ static inline void code_dotx4(const u8* q, const u8* const* p, u32 n, i32* out) 
     vst1q_s32(out, vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)));
 }
 
+static inline uint16x8_t bits_add(uint16x8_t acc, uint8x16_t a, uint8x16_t b) {
+    return vpadalq_u8(acc, vcntq_u8(veorq_u8(a, b)));
+}
+// Sums fit 16 bits: 8 KiB, the longest row, are 512 steps of 16 at most.
+static u32 bits(const u8* a, const u8* b, u32 n) {
+    uint16x8_t s = vdupq_n_u16(0);
+    u32 i = 0, tail = 0;
+    for (; i + 16 <= n; i += 16) s = bits_add(s, vld1q_u8(a + i), vld1q_u8(b + i));
+    for (; i < n; i++) tail += (u32)__builtin_popcount((u32)(a[i] ^ b[i]));
+    return vaddlvq_u16(s) + tail;
+}
+static inline void bitsx4(const u8* q, const u8* const* p, u32 n, u32* out) {
+    uint16x8_t s[4] = {vdupq_n_u16(0), vdupq_n_u16(0), vdupq_n_u16(0), vdupq_n_u16(0)};
+    for (u32 i = 0; i < n; i += 16) {
+        uint8x16_t v = vld1q_u8(q + i);
+        for (int t = 0; t < 4; t++) s[t] = bits_add(s[t], v, vld1q_u8(p[t] + i));
+    }
+    for (int t = 0; t < 4; t++) out[t] = vaddlvq_u16(s[t]);
+}
+
 // Stored rows may be unaligned, hence bytes and memcpy.
 struct Single {
     typedef float value;

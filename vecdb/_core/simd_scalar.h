@@ -99,6 +99,21 @@ static inline void code_l2x4(const u8* q, const u8* const* p, u32 n, u32* out) {
 static inline void code_dotx4(const u8* q, const u8* const* p, u32 n, i32* out) {
     for (int t = 0; t < 4; t++) out[t] = code_dot(p[t], q, n);
 }
+// How many bits of n bytes differ.
+static u32 bits(const u8* a, const u8* b, u32 n) {
+    u32 s = 0, i = 0;
+    for (; i + 8 <= n; i += 8) {
+        u64 x, y;
+        __builtin_memcpy(&x, a + i, 8);
+        __builtin_memcpy(&y, b + i, 8);
+        s += (u32)__builtin_popcountll(x ^ y);
+    }
+    for (; i < n; i++) s += (u32)__builtin_popcount((u32)(a[i] ^ b[i]));
+    return s;
+}
+static inline void bitsx4(const u8* q, const u8* const* p, u32 n, u32* out) {
+    for (int t = 0; t < 4; t++) out[t] = bits(q, p[t], n);
+}
 static float l2_f32(const float* a, const float* b, u32 n) { return plain_l2<Single>(a, b, n); }
 static float dot_f32(const float* a, const float* b, u32 n, float* xx) {
     return plain_dot<Single>(a, b, n, xx);

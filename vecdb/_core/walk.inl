@@ -26,30 +26,36 @@ static inline void prefetch_bytes(const u8* p, u32 n) {
     for (u32 i = 0; i < n; i += 64) prefetch_line(p + i);
 }
 
+// How codes are compared: squares of differences, products with a signed query, bits that differ.
+enum Kind { SQUARES, PRODUCTS, BITS };
+
 struct QueryCode {
     const u8* bytes;
     i32 offset;  // dot: what a query in signed bytes adds to every product
 };
 
 // Ordered keys of four codes, or of one: smaller is nearer.
-template <bool IS_DOT>
+template <Kind K>
 static inline void keys4(const QueryCode& q, const u8* const* p, u32 n, u32* out) {
-    if (IS_DOT) {
+    if (K == PRODUCTS) {
         i32 s[4];
         code_dotx4(q.bytes, p, n, s);
         for (int i = 0; i < 4; i++) out[i] = 0x80000000u - (u32)(s[i] - q.offset);
+    } else if (K == BITS) {
+        bitsx4(q.bytes, p, n, out);
     } else {
         code_l2x4(q.bytes, p, n, out);
     }
 }
-template <bool IS_DOT>
+template <Kind K>
 static inline u32 key1(const QueryCode& q, const u8* p, u32 n) {
-    if (IS_DOT) return 0x80000000u - (u32)(code_dot(p, q.bytes, n) - q.offset);
+    if (K == PRODUCTS) return 0x80000000u - (u32)(code_dot(p, q.bytes, n) - q.offset);
+    if (K == BITS) return bits(q.bytes, p, n);
     return code_l2(q.bytes, p, n);
 }
 
 // Keys of n ids in order, with prefetch; each goes to f(index, key).
-template <bool IS_DOT, class F>
+template <Kind K, class F>
 static inline void each_key(const CodesView& c, u32 shift, const QueryCode& q, const u32* ids,
                             u32 n, F f) {
     const u8* p[MAX_ROW];
@@ -60,10 +66,10 @@ static inline void each_key(const CodesView& c, u32 shift, const QueryCode& q, c
     for (; i + 4 <= n; i += 4) {
         u32 d[4];
         for (u32 j = i + AHEAD; j < i + AHEAD + 4 && j < n; j++) prefetch_bytes(p[j], stride);
-        keys4<IS_DOT>(q, p + i, stride, d);
+        keys4<K>(q, p + i, stride, d);
         for (u32 j = 0; j < 4; j++) f(i + j, d[j]);
     }
-    for (; i < n; i++) f(i, key1<IS_DOT>(q, p[i], stride));
+    for (; i < n; i++) f(i, key1<K>(q, p[i], stride));
 }
 
 static inline bool visit(Scratch& s, u32 id) {
@@ -124,7 +130,7 @@ struct Walk {
 };
 
 // The walk without a mask. The pool holds `size` start entries; visited knows them.
-template <bool IS_DOT, bool OV>
+template <Kind K, bool OV>
 static u32 walk(Walk& w, const LayerView& l, const QueryCode& q, u32 size, u32 width, u32 cap) {
     u64* pool = w.s->pool;
     u32 cursor = 0, ids[MAX_ROW];
@@ -142,7 +148,7 @@ static u32 walk(Walk& w, const LayerView& l, const QueryCode& q, u32 size, u32 w
         u32 n = gather<OV>(l, (u32)k & ID, w.limit, *w.s, ids);
         w.n_hops++;
         w.n_dist += n;
-        each_key<IS_DOT>(*w.codes, l.shift, q, ids, n, [&](u32 i, u32 d) {
+        each_key<K>(*w.codes, l.shift, q, ids, n, [&](u32 i, u32 d) {
             u32 at = put(pool, size, cap, (u64)d << 32 | ids[i]);
             if (at < cursor) cursor = at;
         });
@@ -160,7 +166,7 @@ struct Wanted {
 };
 
 // The walk with a mask: pool is the frontier, result the matches. Both hold their starts.
-template <bool IS_DOT, bool OV>
+template <Kind K, bool OV>
 static u32 walk_masked(Walk& w, const LayerView& l, const QueryCode& q, const Wanted& want,
                        u32 size, u32 found, u32 width, u32 cap) {
     u64 *pool = w.s->pool, *result = w.s->result;
@@ -181,7 +187,7 @@ static u32 walk_masked(Walk& w, const LayerView& l, const QueryCode& q, const Wa
         u32 n = gather<OV>(l, (u32)k & ID, w.limit, *w.s, ids);
         w.n_hops++;
         w.n_dist += n;
-        each_key<IS_DOT>(*w.codes, l.shift, q, ids, n, [&](u32 i, u32 d) {
+        each_key<K>(*w.codes, l.shift, q, ids, n, [&](u32 i, u32 d) {
             u64 key = (u64)d << 32 | ids[i];
             if (want.has(ids[i]) && put(result, found, cap, key) < width && found >= width) {
                 bound = result[width - 1];
@@ -198,7 +204,7 @@ static u32 walk_masked(Walk& w, const LayerView& l, const QueryCode& q, const Wa
 
 // Leaves the nearest entry nodes in the pool (ids of the entry layer, sorted) and returns how
 // many. visited is clean on return. Starts that are not in the graph yet are passed over.
-template <bool IS_DOT, bool OV>
+template <Kind K, bool OV>
 static u32 entries(Walk& w, const LayerView& l, const u32* starts, const QueryCode& q, u32 width,
                    u32 cap) {
     u32 ids[ENTRY_SCAN], n = 0, size = 0, listed = 0;
@@ -208,19 +214,31 @@ static u32 entries(Walk& w, const LayerView& l, const u32* starts, const QueryCo
         if (u < w.limit && load_link(row_of<OV>(l, u)) != EMPTY && visit(*w.s, u)) ids[n++] = u;
     }
     w.n_dist += n;
-    each_key<IS_DOT>(*w.codes, l.shift, q, ids, n, [&](u32 i, u32 d) {
+    each_key<K>(*w.codes, l.shift, q, ids, n, [&](u32 i, u32 d) {
         put(w.s->pool, size, cap, (u64)d << 32 | ids[i]);
     });
     if (listed == ENTRY_SCAN && w.limit > ENTRY_SCAN)
-        size = walk<IS_DOT, OV>(w, l, q, size, width, cap);
+        size = walk<K, OV>(w, l, q, size, width, cap);
     forget(*w.s);
     return size;
+}
+
+// The bits of numbers above one half, the first in the highest place of the first byte.
+static inline void pack_bits(const float* q, u32 dim, u8* out) {
+    __builtin_memset(out, 0, bytes_of_row(dim, B1));
+    for (u32 i = 0; i < dim; i++) out[i >> 3] |= (u8)((q[i] > 0.5f) << (7 - (i & 7)));
 }
 
 static inline QueryCode make_query(const float* q, u32 dim, u32 metric, const CodesView& c,
                                    u8* out, float* tmp) {
     (void)tmp;
     QueryCode code = {out, 0};
+    if (metric == HAMMING) {
+        pack_bits(q, dim, out);
+        u32 bytes = bytes_of_row(dim, B1);
+        __builtin_memset(out + bytes, 0, c.stride - bytes);
+        return code;
+    }
     if (metric == DOT) {
         float top = 0;
         for (u32 i = 0; i < dim; i++) {
@@ -249,9 +267,11 @@ struct ExactQuery {
     const float* q;
     u32 dim, metric, dtype;
     float norm;
+    const u8* packed;  // the query's bits, under HAMMING
 };
-static inline ExactQuery exact_query(const float* q, u32 dim, u32 metric, u32 dtype) {
-    ExactQuery e = {q, dim, metric, dtype, 0.0f};
+static inline ExactQuery exact_query(const float* q, u32 dim, u32 metric, u32 dtype,
+                                     const u8* packed) {
+    ExactQuery e = {q, dim, metric, dtype, 0.0f, packed};
     if (metric == COSINE) {
         dot_f32(q, q, dim, &e.norm);
         e.norm = __builtin_sqrtf(e.norm);
@@ -273,6 +293,8 @@ static inline float exact_distance(const ExactQuery& e, const u8* row) {
     float d, xx;
     if (e.metric == L2) {
         d = __builtin_sqrtf(l2_of(e, row));
+    } else if (e.metric == HAMMING) {
+        d = (float)bits(e.packed, row, (e.dim + 7) / 8);
     } else {
         float s = dot_of(e, row, &xx);
         if (e.metric == DOT) {
@@ -287,9 +309,9 @@ static inline float exact_distance(const ExactQuery& e, const u8* row) {
 }
 
 // Ranks the first `n` ids of keys by their stored vectors; a slot without one is left out.
-static u32 rerank(SearchArgs& a, const u64* keys, u32 n) {
+static u32 rerank(SearchArgs& a, const QueryCode& q, const u64* keys, u32 n) {
     Scratch& s = *a.scratch;
-    ExactQuery e = exact_query(a.query, a.dim, a.metric, a.dtype);
+    ExactQuery e = exact_query(a.query, a.dim, a.metric, a.dtype, q.bytes);
     u32 found = 0, bytes = a.stored.row_bytes < 1024 ? a.stored.row_bytes : 1024;
     const u8* next = n ? stored_row(a.stored, (u32)keys[0] & ID) : nullptr;
     if (next) prefetch_bytes(next, bytes);
@@ -320,7 +342,7 @@ static u32 rerank(SearchArgs& a, const u64* keys, u32 n) {
     return found;
 }
 
-template <bool IS_DOT, bool OV>
+template <Kind K, bool OV>
 static void search_as(SearchArgs& a) {
     Scratch& s = *a.scratch;
     QueryCode q = make_query(a.query, a.dim, a.metric, a.codes, s.qcode, s.qvec);
@@ -330,7 +352,7 @@ static void search_as(SearchArgs& a) {
     u32 ordinals = (u32)(((u64)a.limit + (1u << ENTRY_SHIFT) - 1) >> ENTRY_SHIFT);
     Walk w = {&a.codes, &s, ordinals, 0, 0, 0, false};
 
-    u32 n = entries<IS_DOT, OV>(w, a.entry, a.starts, q, 1, masked ? 16 : 2);
+    u32 n = entries<K, OV>(w, a.entry, a.starts, q, 1, masked ? 16 : 2);
     u64* pool = s.pool;
     u32 size = 0, found = 0;
     if (n) {  // the nearest that may be a result, else the nearest
@@ -344,7 +366,7 @@ static void search_as(SearchArgs& a) {
         pool[0] = (pool[at] & ~0xFFFFFFFFull) | ((u32)pool[at] & ID) << ENTRY_SHIFT;
         size = 1;
     } else if (a.root < a.limit) {
-        pool[0] = (u64)key1<IS_DOT>(q, code_of(a.codes, a.root), a.codes.stride) << 32 | a.root;
+        pool[0] = (u64)key1<K>(q, code_of(a.codes, a.root), a.codes.stride) << 32 | a.root;
         w.n_dist++;
         size = 1;
     }
@@ -355,13 +377,13 @@ static void search_as(SearchArgs& a) {
     if (a.skip != NO_SLOT) visit(s, a.skip);  // as if it were not there: its links are not read
     if (masked) {
         if (size && want.has((u32)pool[0] & ID)) s.result[found++] = pool[0];
-        size = walk_masked<IS_DOT, OV>(w, a.base, q, want, size, found, a.ef, cap);
+        size = walk_masked<K, OV>(w, a.base, q, want, size, found, a.ef, cap);
         keys = s.result;
     } else {
-        size = walk<IS_DOT, OV>(w, a.base, q, size, a.ef, cap);
+        size = walk<K, OV>(w, a.base, q, size, a.ef, cap);
     }
     forget(s);
-    a.n_out = rerank(a, keys, size < rr ? size : rr);
+    a.n_out = rerank(a, q, keys, size < rr ? size : rr);
     a.n_dist = w.n_dist;
     a.n_hops = w.n_hops;
     a.exhausted = w.exhausted;
@@ -369,7 +391,9 @@ static void search_as(SearchArgs& a) {
 
 static void search(SearchArgs* a) {
     if (a->metric == DOT)
-        a->overlay ? search_as<true, true>(*a) : search_as<true, false>(*a);
+        a->overlay ? search_as<PRODUCTS, true>(*a) : search_as<PRODUCTS, false>(*a);
+    else if (a->metric == HAMMING)
+        a->overlay ? search_as<BITS, true>(*a) : search_as<BITS, false>(*a);
     else
-        a->overlay ? search_as<false, true>(*a) : search_as<false, false>(*a);
+        a->overlay ? search_as<SQUARES, true>(*a) : search_as<SQUARES, false>(*a);
 }

@@ -189,6 +189,10 @@ void Writer::calibrate(const u8* vectors, u32 n, u32 threads) {
     const Shape& shape = g_.options().shape;
     u32 before = rows();
     bool have = codes_ && codes_->scale.valid();
+    if (shape.dtype == B1) {
+        if (!have) rescale(Scale{0, 1}, threads);
+        return;
+    }
     bool look = !have || crosses(before, before + n);
     if (!look && n >= 32) {
         Sample fresh(shape, g_.options().kernels);

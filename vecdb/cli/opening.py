@@ -40,8 +40,8 @@ def must_exist(file: Path) -> None:
         raise typer.BadParameter(f"there is no file {str(file)!r}")
 
 
-def collection_of(db: vecdb.Database, file: Path, name: str | None) -> vecdb.Collection:
-    """The collection that is named, or the only one."""
+def collection_of(db: Any, file: Path, name: str | None) -> Any:
+    """The collection of a database or a snapshot that is named, or the only one."""
     names = db.collections()
     if name is None and len(names) == 1:
         return db[names[0]]

@@ -30,6 +30,16 @@ def search(
     k: Annotated[int, typer.Option("--k", "-k", help="How many hits.")] = 10,
     where: Where = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every match.")] = False,
+    using: Annotated[
+        str | None, typer.Option("--using", help="The vector field, where there are several.")
+    ] = None,
+    radius: Annotated[
+        float | None, typer.Option("--radius", help="The largest distance of a hit.")
+    ] = None,
+    offset: Annotated[
+        int | None, typer.Option("--offset", help="How many of the best to leave out.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every match, instead of k.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Find the rows most similar to QUERY, best first.
@@ -39,10 +49,16 @@ def search(
       vecdb search python-docs.vecdb "sort a list" --where "kind = 'method'"
     """
     with reading(file) as db:
-        chosen = collection_of(db, file, collection)
+        chosen: Any = collection_of(db, file, collection)
         asked = _vector(query)
-        hits = chosen.search(
-            query if asked is None else asked, k, where=filter_of(where), exact=exact
+        given = {"radius": radius, "offset": offset}
+        hits: vecdb.Hits = chosen.search(
+            query if asked is None else asked,
+            None if every else k,
+            where=filter_of(where),
+            using=using,
+            exact=exact,
+            **{name: value for name, value in given.items() if value is not None},
         )
         if as_json:
             found = [show.hit_ready(hit) for hit in hits]
@@ -111,7 +127,13 @@ def info(file: File, as_json: AsJson = False) -> None:
     show.fields(out, list(facts.items()))
     if collections:
         out.print()
-        show.table(out, list(collections[0]), [list(one.values()) for one in collections])
+        rows = [
+            (one["collection"], one["rows"], name, *field.values())
+            for one in collections
+            for name, field in one["vectors"].items()
+        ]
+        columns = ("collection", "rows", "vectors", "dim", "metric", "dtype", "encoder")
+        show.table(out, columns, rows)
 
 
 def check(file: File, as_json: AsJson = False) -> None:
@@ -171,15 +193,16 @@ def encoders(as_json: AsJson = False) -> None:
 
 
 def _facts(collection: vecdb.Collection) -> dict[str, Any]:
-    schema = collection.schema
-    return {
-        "collection": collection.name,
-        "rows": len(collection),
-        "dim": schema.dim,
-        "metric": schema.metric,
-        "dtype": schema.dtype,
-        "encoder": schema.encoder or "",
+    fields = {
+        name: {
+            "dim": field.dim,
+            "metric": field.metric,
+            "dtype": field.dtype,
+            "encoder": field.encoder or "",
+        }
+        for name, field in collection.schema.vectors.items()
     }
+    return {"collection": collection.name, "rows": len(collection), "vectors": fields}
 
 
 def _vector(query: str) -> list[float] | None:

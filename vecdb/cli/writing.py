@@ -134,9 +134,9 @@ def export(
     to_stdout = to == "-"
     if to_stdout and as_json:
         raise typer.BadParameter("--json and the rows cannot both go to standard output")
-    with reading(file) as db, _bar(to) as progress:
+    with reading(file) as db, db.snapshot() as snapshot, _bar(to) as progress:
         written = tables.write(
-            collection_of(db, file, collection),
+            collection_of(snapshot, file, collection),
             sys.stdout.buffer if to_stdout else to,
             where=filter_of(where),
             format=format or ("jsonl" if to_stdout else None),

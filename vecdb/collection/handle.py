@@ -6,7 +6,7 @@ share: rows as records, texts as vectors, filters as rows, and which vector fiel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
@@ -37,11 +37,12 @@ Where = Filter | Mapping[str, Any] | str
 class Handle:
     """A collection as its verbs see it."""
 
-    __slots__ = ("_cid", "_db")
+    __slots__ = ("_cid", "_db", "_quick")
 
     def __init__(self, db: Database, cid: int) -> None:
         self._db = db
         self._cid = cid
+        self._quick: Callable[[], Any] = _nothing  # the lookup of the last commit, if it lives
 
     @property
     def name(self) -> str:
@@ -211,6 +212,10 @@ class Handle:
             raise rows.damaged("R4", keys.row(self._cid, rid), "a vector without a slot")
         first: npt.NDArray[Any] = vectors.read(txn, self._cid, layout, np.array([rid], np.uint32))[0]
         return first
+
+
+def _nothing() -> None:
+    return None
 
 
 def parse_record(payload: bytes) -> Record:

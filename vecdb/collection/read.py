@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, overload
+from weakref import ref
 
 import numpy as np
 
@@ -15,10 +16,11 @@ from vecdb.arrays import nothing
 from vecdb.collection.handle import LOOKUP, Handle, Where, refuse
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.index.seats import RESERVED
+from vecdb.index.view import slots_of
 from vecdb.ingest import given_ids
 from vecdb.storage import rows
 from vecdb.storage.schema import Schema, VectorField
-from vecdb.storage.vectors import shown
+from vecdb.storage.vectors import read, shown
 from vecdb.types import Id, Record
 
 
@@ -40,7 +42,10 @@ class ReadVerbs(Handle):
         >>> c.get(["a", "b"])[1] is None
         True
         """
-        ready = self._ready(LOOKUP)
+        ready = self._quick()  # kept here, as looking for it takes as long as reading the row
+        if ready is None or self._db._local.batch is not None:
+            ready = self._ready(LOOKUP)
+            self._quick = self._quick if ready is None else ref(ready)
         if ready is not None:
             record: Record | None = ready.get(ids)
             if record is not None:
@@ -74,6 +79,34 @@ class ReadVerbs(Handle):
         if declared.multi:
             return found
         return np.stack(found) if found else shown(nothing(declared), declared)
+
+    def to_hnswlib(self, using: str | None = None) -> Any:
+        """Return the rows as an `hnswlib.Index` and the list of their ids, which the labels are places in.
+
+        The graph is taken over: links between live rows as they are, links to deleted rows replaced by
+        what lies behind them. Vectors as float32, under cosine of length 1, as hnswlib keeps them.
+        `using`: the vector field, where there are several. Needs the extra `hnswlib`; costs a pass over
+        the vectors and links. InvalidArgument for a metric that hnswlib has not.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", dim=2, metric="l2")
+        >>> _ = c.add(["a", "b"], [[1, 0], [0, 1]])
+        >>> index, ids = c.to_hnswlib()
+        >>> labels, _ = index.knn_query([[1, 0.1]], k=1); ids[labels[0][0]]
+        'a'
+        """
+        from vecdb.interop.hnswlib import links_among, make
+
+        with self._reading() as (txn, view):
+            declared = self._using(view.schema, using)
+            if declared.multi:
+                refuse(f"using={using!r}: a field with multi=True has no graph")
+            held = self._holders(txn, view, declared)
+            slots = np.ascontiguousarray(slots_of(view.live if held is None else held.rids, view.slots))
+            stored = read(txn, self._cid, view.schema.layout(declared), slots)
+            links = links_among(view.vectors[declared.number].graph, declared.M, slots)
+            ids, _ = rows.read_many(txn.get, self._cid, slots.tolist())
+        return make(declared, stored, links), ids
 
     def __getitem__(self, id: Id) -> Record:
         known, single = given_ids(id, self._cid)

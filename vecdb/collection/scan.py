@@ -21,6 +21,7 @@ from heapq import nsmallest
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 from pyroaring import BitMap
 
 from vecdb import cursor
@@ -207,9 +208,11 @@ class ScanVerbs(Handle):
         if size == 1 and after is None:
             return list(chosen)
         if min(count, size) * live < 2 * size * size:  # ids that a walk passes, rows that a sort reads
-            return self._walk_ids(reading, chosen, after, count, backwards)
+            walked = self._walk_ids(reading, chosen, after, count, backwards)
+            if walked is not None:
+                return walked
         rids = list(chosen)
-        found, _ = rows.read_many(reading.txn.get, self._cid, rids)
+        found = self._ids(reading, rids)
         ranked = list(zip(map(_id_rank, found), rids, strict=True))
         if after is not None:
             least = _id_rank(after)
@@ -220,8 +223,8 @@ class ScanVerbs(Handle):
 
     def _walk_ids(
         self, reading: _Reading, chosen: Rows, after: Id | None, count: int, backwards: bool
-    ) -> list[int]:
-        """By going through the id map."""
+    ) -> list[int] | None:
+        """By going through the id map; None: behind `after` there are too few to find them so."""
         cid = self._cid
         everything = chosen is reading.view.live
         cursor = reading.txn.cursor()
@@ -229,7 +232,17 @@ class ScanVerbs(Handle):
         if not _seek(cursor, keys.prefix(keys.IDS, cid), start, backwards):
             return []
         entries = cursor.iterprev() if backwards else cursor.iternext()
-        return rows.rids_in(entries, cid, None if everything else chosen, count)
+        if 4 * len(chosen) >= reading.view.state.live:
+            return rows.rids_in(entries, cid, None if everything else chosen, count)
+        found = rows.rids_in(islice(entries, 4 * len(chosen)), cid, chosen, count)
+        return found if len(found) == count or next(entries, None) is None else None
+
+    def _ids(self, reading: _Reading, rids: list[int]) -> list[Id]:
+        if reading.lookup is not None:
+            quick: list[Id] | None = reading.lookup.ids(np.array(rids, np.uint32))
+            if quick is not None:
+                return quick
+        return rows.read_many(reading.txn.get, self._cid, rids)[0]
 
     def _records(self, reading: _Reading, rids: list[int], with_vectors: bool) -> list[Record]:
         if reading.lookup is not None:

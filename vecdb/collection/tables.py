@@ -28,8 +28,9 @@ class ArrowVerbs(ScanVerbs):
     def to_arrow(self, where: Where | None = None) -> pa.Table:
         """Return the rows, or those that satisfy a filter, as an Arrow table (extra `arrow`).
 
-        Columns: `id`; `text` if any row has one; the vectors as fixed_size_list of the stored
-        dtype, null where a row has none; one for each top-level metadata key, with nested dicts
+        Columns: `id`; `text` if any row has one; the vectors of each field that has some, under its
+        name, as fixed_size_list of the stored dtype (bits as 0 and 1; lists of those in a field with
+        multi=True), null where a row has none; one for each top-level metadata key, with nested dicts
         as structs. Missing and None are both null. A key that has the name of another column, and
         a column of two types, are InvalidArgument; ints among floats become floats where exact.
         Memory: all rows.
@@ -42,7 +43,7 @@ class ArrowVerbs(ScanVerbs):
         """
         from vecdb.tables.arrow import collection_table
 
-        return collection_table(self.scan(where, with_vectors=True))
+        return collection_table(self.scan(where, with_vectors=True), self.schema.vectors)
 
 
 class TableVerbs(Handle):
@@ -67,7 +68,8 @@ class TableVerbs(Handle):
         `table`: an Arrow table, batches or any object with `__arrow_c_stream__` (no Arrow library
         is needed here), a pandas or polars DataFrame, or an iterable of dicts. `id`, `vector` and
         `text` name its columns; `id=None` makes ids up, `vector=None` is for rows without vectors,
-        `{field: column}` for several fields; the other columns become metadata, and a cell that is
+        `{field: column}` for several fields, each of which has the column of its name where nothing is
+        said; the other columns become metadata, and a cell that is
         null leaves its key out. A row with a text and no vector is encoded where there is an
         encoder. `on_conflict`: "error", "replace" or "skip" rows whose ids exist.
 

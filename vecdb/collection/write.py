@@ -22,7 +22,7 @@ from vecdb.declare import Vector
 from vecdb.errors import AlreadyExists, NotFound, SchemaError
 from vecdb.index.changes import flat
 from vecdb.index.writing import NewRow, Writing
-from vecdb.ingest import given_ids, given_metadata, given_texts, new_ids
+from vecdb.ingest import given_ids, given_metadata, given_texts, new_ids, no_duplicates
 from vecdb.storage import codec, keys, rows
 from vecdb.storage.rows import Row
 from vecdb.storage.schema import Schema, VectorField
@@ -211,7 +211,7 @@ class WriteVerbs(Handle):
         arrays = given_vectors(given, n, schema, single=single)
         if ids is None:
             known = new_ids(n, cid)
-        _no_duplicates(known)
+        no_duplicates(known)
         if not known:
             return []
         self._encode_missing(schema, arrays, plain, stored_texts)
@@ -317,7 +317,7 @@ class WriteVerbs(Handle):
     def _update_ids(self, ids: Any, given: Any, metadata: Any, texts: Any) -> int:
         cid, schema = self._cid, self.schema
         known, single = given_ids(ids, cid)
-        _no_duplicates(known)
+        no_duplicates(known)
         n = len(known)
         if isinstance(metadata, Mapping):
             patches = [_patch(metadata, "metadata")] * n
@@ -526,16 +526,6 @@ def _count_of(values: Any, declared: VectorField) -> int:
     if declared.multi:
         return 1 if len(shape) == 2 and not isinstance(values, list) else len(values)
     return 1 if len(shape) == 1 and shape[0] == declared.dim else (shape[0] if shape else 1)
-
-
-def _no_duplicates(known: list[tuple[Id, bytes]]) -> None:
-    if len({key for _, key in known}) == len(known):
-        return
-    seen: set[bytes] = set()
-    for at, (id, key) in enumerate(known):
-        if key in seen:
-            refuse(f"ids: row {at}: id {id!r} appears twice in this call; nothing was written")
-        seen.add(key)
 
 
 def _same_length(name: str, values: Any, n: int) -> None:

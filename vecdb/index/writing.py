@@ -9,31 +9,26 @@ commit, `publish` applies the same log to this process's graph and view.
 Invariants (isolation rule 3 of the design):
   B1  before the commit nothing changes that a reader of this process can reach: new slots are
       linked by nobody, changed rows live in the overlay;
-  B2  an abort leaves no trace: the overlay is dropped, slot numbers are handed out again;
-  B3  the log's tail is bounded: every commit folds in proportion to what it logs.
-
-Rejected: upkeep in a background thread only. A process that commits and exits would never fold.
+  B2  an abort leaves no trace: the overlay is dropped, slot numbers are handed out again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from pyroaring import BitMap
 
-from vecdb import _core
 from vecdb.fields import declared as declared_fields
-from vecdb.index import attributes, effort, loading, measure, seats
+from vecdb.index import effort, loading, measure, seats
 from vecdb.index.changes import RowChange, encode_changes, state_of
+from vecdb.index.folding import Folding
 from vecdb.index.follow import Follower, write_effort, write_names
-from vecdb.index.loading import CHUNK_HEADER, LAYERS
 from vecdb.index.view import Graphed, View, live_mask
 from vecdb.query.filter import Filter
-from vecdb.storage import codec, keys, log, rows, state, vectors
+from vecdb.storage import codec, log, rows, state, vectors
 from vecdb.storage.log import RowsPart
 from vecdb.storage.rows import PLAIN, Row
 from vecdb.storage.schema import Schema, VectorField
@@ -43,9 +38,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 DIRECT_ROWS: Final = 8192  # a transaction that touches more folds its attributes at once
-DIRECT_LINKS: Final = 256 << 10  # a link log below this is never replaced by image chunks
-FOLD_EVERY: Final = 2048  # touched rows after which every field has been folded once
-ROUND_PACE: Final = 3  # bytes of image rewritten per byte of link log
 
 
 @dataclass(slots=True)
@@ -58,7 +50,7 @@ class NewRow:
     state: Any
 
 
-class Writing:
+class Writing(Folding):
     """The pending changes of one transaction to one collection."""
 
     def __init__(self, follower: Follower, txn: Any, last: int, commit: int) -> None:
@@ -101,10 +93,40 @@ class Writing:
             part = given.get(declared.number)
             if part is not None and len(part.rows):
                 self._link(declared, rids[part.rows], part.array)
-        self._put_rows(new, rids, seated, given)
+        self._put_rows(new, rids, given)
         for layout in self._layouts.values():
             if layout.number in self.state.vectors:
                 self._write_full_blocks(layout, rids, given.get(layout.number))
+
+    def adopt(
+        self, declared: VectorField, new: list[NewRow | None], array: Any, links: Any
+    ) -> None:
+        """Fill an empty collection with rows in a graph that was made elsewhere.
+
+        `array` (n, d) of the stored dtype and `links` (n, 2 M), slots or EMPTY; None for a row that is
+        deleted and kept as a way to others. ValueError, with nothing changed, for links to no slot.
+        """
+        number, count = declared.number, len(new)
+        writer = self._writers[number] = self._fields[number].graph.begin()
+        writer.adopt(array, links, self.follower.threads)
+        self._change()
+        rids = self._hand_out(np.ones(count, np.bool_))
+        alive = np.array([each is not None for each in new], np.bool_)
+        mine = self.state.vectors[number]
+        mine.ranked, mine.slots = int(alive.sum()), count
+        self.state.seated = mine.ranked
+        rows_of = np.flatnonzero(alive)
+        kept = [each for each in new if each is not None]
+        self._put_rows(kept, rids[alive], {number: Given(np.arange(len(kept)), array[rows_of])})
+        self._bury(self._layouts[number], rids[~alive], array)
+        self._write_full_blocks(self._layouts[number], rids, Given(np.arange(count), array))
+
+    def _bury(self, layout: Layout, dead: npt.NDArray[np.int64], array: Any) -> None:
+        """Records of dead slots whose vectors travel in them."""
+        for slot in dead[dead >= layout.inline_from(self.state.slots)].tolist():
+            vector = {layout.number: array[slot].tobytes()}
+            grave = Row(self.commit, b"", None, b"", (layout.number,), vector, True)
+            rows.put(self.txn, self.cid, slot, grave)
 
     def remove(self, key: bytes, rid: int, row: Row, *, keep_id: bool = False) -> None:
         """Take a live row away. Its vectors stay: a dead slot is routable until it is unlinked."""
@@ -208,7 +230,6 @@ class Writing:
         self,
         new: list[NewRow],
         rids: npt.NDArray[np.int64],
-        seated: npt.NDArray[np.bool_],
         given: Mapping[int, Given],
     ) -> None:
         """Ids and records; vectors travel in them where their blocks are not full (V3)."""
@@ -366,110 +387,6 @@ class Writing:
             encode_changes(changes),
         )
 
-    # --- upkeep: attributes ------------------------------------------------------------------
-
-    def _fold_everything(self, changes: list[RowChange]) -> None:
-        """Fold what came before and this transaction's own changes."""
-        tail = self.base.tail.copy()
-        tail.advance(self.commit, changes)
-        self.state.fields_to += [self.commit] * (len(self.names) - len(self.state.fields_to))
-        for fieldid in range(len(self.names)):
-            self.follower.attributes.fold_field(self.txn, fieldid, tail)
-        self._fold_live(self.born, self.died)
-        self.state.fields_to = [self.commit] * len(self.names)
-        self.state.live_to = self.commit
-        self.state.fold_credit = 0
-        self.state.rows_cut = log.drop(
-            self.txn, self.cid, log.ROWS, self.state.rows_cut, self.commit
-        )
-
-    def _fold_slice(self, touched: int) -> None:
-        """Fold some fields up to the previous commit, in turn, in proportion to what was logged."""
-        before = self.commit_before
-        now = self.state
-        known = len(self.base.names)
-        now.fields_to += [before] * (len(self.names) - len(now.fields_to))
-        images = known + 1  # the fields, then the bitmap of live rows
-        now.fold_credit += touched * images
-        while now.fold_credit >= FOLD_EVERY:
-            now.fold_credit -= FOLD_EVERY
-            self._fold_image(now.fold_next % images, known, before)
-            now.fold_next = (now.fold_next + 1) % images
-
-    def _fold_image(self, image: int, known: int, upto: int) -> None:
-        if image < known:
-            if self.state.fields_to[image] < upto:
-                self.follower.attributes.fold_field(self.txn, image, self.base.tail)
-                self.state.fields_to[image] = upto
-        elif self.state.live_to < upto:
-            self._fold_live((), ())
-            self.state.live_to = upto
-
-    def _fold_live(self, born: Any, died: Any) -> None:
-        live = self.base.live.copy()
-        live.update(BitMap(born))
-        live.difference_update(BitMap(died))
-        attributes.store_live(self.txn, self.cid, live)
-
-    @property
-    def commit_before(self) -> int:
-        """The commit that this transaction started from."""
-        return self.base.commit
-
-    # --- upkeep: links ------------------------------------------------------------------------
-
-    def _store_links(self, number: int, record: bytes) -> None:
-        mine, writer = self.state.vectors[number], self._writers[number]
-        mine.scale = list(writer.scale or ()) or None
-        image_bytes = sum(writer.n_chunks(layer) for layer in LAYERS) * self._chunk_bytes(number)
-        part = keys.log_links(number)
-        if len(record) >= DIRECT_LINKS and 2 * len(record) > image_bytes:
-            self._write_image(number, writer, self.commit)
-            mine.links_cut = log.drop(self.txn, self.cid, part, mine.links_cut, self.commit)
-            return
-        log.put(self.txn, self.cid, self.commit, part, record)
-        mine.links_last = self.commit
-        self._checkpoint_slice(number, len(record))
-
-    def _chunk_bytes(self, number: int) -> int:
-        declared, graph, _ = self._fields[number]
-        return int(graph.chunk_rows) * 8 * declared.M
-
-    def _write_image(self, number: int, source: Any, commit: int) -> None:
-        """Write every chunk: the image then holds this commit, and no older log is needed."""
-        for layer in LAYERS:
-            for chunk in range(source.n_chunks(layer)):
-                self._put_chunk(number, source, layer, chunk, commit)
-        mine = self.state.vectors[number]
-        mine.links_to = mine.round_from = commit
-        mine.round_chunk = mine.round_credit = 0
-
-    def _checkpoint_slice(self, number: int, logged: int) -> None:
-        """Rewrite some chunks in turn, as of the previous commit, paced by the log's volume."""
-        mine, graph = self.state.vectors[number], self._fields[number].graph
-        mine.round_credit += ROUND_PACE * logged
-        while mine.round_credit >= self._chunk_bytes(number) and graph.n_slots:
-            mine.round_credit -= self._chunk_bytes(number)
-            self._next_chunk(number)
-
-    def _next_chunk(self, number: int) -> None:
-        """Write the chunk whose turn it is; a finished round moves the watermark."""
-        mine, graph = self.state.vectors[number], self._fields[number].graph
-        if mine.round_chunk == 0:
-            mine.round_from = self.base.commit
-        total = [graph.n_chunks(layer) for layer in LAYERS]
-        layer = 0 if mine.round_chunk < total[0] else 1
-        chunk = mine.round_chunk - (total[0] if layer else 0)
-        self._put_chunk(number, graph, layer, chunk, self.base.commit)
-        mine.round_chunk += 1
-        if mine.round_chunk >= sum(total):
-            mine.links_to, mine.round_chunk = mine.round_from, 0
-
-    def _put_chunk(self, number: int, source: Any, layer: int, chunk: int, commit: int) -> None:
-        key = keys.links(self.cid, number, layer, chunk)
-        head = commit.to_bytes(8, "little") + bytes((layer,)) + bytes(CHUNK_HEADER - 9)
-        self.txn.put(key, _core.seal(keys.LINKS, key, head + source.chunk(layer, chunk)))
-
     # --- effort --------------------------------------------------------------------------------
 
     def _measure(self, number: int) -> effort.Effort | None:
@@ -502,33 +419,3 @@ class Writing:
         if known is None:
             return effort.Effort(ranked, more)
         return known.with_more(more, ranked)
-
-    # --- folding on its own: optimize, and when idle -----------------------------------------
-
-    def fold_for(self, seconds: float) -> None:
-        """Fold what is unfolded for about so long, an image or a chunk at a time."""
-        until = perf_counter() + seconds
-        now, known = self.state, len(self.base.names)
-        if not now.unfolded:
-            return
-        self._change()
-        now.fields_to += [self.base.commit] * (known - len(now.fields_to))
-        for image in range(known + 1):
-            done = now.live_to if image == known else now.fields_to[image]
-            if done < now.rows_last:
-                self._fold_image(image, known, self.base.commit)
-                if perf_counter() > until:
-                    return
-        for number, mine in now.vectors.items():
-            while mine.links_last > mine.links_to and perf_counter() < until:
-                self._next_chunk(number)
-
-    def fold_now(self) -> None:
-        """Fold every image up to the previous commit (`optimize`)."""
-        self._change()
-        known = len(self.base.names)
-        for image in range(known + 1):
-            self._fold_image(image, known, self.base.commit)
-        for number, each in self._fields.items():
-            if each.graph.n_slots:
-                self._write_image(number, each.graph, self.base.commit)

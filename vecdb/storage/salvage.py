@@ -9,8 +9,9 @@ How the records of the last commit are found, in this order:
        that the list of free pages does not name, so such a leaf belongs to the last commit;
     3. where a meta page is broken, the tree that ends in the meta record with the highest commit
        number: every commit rewrites the pages on the way to that record, so it is one tree;
-    4. where there is no tree at all, every leaf page. Earlier versions of rows may be among them:
-       the highest commit number of a row wins, and the result is called `uncertain`.
+    4. where there is no tree, or the list of free pages is broken as well as most of the tree,
+       every leaf page. Earlier versions of rows may be among them: what the tree leads to wins, then
+       the highest commit number of a row, and the result is called `uncertain`.
 
 Invariants (checked by tests/faults/test_repair.py):
   X1  no byte is believed: every number and size is checked against the page and the file before
@@ -18,8 +19,9 @@ Invariants (checked by tests/faults/test_repair.py):
   X2  nothing is written, and every page is read with bounds: a short file is only a smaller one;
   X3  pages of earlier commits are used in case 4 only.
 
-Rejected: leaf pages outside the tree when the list of free pages is broken as well (rows that were
-deleted would come back), and mapping the file (a truncated one would kill the process).
+Rejected: leaf pages outside the tree when the list of free pages is broken and most of the tree is
+not (rows that were deleted would come back; how many pages were not used is said), and mapping the
+file (a truncated one would kill the process).
 """
 
 from __future__ import annotations
@@ -74,6 +76,8 @@ class Salvaged:
     holes: int = 0  # pages of the tree that are broken
     entries: int = 0  # records that the last commit had, by the meta page
     uncertain: bool = False  # case 4: earlier versions may be among the records
+    unused: int = 0  # leaves that may be the last commit's or older ones, and were not used
+    beheaded: bool = False  # one meta page is broken: that of the last commit, perhaps
     behind: int = 0  # commits that were made after the one that could be reached
 
     def get(self, key: bytes) -> bytes | None:
@@ -100,28 +104,47 @@ def salvage(fd: int) -> Salvaged:
     headers = header.read_headers(fd, found.page_size)
     newest, root = _newest(pages, headers)
     if len(headers) < 2:
+        found.beheaded = newest is not None
         commit, roots = _last_trees(pages)
         reached = -1 if newest is None else _commit(pages, newest.root)
-        whole = [each for each in roots if not _walk(pages, each)[1]]
+        whole = [each for each in roots if _is_whole(pages, each)]
         if commit > reached and (whole or (roots and newest is None)):
-            newest, root = None, (whole or roots)[0]
+            newest, root, found.beheaded = None, (whole or roots)[0], False
             found.uncertain = len(roots) > 1
-        elif commit > reached and newest is not None:
+        elif commit > reached >= 0:
             found.behind = commit - reached
     leaves, found.holes = _walk(pages, root)
     found.entries = newest.entries if newest is not None else 0
     taken = _take(found, pages, sorted(leaves), name_bad=True)
-    if newest is not None and (found.holes or taken != newest.entries):
-        free = _free_pages(pages, newest, leaves)
-        if free is not None:
-            lost = (n for n in pages.leaves(newest.last_page + 1) if n not in leaves and n not in free)
-            _take(found, pages, lost, name_bad=True)
-    if not found.places:
-        found.uncertain = True
-        _take(found, pages, pages.leaves(pages.count), name_bad=False)
+    if newest is None or found.holes or taken != newest.entries:
+        _take_unreached(found, pages, newest, root, leaves, taken)
     for key in [key for key in found.bad if key in found.places]:
         del found.bad[key]
     return found
+
+
+def _take_unreached(
+    found: Salvaged,
+    pages: _Pages,
+    newest: Header | None,
+    root: int,
+    leaves: set[int],
+    taken: int,
+) -> None:
+    """Cases 2 and 4: leaves that no sound page leads to."""
+    free = None if newest is None else _free_pages(pages, newest, leaves)
+    if newest is not None and free is not None:
+        others = (n for n in pages.leaves(newest.last_page + 1) if n not in leaves and n not in free)
+        _take(found, pages, others, name_bad=True)
+        return
+    if newest is None and root != NO_PAGE and _is_whole(pages, root):
+        return
+    others = (n for n in pages.leaves(pages.count) if n not in leaves)
+    if taken * 2 < found.entries or newest is None:
+        found.uncertain = True
+        _take(found, pages, others, name_bad=False, known=frozenset(found.places))
+    else:
+        found.unused = sum(1 for _ in others)
 
 
 # --- pages ---------------------------------------------------------------------------------------
@@ -310,6 +333,19 @@ def _walk(pages: _Pages, root: int) -> tuple[set[int], int]:
     return leaves, holes
 
 
+def _is_whole(pages: _Pages, root: int) -> bool:
+    """Whether a tree that ends in the meta record has no holes and begins where trees begin.
+
+    What ends rightly may be a branch below a root that is broken; the first key is the catalog's.
+    """
+    leaves, holes = _walk(pages, root)
+    found: list[bytes] = []
+    for number in leaves:
+        raw = pages.read(number, LEAF)
+        found += [entry.key for entry in pages.nodes(number, raw or bytes(PAGE.size))]
+    return bool(found) and not holes and min(found)[:1] == bytes((keys.CATALOG,))
+
+
 def _free_pages(pages: _Pages, newest: Header, leaves: set[int]) -> set[int] | None:
     """Every page that is not in use, those of the list itself too; None where it is broken."""
     if newest.free_root == NO_PAGE:
@@ -338,7 +374,14 @@ def _free_pages(pages: _Pages, newest: Header, leaves: set[int]) -> set[int] | N
 # --- records -------------------------------------------------------------------------------------
 
 
-def _take(found: Salvaged, pages: _Pages, leaves: Iterable[int], *, name_bad: bool) -> int:
+def _take(
+    found: Salvaged,
+    pages: _Pages,
+    leaves: Iterable[int],
+    *,
+    name_bad: bool,
+    known: frozenset[bytes] = frozenset(),
+) -> int:
     """Note the sound records of leaves and, where it means something, the keys of the others."""
     entries = 0
     for number in leaves:
@@ -346,7 +389,7 @@ def _take(found: Salvaged, pages: _Pages, leaves: Iterable[int], *, name_bad: bo
         for node in pages.nodes(number, raw) if raw is not None else ():
             entries += 1
             key = node.key
-            if not key or key[0] not in WANTED or not keys.well_formed(key):
+            if not key or key[0] not in WANTED or key in known or not keys.well_formed(key):
                 continue
             if key[0] == keys.LOG and key != keys.state(int.from_bytes(key[1:5], "big")):
                 continue

@@ -10,8 +10,9 @@ Invariants:
       record that the engine handed out (inodes repeat from one file system to the next, and a
       forked child has inherited maps of the same file); where there is no such list, there is no
       tree, and the engine is asked;
-  T2  a tree is used only inside a transaction of its commit, as the meta record's bytes show, and
-      only while the environment that it was found in is open (`begin` is the same object).
+  T2  a tree is used only inside a transaction of its commit, as the meta record's bytes show, or
+      between two looks that find it the file's last (`Lookup.get`, _core/pages.h), and only while
+      the environment that it was found in is open (`begin` is the same object).
 
 Rejected: a map of our own. Twice the page tables, and growing it is the engine's business already.
 """
@@ -64,7 +65,7 @@ def at(shared: Shared, txn: Any) -> Snapshot | None:
 def lookup(snapshot: Snapshot, graph: Any, cid: int, make: Any, decode: Any, dtype: Any) -> Any:
     """What reads a collection's rows by their ids (`_core.Lookup`): `make` makes the records."""
     return _core.Lookup(
-        graph, snapshot.tree, snapshot.shared, snapshot.begin, META_KEY, snapshot.record, cid,
+        graph, snapshot.tree, snapshot.shared, snapshot.begin, snapshot.record, cid,
         make, decode, dtype,
     )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 capsule.py, decode.py   the Arrow C interface, read without an Arrow library
 sources.py              what a table looks like from here, whoever made it
-load.py                 how a table becomes rows: `Collection.add_table`
+batches.py, load.py     how a table becomes rows: `Collection.add_table`
 arrow.py                which Arrow table holds these rows: `Collection.to_arrow`
 files.py                files by suffix: `read` and `write`
 marks.py, jsonl.py, delimited.py, parquet.py    one format each

@@ -5,6 +5,7 @@
     list                    list of the elements' type
     dict                    struct of all keys that appear; a key that a row lacks is null
     numpy array (d,)        fixed_size_list[d] of its dtype
+    numpy array (m, d)      list of those: a field of many vectors a row
     None, missing           null
 
 Invariants:
@@ -36,14 +37,15 @@ if TYPE_CHECKING:
 _NAMES = {
     "bool": "a bool", "int": "an int", "float": "a float", "str": "a str",
     "datetime": "a datetime", "list": "a list", "dict": "a dict", "vector": "an array",
+    "vectors": "an array of arrays",
 }  # fmt: skip
 
 
 def table_of(rows: list[dict[str, Any]]) -> pa.Table:
     """Return rows as an Arrow table, one column per key in order of appearance.
 
-    Values: what metadata holds, and numpy arrays of shape (d,). InvalidArgument for a column of
-    two types (rows counted from 0), and where pyarrow is not installed. Memory: the table.
+    Values: what metadata holds, and numpy arrays of shape (d,) or (m, d). InvalidArgument for a
+    column of two types (rows counted from 0), and where pyarrow is not installed. Memory: the table.
 
     >>> table_of([{"id": "a", "n": 1}, {"id": "b"}]).to_pylist()
     [{'id': 'a', 'n': 1}, {'id': 'b', 'n': None}]
@@ -51,27 +53,26 @@ def table_of(rows: list[dict[str, Any]]) -> pa.Table:
     return Columns.of(rows).table(rows)
 
 
-def collection_table(records: Iterable[Record]) -> pa.Table:
-    """All records as a table; `text` is a column only if a row has one."""
+def collection_table(records: Iterable[Record], fields: Iterable[str]) -> pa.Table:
+    """Records with these vector fields as a table; `text` is a column only if a row has one."""
     arrow()
-    kept = list(records)
-    texts = any(record.text is not None for record in kept)
-    rows = [row_of(record, text="text" if texts else None) for record in kept]
+    kept, names = list(records), list(fields)
+    text = "text" if any(record.text is not None for record in kept) else None
+    rows = [row_of(record, names, text=text) for record in kept]
     columns = Columns.of(rows)
-    columns.first(("id", "text", "vector"))
+    columns.first(("id", "text", *names))
     return columns.table(rows)
 
 
 def row_of(
-    record: Record, *, id: str = "id", text: str | None = "text", vectors: bool = True
+    record: Record, fields: Iterable[str], *, id: str = "id", text: str | None = "text"
 ) -> dict[str, Any]:
-    """A record as one flat dict: id, text, vectors, then metadata; no two under one name."""
+    """A record as one flat dict: id, text, vectors of the fields, then metadata; no name twice."""
     row: dict[str, Any] = {id: record.id}
     if text is not None and record.text is not None:
         row[text] = record.text
-    if vectors:
-        row.update(vectors_of(record))
-    reserved = {id, text, *row}
+    row.update((field, record.vectors[field]) for field in fields if field in record.vectors)
+    reserved = {id, text, *fields}
     for key, value in record.metadata.items():
         if key in reserved:
             _refuse(
@@ -81,11 +82,6 @@ def row_of(
             )
         row[key] = value
     return row
-
-
-def vectors_of(record: Record) -> dict[str, Any]:
-    """A record's vectors by field; a field without one is not there."""
-    return dict(record.vectors)
 
 
 # --- types from values -------------------------------------------------------------------
@@ -153,7 +149,8 @@ class _Column:
         )
         self.items: _Column | None = None  # of a list
         self.fields: dict[str, _Column] = {}  # of a dict
-        self.dtype, self.size = np.dtype(np.float32), 0  # of arrays
+        self.dtype: np.dtype[Any] | None = None  # of arrays
+        self.size = 0
 
     def note(self, value: Any, row: int) -> None:
         """Learn one value."""
@@ -179,8 +176,8 @@ class _Column:
         self._inside(value, row)
 
     def _begin(self, value: Any) -> None:
-        if self.kind == "vector":
-            self.dtype, self.size = value.dtype, len(value)
+        if self.kind in ("vector", "vectors"):
+            self.dtype, self.size = value.dtype, value.shape[-1]
         elif self.kind == "list":
             self.items = _Column(f"{self.path}[]")
 
@@ -195,9 +192,9 @@ class _Column:
         )
 
     def _inside(self, value: Any, row: int) -> None:
-        if self.kind == "vector" and (value.dtype, len(value)) != (self.dtype, self.size):
+        if self.dtype is not None and (value.dtype, value.shape[-1]) != (self.dtype, self.size):
             _refuse(
-                f"column {self.path!r}: row {row} has {len(value)} numbers of {value.dtype}, row "
+                f"column {self.path!r}: row {row} has {value.shape[-1]} numbers of {value.dtype}, row "
                 f"{self.first} {self.size} of {self.dtype}"
             )
         elif self.kind == "list" and self.items is not None:
@@ -217,8 +214,9 @@ class _Column:
             return pa.list_(self.items.type(pa))
         if self.kind == "dict":
             return pa.struct([(name, field.type(pa)) for name, field in self.fields.items()])
-        if self.kind == "vector":
-            return pa.list_(pa.from_numpy_dtype(self.dtype), self.size)
+        if self.dtype is not None:
+            vector = pa.list_(pa.from_numpy_dtype(self.dtype), self.size)
+            return vector if self.kind == "vector" else pa.list_(vector)
         plain = {
             "bool": pa.bool_, "int": pa.int64, "float": pa.float64, "str": pa.string, None: pa.null,
         }  # fmt: skip
@@ -226,9 +224,11 @@ class _Column:
 
     def array(self, pa: Any, values: list[Any]) -> Any:
         """Values as an array of the type."""
-        if self.kind != "vector":
+        if self.dtype is None:
             return pa.array(values, self.type(pa), from_pandas=False)
         absent = np.array([value is None for value in values], np.bool_)
+        if self.kind == "vectors":
+            return self._many(pa, values, absent)
         filled = np.zeros((len(values), self.size), self.dtype)
         if not absent.all():
             filled[~absent] = [value for value in values if value is not None]
@@ -236,11 +236,19 @@ class _Column:
             pa.array(filled.reshape(-1)), type=self.type(pa), mask=pa.array(absent)
         )
 
+    def _many(self, pa: Any, values: list[Any], absent: Any) -> Any:
+        there = [value for value in values if value is not None]
+        flat = np.concatenate(there) if there else np.empty((0, self.size), self.dtype)
+        lengths = [0 if value is None else len(value) for value in values]
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+        inner = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), self.size)
+        return pa.ListArray.from_arrays(offsets, inner, mask=pa.array(absent)).cast(self.type(pa))
+
 
 def kind_of(value: Any) -> str | None:
     """What a value is to a table; None for what no row holds."""
     if isinstance(value, np.ndarray):
-        return "vector" if value.ndim == 1 else None
+        return {1: "vector", 2: "vectors"}.get(value.ndim)
     if isinstance(value, bool | np.bool_):
         return "bool"
     if isinstance(value, int | np.integer):

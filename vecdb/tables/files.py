@@ -27,6 +27,7 @@ from vecdb.tables.arrow import Columns, row_of
 
 if TYPE_CHECKING:
     from vecdb.collection import Collection
+    from vecdb.snapshot import SnapshotCollection
 
 SUFFIXES: Final = {
     ".jsonl": "jsonl",
@@ -166,7 +167,7 @@ def read(
 
 
 def write(
-    collection: Collection,
+    collection: Collection | SnapshotCollection,
     to: Target,
     *,
     where: Any = None,
@@ -183,7 +184,8 @@ def write(
     default by the suffix. `id` and `text` name the columns of ids and texts; `text=None` leaves
     texts out.
     AlreadyExists when there is such a file; InvalidArgument names what the format cannot hold.
-    Memory: some rows. Others may write meanwhile: each page of rows is of one commit.
+    Memory: some rows. All are of one commit if `collection` is a snapshot's, as in
+    `with db.snapshot() as snap: tables.write(snap["papers"], ...)`.
 
     >>> import vecdb
     >>> from vecdb import tables
@@ -196,20 +198,21 @@ def write(
     if not is_path and format is None:
         _refuse(f"format=None: an open file has no suffix; choose one of {', '.join(FORMATS)}")
     chosen = format_of(to if isinstance(to, str | os.PathLike) else "", format)
-    if id == text or "vector" in (id, text):
+    fields = list(collection.schema.vectors) if vectors else []
+    if id == text or {id, text} & set(fields):
         _refuse(f"id={id!r}, text={text!r}: two columns would have one name")
 
     def rows() -> Iterator[dict[str, Any]]:
-        for record in collection.scan(where, with_vectors=True):
-            yield row_of(record, id=id, text=text, vectors=vectors)
+        for record in collection.scan(where, with_vectors=vectors):
+            yield row_of(record, fields, id=id, text=text)
 
     total = None if progress is None else collection.count(where)
     count = _Counted(progress, total)
     if isinstance(to, str | os.PathLike):
         with _new_file(os.fspath(to)) as out:
-            _write(rows, out, chosen, count, (id, text or ""))
+            _write(rows, out, chosen, count, (id, text or "", *fields))
     else:
-        _write(rows, to, chosen, count, (id, text or ""))
+        _write(rows, to, chosen, count, (id, text or "", *fields))
     return count.done
 
 
@@ -225,7 +228,7 @@ def _write(
             jsonl.write(count(rows()), lines)
     elif format == "csv":
         names = dict.fromkeys(name for row in rows() for name in row)
-        ahead = [name for name in (*first, "vector") if name in names]
+        ahead = [name for name in first if name in names]
         with _text(out) as lines:
             delimited.write(
                 count(rows()),
@@ -234,7 +237,7 @@ def _write(
             )
     else:
         columns = Columns.of(rows())
-        columns.first((*first, "vector"))
+        columns.first(first)
         parquet.write(count(rows()), out, columns)
 
 

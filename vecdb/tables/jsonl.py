@@ -38,8 +38,10 @@ def write(rows: Iterable[dict[str, Any]], out: IO[str]) -> None:
 
 
 def cell(value: Any) -> str:
-    """A value as JSON; an array as a list of numbers."""
+    """A value as JSON; an array as a list of numbers, or of such lists."""
     if isinstance(value, np.ndarray):
+        if value.ndim == 2:
+            return f"[{', '.join(map(_numbers, value))}]"
         return _numbers(value)
     return marks.dumps(value)
 

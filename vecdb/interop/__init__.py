@@ -1,0 +1,1 @@
+"""Other libraries' indexes as collections, and back; a module for each library."""
