@@ -341,11 +341,9 @@ class Database:
     def compact(self) -> None:
         """Rewrite the file without its free pages, so that it shrinks; everything stays as it is.
 
-        Costs a copy of what is in use, beside the file, and its sync; then one rename, so that a
-        kill at any moment leaves the old file or the new one. Other handles of this process go on
-        afterwards. Nothing happens in memory, where freed pages are reused. Raises Busy, naming
-        who, when another process has the file open or a snapshot is open here; InvalidArgument
-        inside a transaction, ReadOnly, Full.
+        Costs a copy of what is in use, beside the file, and a rename: a kill leaves the old file or
+        the new one. In memory nothing happens. Busy, naming who, when another process has the file
+        open or a snapshot is open here; InvalidArgument inside a transaction, ReadOnly, Full.
 
         >>> import vecdb
         >>> db = vecdb.open(); db.compact()
@@ -378,9 +376,7 @@ class Database:
         return check_database(self)
 
     def stats(self) -> dict[str, Any]:
-        """Return sizes, commit number, readers and the stats of every collection.
-
-        `embedding_cache`: how many embeddings are cached, and the bytes of their vectors.
+        """Return sizes, commit number, readers, cached embeddings and every collection's stats.
 
         >>> import vecdb
         >>> vecdb.open().stats()["collections"]
@@ -397,8 +393,7 @@ class Database:
     def clear_embedding_cache(self) -> int:
         """Take every cached embedding out of the file and return how many there were.
 
-        Rows keep their vectors; texts that come again are encoded again. Works in commits of
-        10,000 records, or inside the open transaction. ReadOnly, Busy.
+        Works in commits of 10,000 records, or inside the open transaction. ReadOnly, Busy.
 
         >>> import vecdb
         >>> db = vecdb.open(); c = db.create_collection("c", encoder="hashing")

@@ -35,9 +35,8 @@ from vecdb import _core
 from vecdb.arrays import check_rows
 from vecdb.database import Database, open
 from vecdb.errors import AlreadyExists, Busy, InvalidArgument, VecdbError
-from vecdb.index.writing import NewRow
 from vecdb.storage import codec, embeddings, header, keys, meta, place, rows, state, vectors
-from vecdb.storage.rows import PLAIN, Row
+from vecdb.storage.rows import PLAIN, NewRow, Row
 from vecdb.storage.salvage import Salvaged, salvage
 from vecdb.storage.schema import Schema, validate
 from vecdb.types import Id

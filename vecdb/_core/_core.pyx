@@ -139,6 +139,7 @@ def after_fork() -> None:
 
 # Top to bottom: what comes later uses what comes before.
 include "records.pxi"
+include "rowrecords.pxi"
 include "bitsets.pxi"
 include "graph.pxi"
 include "writer.pxi"

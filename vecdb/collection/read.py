@@ -81,7 +81,7 @@ class ReadVerbs(Handle):
         return np.stack(found) if found else shown(nothing(declared), declared)
 
     def to_hnswlib(self, using: str | None = None) -> Any:
-        """Return the rows as an `hnswlib.Index` and the list of their ids, which the labels are places in.
+        """Return the rows as an `hnswlib.Index` and the list of their ids; labels are places in it.
 
         The graph is taken over: links between live rows as they are, links to deleted rows replaced by
         what lies behind them. Vectors as float32, under cosine of length 1, as hnswlib keeps them.

@@ -21,10 +21,10 @@ from vecdb.collection.handle import Handle, Where, refuse
 from vecdb.declare import Vector
 from vecdb.errors import AlreadyExists, NotFound, SchemaError
 from vecdb.index.changes import flat
-from vecdb.index.writing import NewRow, Writing
+from vecdb.index.writing import Writing
 from vecdb.ingest import given_ids, given_metadata, given_texts, new_ids, no_duplicates
 from vecdb.storage import codec, keys, rows
-from vecdb.storage.rows import Row
+from vecdb.storage.rows import NewRow, Row
 from vecdb.storage.schema import Schema, VectorField
 from vecdb.storage.vectors import Given
 from vecdb.types import REMOVE, Id, Metadata

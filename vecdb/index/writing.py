@@ -15,7 +15,7 @@ Invariants (isolation rule 3 of the design):
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -30,24 +30,15 @@ from vecdb.index.view import Graphed, View, live_mask
 from vecdb.query.filter import Filter
 from vecdb.storage import codec, log, rows, state, vectors
 from vecdb.storage.log import RowsPart
-from vecdb.storage.rows import PLAIN, Row
+from vecdb.storage.rows import PLAIN, NewRow, Row
 from vecdb.storage.schema import Schema, VectorField
 from vecdb.storage.vectors import Given, Layout
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+ADOPTED_SAMPLES: Final = 24  # taken of a graph that was made elsewhere, in the commit that adopts it
 DIRECT_ROWS: Final = 8192  # a transaction that touches more folds its attributes at once
-
-
-@dataclass(slots=True)
-class NewRow:
-    """A row to insert; `key` is keys.row_id(cid, id), `metadata` is packed."""
-
-    key: bytes
-    text: bytes | None
-    metadata: bytes
-    state: Any
 
 
 class Writing(Folding):
@@ -69,6 +60,7 @@ class Writing(Folding):
         self._declare(self.base.schema)
         self._writers: dict[int, Any] = {}  # _core.Writer by field, once a vector is inserted
         self._view: View | None = None
+        self._samples = effort.SAMPLES  # of a measurement, at most
         self.changes_made = 0  # grows with every change: tells a failed call that did something
         self._published: tuple[View, dict[int, bytes], RowsPart, bool] | None = None
 
@@ -115,11 +107,12 @@ class Writing(Folding):
         mine = self.state.vectors[number]
         mine.ranked, mine.slots = int(alive.sum()), count
         self.state.seated = mine.ranked
-        rows_of = np.flatnonzero(alive)
         kept = [each for each in new if each is not None]
-        self._put_rows(kept, rids[alive], {number: Given(np.arange(len(kept)), array[rows_of])})
+        theirs = array if len(kept) == count else array[alive]
+        self._put_rows(kept, rids[alive], {number: Given.of(theirs)})
         self._bury(self._layouts[number], rids[~alive], array)
-        self._write_full_blocks(self._layouts[number], rids, Given(np.arange(count), array))
+        self._write_full_blocks(self._layouts[number], rids, Given.of(array))
+        self._samples = ADOPTED_SAMPLES
 
     def _bury(self, layout: Layout, dead: npt.NDArray[np.int64], array: Any) -> None:
         """Records of dead slots whose vectors travel in them."""
@@ -162,6 +155,8 @@ class Writing(Folding):
 
     def state_of(self, metadata: dict[str, Any]) -> Any:
         """The indexed state of cleaned metadata; new field names get their ids."""
+        if not metadata:
+            return ()
         return state_of(metadata, self.names, self._metadata)
 
     def state_of_row(self, rid: int, row: Row) -> Any:
@@ -233,6 +228,33 @@ class Writing(Folding):
         given: Mapping[int, Given],
     ) -> None:
         """Ids and records; vectors travel in them where their blocks are not full (V3)."""
+        if self.schema.is_plain:
+            self._put_plain_rows(new, rids, given.get(0))
+        else:
+            self._put_rows_of_fields(new, rids, given)
+        self.state.live += len(new)
+        self.live.update(BitMap(rids.tolist()))
+        self.born.update(rids.tolist())
+
+    def _put_plain_rows(
+        self, new: list[NewRow], rids: npt.NDArray[np.int64], part: Given | None
+    ) -> None:
+        """In a collection that has, and ever had, one vector field: nobody with a slot lacks it."""
+        has = np.zeros(len(new), np.uint8)
+        inline: list[bytes | None] = [None] * len(new)
+        if part is not None:
+            has[part.rows] = 1
+            start = self._layouts[0].inline_from(self.state.slots)
+            travelling = np.flatnonzero(rids[part.rows] >= start)
+            for at in travelling.tolist():
+                inline[int(part.rows[at])] = part.array[at].tobytes()
+        rows.put_new(self.txn, self.cid, self.commit, rids, new, has, inline)
+        for item, rid in zip(new, rids.tolist(), strict=True):
+            self.touched[rid] = [None, item.state]
+
+    def _put_rows_of_fields(
+        self, new: list[NewRow], rids: npt.NDArray[np.int64], given: Mapping[int, Given]
+    ) -> None:
         txn, cid, commit = self.txn, self.cid, self.commit
         has: list[list[int]] = [[] for _ in new]
         inline: list[dict[int, bytes]] = [{} for _ in new]
@@ -253,9 +275,6 @@ class Writing(Folding):
             rows.put(txn, cid, rid, row)
             lacking = seats.lacking(rid, fields, self._graphed, self.names)
             self.touched[rid] = [None, item.state + lacking if lacking else item.state]
-        self.state.live += len(new)
-        self.live.update(rids.tolist())
-        self.born.update(rids.tolist())
 
     def _write_full_blocks(
         self, layout: Layout, rids: npt.NDArray[np.int64], part: Given | None
@@ -269,13 +288,17 @@ class Writing(Folding):
         holders = rids[part.rows] if part is not None else np.empty(0, np.int64)
         for block in range(max(first // count, layout.first_block), self.state.slots // count):
             start = block * count
+            low, high = np.searchsorted(holders, (start, start + count))
+            if high - low == count and part is not None:
+                every = np.ones(count, np.bool_)
+                vectors.put_block(self.txn, self.cid, layout, block, part.array[low:high], every)
+                continue
             whole = np.zeros((count, layout.numbers), layout.kind)
             present = np.zeros(count, np.bool_)
             for slot in range(max(start, layout.first), min(first, start + count)):
                 found = self._settle(layout, slot)
                 if found is not None:
                     whole[slot - start], present[slot - start] = found, True
-            low, high = np.searchsorted(holders, (start, start + count))
             if low < high:
                 assert part is not None
                 places = holders[low:high] - start
@@ -334,14 +357,15 @@ class Writing(Folding):
         changes = self._changes()
         part = self._rows_part(changes)
         measured = {number: self._measure(number) for number in self._fields}
-        folded = len(changes) > DIRECT_ROWS
+        touched = max(len(changes), len(self.born) + len(self.died))
+        folded = touched > DIRECT_ROWS
         if folded:
             self._fold_everything(changes)
         else:
-            if changes:
+            if touched:
                 log.put(self.txn, self.cid, self.commit, log.ROWS, part.pack())
                 self.state.rows_last = self.commit
-            self._fold_slice(len(changes))
+            self._fold_slice(touched)
         links = {number: writer.changes() for number, writer in self._writers.items()}
         for number, record in links.items():
             self._store_links(number, record)
@@ -375,7 +399,7 @@ class Writing(Folding):
         return [
             RowChange(rid, before, after)
             for rid, (before, after) in self.touched.items()
-            if before is not None or after is not None
+            if before or after  # a row without indexed values is nowhere to be found by them
         ]
 
     def _rows_part(self, changes: list[RowChange]) -> RowsPart:
@@ -393,7 +417,7 @@ class Writing(Folding):
         """A field's effort after this commit's share of a measurement; None when it has none."""
         field, _, known = self._fields[number]
         ranked = self.state.vectors[number].ranked
-        due = effort.samples_due(known, ranked)
+        due = min(self._samples, effort.samples_due(known, ranked))
         if not due:
             return None
         view = self.view()

@@ -28,9 +28,9 @@ import numpy as np
 
 from vecdb.arrays import check_rows
 from vecdb.errors import InvalidArgument
-from vecdb.index.writing import NewRow
 from vecdb.ingest import given_ids, given_metadata, no_duplicates
 from vecdb.storage import codec
+from vecdb.storage.rows import NewRow
 from vecdb.storage.schema import ONLY, Schema, VectorField, validate
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _of_file(path: str, metric: str, dim: int | None) -> Foreign:
     if not isinstance(dim, int) or isinstance(dim, bool) or not 1 <= dim <= 65_535:
         _refuse(f"dim={dim!r:.60}: an index's file does not tell it; give an int from 1 to 65,535")
     try:
-        data = np.fromfile(path, np.uint8)
+        data = np.memmap(path, np.uint8, mode="r") if os.path.getsize(path) else np.empty(0, np.uint8)
     except OSError as error:
         _refuse(f"{path} cannot be read: {error.strerror or error}")
     if len(data) < _HEAD.size:
@@ -156,7 +156,7 @@ def _check_head(where: str, head: _Head, dim: int) -> None:
     if not 0 <= head.count <= min(head.most, MOST):
         _foreign(where, f"it says that {head.count:,} of {head.most:,} elements are there")
     if not 4 <= head.M <= 64:
-        _refuse(f"{where}: M={head.M}: this index has other rows than a collection can; 4 to 64 are possible")
+        _refuse(f"{where}: M={head.M}; a collection's rows have room for M of 4 to 64")
     if head.M0 != 2 * head.M or head.M_above != head.M:
         _foreign(where, f"M0={head.M0} and M={head.M_above} above, where M={head.M}")
     if not 1 <= head.ef_construction <= 1 << 20:
@@ -188,10 +188,11 @@ def _elements(where: str, head: _Head, data: npt.NDArray[np.uint8], dim: int, me
     if len(np.unique(labels)) != head.count:
         _foreign(where, "two elements have one label")
     if head.count and int(labels.max()) >= 1 << 63:
-        _refuse(f"{where}: label {int(labels.max())} does not fit 64 bits with a sign; labels become ids")
+        _refuse(f"{where}: label {int(labels.max())} is no id: it does not fit 64 bits with a sign")
     if head.count:
         check_rows(f"{where}: vectors", vectors, metric)
-    return Foreign(head.M, min(max(head.ef_construction, 8), 2000), vectors, links, labels.tolist(), deleted)
+    width = min(max(head.ef_construction, 8), 2000)
+    return Foreign(head.M, width, vectors, links, labels.tolist(), deleted)
 
 
 def from_hnswlib(
@@ -264,11 +265,12 @@ def ids_of(found: Foreign, ids: Sequence[Any] | None) -> list[Any]:
 def at_labels(name: str, found: Foreign, values: Sequence[Any]) -> list[Any]:
     """What a list has for each element that is not deleted: entry `label`."""
     if isinstance(values, str | bytes) or not hasattr(values, "__getitem__"):
-        _refuse(f"{name} is a {type(values).__name__}; give a list whose entry at a label is that element's")
-    most = max((label for label, dead in zip(found.labels, found.deleted, strict=True) if not dead), default=-1)
+        _refuse(f"{name} is a {type(values).__name__}; give a list with an entry for each label")
+    elements = list(zip(found.labels, found.deleted.tolist(), strict=True))
+    most = max((label for label, dead in elements if not dead), default=-1)
     if most >= len(values):
         _refuse(f"{name} has {len(values):,} entries, and the index a label {most:,}")
-    return [None if dead else values[label] for label, dead in zip(found.labels, found.deleted, strict=True)]
+    return [None if dead else values[label] for label, dead in elements]
 
 
 # --- links of a collection -------------------------------------------------------------------------
@@ -292,7 +294,8 @@ def links_among(graph: Any, M: int, members: npt.NDArray[np.uint32]) -> npt.NDAr
     gone = (found == NONE) & (mine != NONE)
     for row in np.flatnonzero(gone.any(axis=1)).tolist():
         beyond = place[np.minimum(table[mine[row][gone[row]]].reshape(-1), len(table))]
-        kept = dict.fromkeys([*found[row][found[row] != NONE].tolist(), *beyond[beyond != NONE].tolist()])
+        direct = found[row][found[row] != NONE]
+        kept = dict.fromkeys([*direct.tolist(), *beyond[beyond != NONE].tolist()])
         kept.pop(row, None)
         listed = list(kept)[: 2 * M]
         found[row] = [*listed, *[NONE] * (2 * M - len(listed))]
@@ -387,7 +390,8 @@ def _from_state(
         element_levels=levels, data_level0=table.reshape(-1).view(np.int8),
         link_lists=lists.reshape(-1).view(np.int8),
     )  # fmt: skip
-    made = type(index).__new__(type(index))
+    kind: Any = type(index)
+    made = kind.__new__(kind)
     made.__setstate__((state,))
     return made
 

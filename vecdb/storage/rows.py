@@ -29,14 +29,19 @@ Rejected: the user's id as the row's key. Every posting would carry up to 480 by
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from vecdb import _core
 from vecdb.errors import Corrupt
 from vecdb.storage import codec, keys
 from vecdb.types import Id
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 PLAIN: Final = 1 << 31  # rids from here on have no slot in the graphs
 
@@ -48,6 +53,16 @@ _STR_ID: Final = bytes((keys.STR_ID,))
 _TEXT, _VECTOR, _INLINE, _DEAD, _SEVERAL = 1, 2, 4, 8, 16
 _ELSEWHERE: Final = 0xFFFFFFFF
 _NOTHING: Final[Mapping[int, bytes]] = MappingProxyType({})
+
+
+@dataclass(slots=True)
+class NewRow:
+    """A row to insert; `key` is keys.row_id(cid, id), `metadata` is packed."""
+
+    key: bytes
+    text: bytes | None
+    metadata: bytes
+    state: Any  # its indexed state
 
 
 class Row(NamedTuple):
@@ -184,6 +199,26 @@ def rids_in(entries: Any, cid: int, chosen: Any, count: int) -> list[int]:
 def put_rid(txn: Any, key: bytes, rid: int) -> None:
     """Lead an id's key to a rid."""
     txn.put(key, _core.seal(keys.IDS, key, _RID.pack(rid)))
+
+
+def put_new(
+    txn: Any,
+    cid: int,
+    commit: int,
+    rids: npt.NDArray[np.int64],
+    new: Sequence[NewRow],
+    has: npt.NDArray[np.uint8],
+    inline: list[bytes | None],
+) -> None:
+    """Write many new rows at once, ids and records, with at most the vector of field 0.
+
+    `has`: 1 where a row has it; `inline`: its bytes where it travels in the record.
+    """
+    named = [each.key for each in new]
+    texts, metadata = [each.text for each in new], [each.metadata for each in new]
+    cursor = txn.cursor()
+    cursor.putmulti(sorted(_core.id_records(named, rids)))
+    cursor.putmulti(_core.row_records(cid, commit, rids, named, texts, metadata, has, inline))
 
 
 def get(txn: Any, cid: int, rid: int) -> Row:
