@@ -536,3 +536,14 @@ def test_a_kept_file_of_an_older_format_is_repaired(tmp_path: Path) -> None:
     assert report.ok, str(report)
     with vecdb.open(tmp_path / "b") as db:
         assert len(db["rows"]) == 1471 and len(db["half"]) == 70 and db.check() == []
+    shutil.copyfile(kept, tmp_path / "a")
+    assert content(str(tmp_path / "b")) == content(str(tmp_path / "a"))
+
+
+def test_beside_this_process_with_the_source_open(sound: Sound, tmp_path: Path) -> None:
+    shutil.copyfile(sound.path, tmp_path / "a")
+    with vecdb.open(tmp_path / "a", upkeep=False) as db:
+        assert vecdb.repair(tmp_path / "a", tmp_path / "b").ok
+        db["one"].update("only", metadata={"x": 2})
+        assert db["one"]["only"].metadata == {"x": 2} and db.check() == []
+    assert content(str(tmp_path / "b")) == sound.rows

@@ -12,7 +12,7 @@ Invariants (checked by tests/faults/test_repair.py and test_repair_fields.py):
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from vecdb.storage.vectors import Block, Layout
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+
+SURELY_FINITE: Final = 1e38  # a squared length below is no overflow, however it was added up
 
 
 class VectorLost(Exception):
@@ -104,10 +107,17 @@ def _check(stored: npt.NDArray[Any], declared: VectorField) -> None:
         if spare and (stored[:, -1] & ((1 << spare) - 1)).any():
             raise VectorLost(f"it has bits beyond dim {declared.dim}")
         return
+    if len(stored) == 1 and 0 < _square(stored[0]) < SURELY_FINITE:
+        return  # what is wrong with a vector shows in its squared length; `check_rows` says it
     try:
         check_rows("vector", stored, declared.metric)
     except InvalidArgument as error:
         raise VectorLost(str(error)) from None
+
+
+def _square(vector: npt.NDArray[Any]) -> float:
+    numbers = vector.astype(np.float32, copy=False)
+    return float(numbers.dot(numbers))
 
 
 def said(error: BaseException) -> str:
