@@ -41,7 +41,7 @@ LAYERS: dict[str, set[str]] = {
     "collection": {"tables", "interop", "cursor", "facets", "execute", "arrays", "embedding", "declare", "ingest", "encoders", "index", "query", "storage"},
     "snapshot": {"collection", "index", "query", "storage"},
     "check": {"index", "storage", "_core", "database", "collection"},
-    "repair": {"database", "index", "ingest", "storage", "_core"},
+    "repair": {"database", "arrays", "storage", "_core"},
     "upkeep": set(),
     "batch": {"index", "storage"},
     "catalog": {"batch", "collection", "declare", "encoders", "index", "storage"},

@@ -15,7 +15,7 @@ Rejected: upkeep in a background thread only. A process that commits and exits w
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pyroaring import BitMap
 
@@ -48,8 +48,9 @@ class Folding:
     _fields: dict[int, Graphed]
     _writers: dict[int, Any]
 
-    def _change(self) -> None:
-        raise NotImplementedError
+    if TYPE_CHECKING:  # of a Writing
+
+        def _change(self) -> None: ...
 
     # --- metadata ------------------------------------------------------------------
 

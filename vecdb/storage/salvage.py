@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 
 from vecdb import _core
 from vecdb.errors import VecdbError
-from vecdb.storage import header, keys, meta, state
+from vecdb.storage import header, keys, meta, schema, state
 from vecdb.storage.header import (
     BIG,
     BRANCH,
@@ -50,9 +50,9 @@ from vecdb.storage.header import (
 PAGE_SIZES = (4096, 8192, 16384, 32768, 65536, 2048, 1024, 512)
 MOST_ROOTS = 8  # candidates that are walked
 SAMPLE = 4096  # pages looked at to guess the page size
-WANTED = frozenset(
-    (keys.CATALOG, keys.IDS, keys.ROWS, keys.VECTORS, keys.EMBEDDINGS, keys.LOG, keys.META)
-)
+WANTED = frozenset((
+    keys.CATALOG, keys.IDS, keys.ROWS, keys.VECTORS, keys.MANY, keys.EMBEDDINGS, keys.LOG, keys.META,
+))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,10 +418,14 @@ def _later(found: Salvaged, key: bytes, payload: memoryview) -> bool:
         return _stage(key, payload) > _stage(key, before)
     if key[0] == keys.META:  # the commit number
         return bytes(payload[16:24][::-1]) > bytes(before[16:24][::-1])
+    if key[0] == keys.CATALOG:
+        return _fields_so_far(key, payload) > _fields_so_far(key, before)
     return False
 
 
 def _stage(key: bytes, payload: memoryview) -> int:
+    """The last commit that a collection's state tells of; -1 where it cannot be read."""
+
     class One:
         def get(self, _: bytes) -> bytes:
             return bytes(_core.seal(key[0], key, payload))
@@ -430,4 +434,12 @@ def _stage(key: bytes, payload: memoryview) -> int:
         now = state.read(One(), int.from_bytes(key[1:5], "big"))
     except VecdbError:
         return -1
-    return max(now.links_last, now.rows_last)
+    return max([now.rows_last, *(each.links_last for each in now.vectors.values())])
+
+
+def _fields_so_far(key: bytes, payload: memoryview) -> int:
+    """How many vector fields a collection ever had, by its declaration; -1 where it is damaged."""
+    try:
+        return schema.unpack(key, _core.seal(key[0], key, payload)).next_number
+    except VecdbError:
+        return -1
