@@ -19,10 +19,10 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout, whatever is installed
 
-import vecdb  # noqa: E402
-from vecdb import encoders, errors, query, repair, tables  # noqa: E402
-from vecdb.facets import Facets  # noqa: E402
-from vecdb.snapshot import Snapshot, SnapshotCollection  # noqa: E402
+import vecdb
+from vecdb import encoders, errors, query, repair, tables
+from vecdb.facets import Facets
+from vecdb.snapshot import Snapshot, SnapshotCollection
 
 PAGE: Final = Path(__file__).with_name("reference.md")
 WIDTH: Final = 96

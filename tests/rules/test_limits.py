@@ -42,7 +42,7 @@ LIMITS = {
     "bits of an int in a filter": operand.MAX_INT_BITS,
     "kilometres of `within`": int(operand.MAX_KM),
     "rows of a batch of `add_table`": load.MAX_BATCH,
-    "columns of an Arrow table, nested ones included": capsule.MAX_CHILDREN,
+    "columns of an Arrow table, or fields of a struct": capsule.MAX_CHILDREN,
     "levels of an Arrow column": capsule.MAX_DEPTH,
     "characters of a line of JSON lines": jsonl.MAX_LINE,
     "characters of a CSV cell": delimited.LONGEST_CELL,
