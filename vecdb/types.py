@@ -292,7 +292,7 @@ class Hits(Sequence[Hit]):
         >>> import vecdb
         >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
         >>> _ = c.add(["a"], [[1, 0]], metadata=[{"year": 1999}])
-        >>> c.search([1, 0]).to_arrow().column("year").to_pylist()  # doctest: +SKIP
+        >>> c.search([1, 0]).to_arrow().column("year").to_pylist()
         [1999]
         """
         from vecdb.frames import to_arrow
@@ -307,7 +307,7 @@ class Hits(Sequence[Hit]):
         >>> import vecdb
         >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
         >>> _ = c.add(["a"], [[1, 0]], metadata=[{"year": 1999}])
-        >>> c.search([1, 0]).to_pandas()["year"].tolist()  # doctest: +SKIP
+        >>> c.search([1, 0]).to_pandas()["year"].tolist()
         [1999]
         """
         from vecdb.frames import to_pandas
