@@ -11,7 +11,7 @@ Invariants:
       its end touches nothing.
 
 Rejected: to end it after some time. Somebody's long export would fail half way; `db.stats()` tells how
-old the oldest reader is, and what it keeps from being reused.
+many readers there are.
 """
 
 from __future__ import annotations

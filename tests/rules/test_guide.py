@@ -40,6 +40,14 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(other.read_text(encoding="utf-8")), target
 
 
+def test_readers_find_every_page() -> None:
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    start = (DOCS / "start.md").read_text(encoding="utf-8")
+    for page in DOCS.glob("*.md"):
+        assert f"](docs/{page.name})" in readme, page.name
+        assert page.name in ("start.md", "cli.md") or f"]({page.name})" in start, page.name
+
+
 def anchors(text: str) -> set[str]:
     """The names that headings have as the targets of links."""
     headings = re.findall(r"^#+ (.+)$", text, re.M)
