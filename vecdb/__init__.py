@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vecdb import errors
 from vecdb._version import __version__
 from vecdb.collection import Collection
+from vecdb.collection.prepared import PreparedSearch
 from vecdb.database import Database, open
 from vecdb.declare import Vector
 from vecdb.errors import VecdbError
@@ -48,6 +49,7 @@ __all__ = [
     "Indexed",
     "Partition",
     "Plan",
+    "PreparedSearch",
     "Problem",
     "Record",
     "Unindexed",

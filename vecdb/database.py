@@ -17,32 +17,27 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
 from vecdb import embedding
 from vecdb.batch import Batch, Catalog, PerThread, Reading
-from vecdb.collection import Collection
-from vecdb.declare import Vector, declare, field_of
+from vecdb.catalog import Catalogued
 from vecdb.errors import (
-    AlreadyExists,
     Busy,
     Closed,
-    EncoderMismatch,
     InvalidArgument,
     NotFound,
     ReadOnly,
-    SchemaError,
 )
 from vecdb.index.follow import Follower
 from vecdb.index.writing import Writing
 from vecdb.options import Mode, OpenOptions, check_open
 from vecdb.snapshot import Snapshot
-from vecdb.storage import keys, state
 from vecdb.storage.env import LMDB_ERRORS, Env
-from vecdb.storage.schema import Schema, VectorField, check_name, put, read_all, validate
+from vecdb.storage.schema import Schema
 from vecdb.types import Problem
 from vecdb.upkeep import Upkeep
 
@@ -83,7 +78,7 @@ def open(
     return Database(options)
 
 
-class Database:
+class Database(Catalogued):
     """An open database; made by `vecdb.open`, a context manager, shared between threads."""
 
     def __init__(self, options: OpenOptions) -> None:
@@ -113,166 +108,6 @@ class Database:
         options = self._options
         keep = options.upkeep and options.mode != "r" and options.path is not None
         self._upkeep = Upkeep(self) if keep else None
-
-    # --- collections ---------------------------------------------------------------------
-
-    def create_collection(
-        self,
-        name: str,
-        dim: int | None = None,
-        *,
-        metric: str | None = None,
-        dtype: str = "f32",
-        encoder: Any = None,
-        quantization: str = "auto",
-        M: int = 16,
-        ef_construction: int = 200,
-        vectors: Mapping[str, Vector] | None = None,
-        fields: Mapping[str, Any] | None = None,
-    ) -> Collection:
-        """Make a new collection and return it; durable on return.
-
-        With one vector field, called "vector", its declaration is given by `dim` and the arguments up
-        to `ef_construction`, as in `vecdb.Vector`; with several by `vectors`, {name: Vector}.
-        `fields`: what metadata fields hold, by name ("a.b" is the field `b` inside `a`): str, int,
-        float, bool, datetime, dict, list, list[str], vecdb.Geo, vecdb.Indexed, vecdb.Partition,
-        vecdb.Unindexed. Raises AlreadyExists, InvalidArgument.
-
-        >>> import vecdb
-        >>> papers = vecdb.open().create_collection("papers", dim=384, fields={"year": int})
-        >>> papers.schema.metric, papers.schema.fields
-        ('cosine', {'year': 'int'})
-        """
-        only = Vector(
-            dim, metric=metric, dtype=dtype, encoder=encoder, quantization=quantization, M=M,
-            ef_construction=ef_construction,
-        )  # fmt: skip
-        schema, encoders = declare(name, vectors, only, fields)
-        return self._create(schema, encoders)
-
-    def get_or_create_collection(
-        self,
-        name: str,
-        dim: int | None = None,
-        *,
-        metric: str | None = None,
-        dtype: str = "f32",
-        encoder: Any = None,
-        quantization: str = "auto",
-        M: int = 16,
-        ef_construction: int = 200,
-        vectors: Mapping[str, Vector] | None = None,
-        fields: Mapping[str, Any] | None = None,
-    ) -> Collection:
-        """Return the collection, made if need be; SchemaError names a differing declaration.
-
-        >>> import vecdb
-        >>> db = vecdb.open()
-        >>> db.get_or_create_collection("c", dim=2) == db.get_or_create_collection("c", dim=2)
-        True
-        """
-        only = Vector(
-            dim, metric=metric, dtype=dtype, encoder=encoder, quantization=quantization, M=M,
-            ef_construction=ef_construction,
-        )  # fmt: skip
-        schema, encoders = declare(name, vectors, only, fields)
-        found = self._find(name)
-        if found is None:
-            try:
-                return self._create(schema, encoders)
-            except AlreadyExists:  # another process was quicker
-                found = self._find(name)
-        if found is None:
-            raise NotFound(f"collection {name!r} was dropped by another process meanwhile")
-        cid, existing = found
-        difference = existing.difference(schema)
-        if difference is not None:
-            raise SchemaError(f"collection {name!r} exists with another declaration: {difference}")
-        self._know_encoders(cid, existing, schema, encoders)
-        return self._handle(cid)
-
-    def collections(self) -> list[str]:
-        """Return the names of the collections, sorted.
-
-        >>> import vecdb
-        >>> db = vecdb.open(); _ = db.create_collection("c", dim=2)
-        >>> db.collections()
-        ['c']
-        """
-        return sorted(self._current_catalog())
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.collections())
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._find(name) is not None
-
-    def __getitem__(self, name: str) -> Collection:
-        found = self._find(name)
-        if found is None:
-            known = ", ".join(map(repr, self.collections()[:10])) or "none"
-            raise NotFound(f"no collection {name!r} in {self._env.path}; there are: {known}")
-        return self._handle(found[0])
-
-    def drop_collection(self, name: str) -> None:
-        """Delete a collection and everything in it; NotFound when there is none.
-
-        >>> import vecdb
-        >>> db = vecdb.open(); _ = db.create_collection("c", dim=2)
-        >>> db.drop_collection("c"); db.collections()
-        []
-        """
-        with self._batch() as batch:
-            cid, _ = self._existing(batch, name)
-            for kind in keys.COLLECTION_KINDS:
-                _delete_range(batch.txn, keys.prefix(kind, cid))
-            batch.forget(cid)
-            batch.change_catalog(name, None)
-
-    def rename_collection(self, old: str, new: str) -> None:
-        """Give a collection another name; NotFound, AlreadyExists.
-
-        >>> import vecdb
-        >>> db = vecdb.open(); _ = db.create_collection("c", dim=2)
-        >>> db.rename_collection("c", "d"); db.collections()
-        ['d']
-        """
-        with self._batch() as batch:
-            cid, schema = self._existing(batch, old)
-            if new in batch.catalog:
-                raise AlreadyExists(f"collection {new!r} exists; choose another name")
-            renamed = validate(replace(schema, name=new))
-            put(batch.txn, cid, renamed)
-            batch.change_catalog(old, None)
-            batch.change_catalog(new, (cid, renamed))
-
-    def _add_vector(self, cid: int, name: str, vector: Any) -> None:
-        """See `Collection.add_vector`."""
-        with self._batch() as batch:
-            schema = self._schema(cid)
-            check_name("name", name)
-            declared, encoder = field_of(name, vector, schema.next_number)
-            writing = batch.writing(cid)
-            after = schema.with_vector(name, declared, writing.next_slot)
-            writing.add_field(after, after.vectors[name])
-            batch.change_catalog(schema.name, (cid, after))
-        if encoder is not None:
-            self._encoders[cid, declared.number] = encoder
-
-    def _drop_vector(self, cid: int, name: str) -> None:
-        """See `Collection.drop_vector`."""
-        with self._batch() as batch:
-            schema = self._schema(cid)
-            if name not in schema.vectors:
-                known = ", ".join(map(repr, schema.vectors))
-                raise NotFound(f"no vector field {name!r:.60} in {schema.name!r}; there are: {known}")
-            number, after = schema.vectors[name].number, schema.without_vector(name)
-            batch.writing(cid).drop_field(after, number)
-            for kind in (keys.VECTORS, keys.MANY, keys.LINKS, keys.EFFORT):
-                _delete_range(batch.txn, keys.prefix(kind, cid) + bytes((number,)))
-            _delete_log(batch.txn, cid, keys.log_links(number))
-            batch.change_catalog(schema.name, (cid, after))
-            self._encoders.pop((cid, number), None)
 
     # --- transactions --------------------------------------------------------------------
 
@@ -452,13 +287,6 @@ class Database:
         if self._local.batch is not None:
             _refuse(f"{verb} inside a transaction is not possible; leave the with block first")
 
-    def _schema(self, cid: int) -> Schema:
-        """A collection's declaration as of the last commit, or of this thread's transaction."""
-        for found, schema in self._current_catalog().values():
-            if found == cid:
-                return schema
-        raise NotFound("the collection of this handle was dropped")
-
     def _follower(self, cid: int) -> Follower:
         found = self._followers.get(cid)
         if found is None:
@@ -473,37 +301,6 @@ class Database:
     def _pending(self, cid: int) -> Writing | None:
         batch = self._local.batch
         return None if batch is None else batch.writing(cid)
-
-    def _encoder(self, cid: int, declared: VectorField) -> Any:
-        """The encoder given for a vector field, or found by its name; EncoderMismatch names it."""
-        given = self._encoders.get((cid, declared.number))
-        if given is not None and given.fingerprint == declared.fingerprint:
-            return given
-        from vecdb import encoders
-
-        assert declared.encoder is not None
-        try:
-            found = encoders.get(declared.encoder)
-        except InvalidArgument as error:
-            name = self._schema(cid).name
-            raise EncoderMismatch(
-                f"collection {name!r} was made with encoder {declared.encoder!r}, which is not at "
-                f"hand ({error}); give it to get_or_create_collection({name!r}, encoder=), or "
-                "vecdb.encoders.register(name, factory). Vectors work without it"
-            ) from None
-        if found.fingerprint != declared.fingerprint:
-            return given or found
-        self._encoders[cid, declared.number] = found
-        return found
-
-    def _know_encoders(
-        self, cid: int, existing: Schema, schema: Schema, encoders: dict[int, Any]
-    ) -> None:
-        """Keep given encoders under the numbers that the existing collection's fields have."""
-        for name, declared in schema.vectors.items():
-            if declared.number in encoders:
-                number = existing.vectors[name].number
-                self._encoders[cid, number] = encoders[declared.number]
 
     def _reading(self, cid: int) -> Reading:
         return Reading(self, cid)
@@ -558,84 +355,6 @@ class Database:
             raise
         finally:
             self._local.batch = None
-
-    def _current_catalog(self) -> Catalog:
-        self._usable()
-        batch = self._local.batch
-        if batch is not None:
-            return dict(batch.catalog)
-        txn = self._env.begin_read()
-        try:
-            self._refresh(txn, self._env.commit_number(txn))
-            return self._catalog
-        finally:
-            txn.abort()
-
-    def _refresh(self, txn: Any, commit: int) -> None:
-        """Read the catalog again when a commit has changed it."""
-        if commit == self._seen_commit:
-            return
-        with self._lock:
-            version = self._env.meta(txn).catalog_version
-            if version != self._catalog_version:
-                self._catalog = read_all(txn)
-                self._schemas = dict(self._catalog.values())
-                self._catalog_version = version
-                for cid in [c for c in self._followers if c not in self._schemas]:
-                    del self._followers[cid]
-            self._seen_commit = commit
-
-    def _find(self, name: str) -> tuple[int, Schema] | None:
-        return self._current_catalog().get(name)
-
-    def _existing(self, batch: Batch, name: str) -> tuple[int, Schema]:
-        found = batch.catalog.get(name)
-        if found is None:
-            raise NotFound(f"no collection {name!r} in {self._env.path}")
-        return found
-
-    def _create(self, schema: Schema, encoders: dict[int, Any]) -> Collection:
-        with self._batch() as batch:
-            if schema.name in batch.catalog:
-                raise AlreadyExists(
-                    f"collection {schema.name!r} exists; use get_or_create_collection, or drop it"
-                )
-            cid = batch.next_cid()
-            put(batch.txn, cid, schema)
-            last = batch.commit_number - 1  # its own commit may log rows already
-            graphed = [each.number for each in schema.vectors.values() if not each.multi]
-            state.write(batch.txn, cid, state.new(last, graphed))
-            batch.change_catalog(schema.name, (cid, schema))
-            made = self._handle(cid)
-        self._know_encoders(cid, schema, schema, encoders)
-        return made
-
-    def _handle(self, cid: int) -> Collection:
-        """A handle on a collection; inside a transaction it dies with what an abort undoes."""
-        made = Collection(self, cid)
-        batch = self._local.batch
-        if batch is not None:
-            batch.handles.append(made)
-        return made
-
-
-def _delete_range(txn: Any, prefix: bytes) -> None:
-    cursor = txn.cursor()
-    found = cursor.set_range(prefix)
-    while found and bytes(cursor.key()).startswith(prefix):
-        found = cursor.delete()
-
-
-def _delete_log(txn: Any, cid: int, part: int) -> None:
-    """Take one part of a collection's log away."""
-    cursor = txn.cursor()
-    found = cursor.set_range(keys.log(cid, 0, 0))
-    while found:
-        key = bytes(cursor.key())
-        if key >= keys.state(cid):
-            return
-        found = cursor.delete() if keys.log_position(key)[1] == part else cursor.next()
-
 
 def _unpickled(options: OpenOptions) -> Database:
     """A handle of its own on the file of a pickled one, which must be there: nothing is made."""

@@ -41,7 +41,8 @@ MAX_CHOICES: Final = 256  # plans that a view remembers
 DEFAULT_WIDTH: Final = 64  # before anything was measured
 ONE_THREAD: Final = 50_000  # rows that a scan of one query ranks on the caller's thread
 WALKS: Final = ("graph", "filtered graph")
-WORTH_THREADS_US: Final = 1_000  # scans that take longer together are spread over threads
+WORTH_THREADS_US: Final = 1_000  # scans that take longer together are spread over threads,
+LONG_SCAN_US: Final = 50  # unless each is so short that threads would wait for the interpreter's lock
 Found = tuple[list[int], bytes]
 NOTHING: Final[Found] = ([], b"")
 
@@ -305,8 +306,9 @@ def _scan(
 
 def _scans(context: Context, queries: Any, run: Run, *, exact: bool) -> list[Found]:
     """Scans for several queries: side by side, each on its share of the threads."""
-    total_us = len(queries) * run.choice.scan_us
-    threads = context.threads if total_us >= WORTH_THREADS_US else 1
+    each_us = run.choice.scan_us
+    worth = each_us >= LONG_SCAN_US and len(queries) * each_us >= WORTH_THREADS_US
+    threads = context.threads if worth else 1
     share = max(1, threads // max(1, len(queries)))
     return parallel.mapped(
         lambda query: _scan(context, query, run, exact=exact, threads=share), queries, threads

@@ -36,7 +36,7 @@ options = st.fixed_dictionaries(
 
 
 class Model:
-    """The rows, in the order of their slots: a row that is written anew comes last."""
+    """The rows, in the order of their slots: a row that gets another vector comes last."""
 
     def __init__(self) -> None:
         self.rows: dict[int, tuple[Any, dict[str, Any]]] = {}
@@ -50,7 +50,8 @@ class Model:
                 list(unique), [v for v, _ in unique.values()], metadata=[m for _, m in unique.values()]
             )
         for id, new in unique.items():
-            self.rows.pop(id, None)
+            if verb == "delete" or id in self.rows and self.rows[id][0] != new[0]:
+                self.rows.pop(id, None)
             if verb == "upsert":
                 self.rows[id] = new
 

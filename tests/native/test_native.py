@@ -82,7 +82,7 @@ def test_the_core_is_clean_under_address_and_undefined_sanitizers(cache: Path, i
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("isa", CORE_ISAS)
-@pytest.mark.parametrize("group", ["graph", "races"])
+@pytest.mark.parametrize("group", ["graph", "holes", "adopt", "races"])
 def test_the_core_is_clean_under_the_thread_sanitizer(cache: Path, group: str, isa: str) -> None:
     passes([*sanitized(cache, TSAN), group], isa, 1000)
 

@@ -44,7 +44,8 @@ LAYERS: dict[str, set[str]] = {
     "repair": {"database", "arrays", "storage", "_core"},
     "upkeep": set(),
     "batch": {"index", "storage"},
-    "database": {"batch", "embedding", "snapshot", "declare", "collection", "check", "upkeep", "encoders", "index", "storage", "options", "query"},
+    "catalog": {"batch", "collection", "declare", "encoders", "index", "storage"},
+    "database": {"batch", "catalog", "embedding", "snapshot", "declare", "collection", "check", "upkeep", "encoders", "index", "storage", "options", "query"},
     "__init__": {"database", "interop", "repair", "declare", "collection", "encoders", "query", "storage", "check"},
     "__main__": {"cli"},
 }

@@ -29,7 +29,7 @@ scalars = (
     | st.none()
     | moments
 )
-names = st.text(st.characters(exclude_categories=["Cs"]))
+names = st.text(st.characters(exclude_categories=["Cs"])).filter(lambda name: name[:1] != "\0")
 metadata = st.dictionaries(
     names,
     st.recursive(

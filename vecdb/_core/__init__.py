@@ -19,6 +19,7 @@ from vecdb._core._core import (
     read_rows,
     row_records,
     seal,
+    seal_parts,
     set_threads,
     unseal,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "read_rows",
     "row_records",
     "seal",
+    "seal_parts",
     "set_threads",
     "unseal",
 ]

@@ -170,7 +170,7 @@ struct Best {
     std::vector<u64> heap;
 };
 
-// Floats in an order that unsigned numbers share; NaN (no vector) is not passed here.
+// Floats in an order that unsigned numbers share; a distance to a vector is never NaN.
 u32 ordered(float d) {
     u32 b;
     d += 0.0f;  // -0 to 0
@@ -192,22 +192,18 @@ struct Scan {
     u32 upto;  // slots below it may be results
     const u8* qcode;
 
-    // Compares up to SCAN_BATCH slots and offers them.
-    void batch(const u32* slots, u32 n, bool exact, Best& best) const {
-        if (exact) {
-            const u8* rows[SCAN_BATCH];
-            float d[SCAN_BATCH];
-            for (u32 i = 0; i < n; i++) rows[i] = stored_row(stored, slots[i]);
-            const Shape& s = opt.shape;
-            opt.kernels->exact(q.vector, s.dim, s.metric, s.dtype, rows, n, d);
-            for (u32 i = 0; i < n; i++)
-                if (d[i] == d[i]) best.offer((u64)ordered(d[i]) << 32 | slots[i]);
-        } else {
-            u32 d[SCAN_BATCH];
-            CodesView c = sight.codes->view();
-            opt.kernels->code_keys(&c, opt.shape.metric, qcode, slots, n, d);
-            for (u32 i = 0; i < n; i++) best.offer((u64)d[i] << 32 | slots[i]);
-        }
+    // Compares up to SCAN_BATCH slots by their vectors, and offers them.
+    void by_rows(const u32* slots, const u8* const* rows, u32 n, Best& best) const {
+        float d[SCAN_BATCH];
+        const Shape& s = opt.shape;
+        opt.kernels->exact(q.vector, s.dim, s.metric, s.dtype, rows, n, d);
+        for (u32 i = 0; i < n; i++) best.offer((u64)ordered(d[i]) << 32 | slots[i]);
+    }
+    void by_codes(const u32* slots, u32 n, Best& best) const {
+        u32 d[SCAN_BATCH];
+        CodesView c = sight.codes->view();
+        opt.kernels->code_keys(&c, opt.shape.metric, qcode, slots, n, d);
+        for (u32 i = 0; i < n; i++) best.offer((u64)d[i] << 32 | slots[i]);
     }
     bool wanted(u32 slot) const {
         return slot < upto && (!q.mask || mask_has(q.mask, q.mask_bytes * 8, slot));
@@ -215,6 +211,7 @@ struct Scan {
     // Offers what is wanted of positions [from, to) of the slots given, or of all slots.
     void part(u32 from, u32 to, bool exact, Best& best) const {
         u32 ids[SCAN_BATCH], n = 0;
+        const u8* rows[SCAN_BATCH];
         for (u32 i = from; i < to; i++) {
             u32 slot = q.slots ? q.slots[i] : i;
             if (!q.slots && q.mask && (i & 7) == 0 && i + 8 <= to) {
@@ -225,14 +222,14 @@ struct Scan {
                 }
             }
             if (!wanted(slot)) continue;
-            if (exact ? !stored_row(stored, slot) : !sight.codes->coded(slot)) continue;
+            if (exact ? !(rows[n] = stored_row(stored, slot)) : !sight.codes->coded(slot)) continue;
             ids[n++] = slot;
             if (n == SCAN_BATCH) {
-                batch(ids, n, exact, best);
+                exact ? by_rows(ids, rows, n, best) : by_codes(ids, n, best);
                 n = 0;
             }
         }
-        if (n) batch(ids, n, exact, best);
+        if (n) exact ? by_rows(ids, rows, n, best) : by_codes(ids, n, best);
     }
 };
 
@@ -268,12 +265,17 @@ Found Graph::scan_in(const Sight& sight, const ScanQuery& q) {
     std::sort(keys.begin(), keys.end());
     if (!exact) {
         Best final(k);
-        u32 ids[SCAN_BATCH];
-        for (size_t i = 0; i < keys.size(); i += SCAN_BATCH) {
-            u32 n = (u32)std::min<size_t>(SCAN_BATCH, keys.size() - i);
-            for (u32 j = 0; j < n; j++) ids[j] = (u32)keys[i + j];
-            scan.batch(ids, n, true, final);
+        u32 ids[SCAN_BATCH], n = 0;
+        const u8* rows[SCAN_BATCH];
+        for (u64 key : keys) {
+            rows[n] = stored_row(scan.stored, ids[n] = (u32)key);
+            n += rows[n] != nullptr;
+            if (n == SCAN_BATCH) {
+                scan.by_rows(ids, rows, n, final);
+                n = 0;
+            }
         }
+        if (n) scan.by_rows(ids, rows, n, final);
         keys = std::move(final.heap);
         std::sort(keys.begin(), keys.end());
     }

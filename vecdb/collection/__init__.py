@@ -5,7 +5,7 @@
     read.py     get, count, len, in, stats
     scan.py     scan, iteration
     facets.py   facets
-    search.py   search, explain
+    search.py   search, explain; prepared.py: prepare, why.py: why_not, on what searching.py gives
     tables.py   add_table, to_arrow
 """
 
@@ -32,9 +32,8 @@ class Collection(WriteVerbs, TableVerbs, ReadVerbs, ArrowVerbs, FacetVerbs, Sear
     """A named set of rows in a database; made by `create_collection`, found by `db[name]`.
 
     Writing: add, upsert, update, delete, optimize. Reading: get, count, len, in, scan,
-    iteration, facets.
-    Searching: search, explain. Whole tables: add_table, to_arrow. Vector fields: add_vector,
-    drop_vector. About itself: name, schema, stats.
+    iteration, facets. Searching: search, prepare, explain, why_not. Whole tables: add_table,
+    to_arrow. Vector fields: add_vector, drop_vector. About itself: name, schema, stats.
 
     >>> import vecdb
     >>> with vecdb.open() as db:

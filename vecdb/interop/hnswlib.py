@@ -94,10 +94,10 @@ def _state_of(index: Any) -> dict[str, Any]:
         _refuse(f"index is a {type(index).__name__}; give an hnswlib.Index or the path of its file")
     found = get()
     state = found[0] if isinstance(found, tuple) else found
+    if isinstance(state, dict) and state.get("index_inited") is False:
+        _refuse("the index was never initialised: call init_index and add_items first")
     if not isinstance(state, dict) or "data_level0" not in state:
         _refuse("this version of hnswlib describes its indexes otherwise; give the file of save_index")
-    if not state.get("index_inited"):
-        _refuse("the index was never initialised: call init_index and add_items first")
     return state
 
 
@@ -139,16 +139,17 @@ def _of_file(path: str, metric: str, dim: int | None) -> Foreign:
 
 def _check_above(path: str, data: npt.NDArray[np.uint8], head: _Head) -> None:
     """The layers above are not used; that they end with the file tells that nothing is missing."""
-    at, step = 0, 4 * head.M_above + 4
-    sizes = data.tobytes()
+    at, step = 0, head.M_above + 1  # in words of 4 bytes
+    words = data[: len(data) // 4 * 4].tobytes()
+    sizes = memoryview(words).cast("I")
     for element in range(head.count):
-        if at + 4 > len(sizes):
+        if at >= len(sizes):
             _foreign(path, f"it ends before element {element:,}'s upper layers")
-        (size,) = struct.unpack_from("<I", sizes, at)
-        if size % step:
-            _foreign(path, f"element {element:,}: {size:,} bytes are no layers of {step}")
-        at += 4 + size
-    if at != len(sizes):
+        size, rest = divmod(sizes[at], 4 * step)
+        if rest:
+            _foreign(path, f"element {element:,}: {sizes[at]:,} bytes are no layers of {4 * step}")
+        at += 1 + size * step
+    if 4 * at != len(data):
         _foreign(path, "its size is not what its elements say")
 
 

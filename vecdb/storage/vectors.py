@@ -157,9 +157,10 @@ def put_block(
     head = SUBHEADER.pack(
         block * layout.block_rows, len(vectors), layout.dim, _DTYPE_CODES[layout.dtype], holes
     )
-    data = b"" if holes == _EMPTY else vectors.tobytes()
-    bits = np.packbits(present, bitorder="little").tobytes() if holes == _HOLES else b""
-    txn.put(key, _core.seal(keys.VECTORS, key, b"".join((head, data, bits))))
+    parts: list[Any] = [head] if holes == _EMPTY else [head, np.ascontiguousarray(vectors).reshape(-1)]
+    if holes == _HOLES:
+        parts.append(np.packbits(present, bitorder="little"))
+    txn.put(key, _core.seal_parts(keys.VECTORS, key, parts))
 
 
 def get_block(txn: Any, cid: int, layout: Layout, block: int) -> Block | None:
