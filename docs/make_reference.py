@@ -143,9 +143,16 @@ def described(name: str, thing: Any, where: str) -> str:
     prose, example = divided(doc)
     written = signature(name, thing)
     parts = [f"```python\n{written}\n```\n"] if written else []
-    parts += [prose.strip() + "\n"] if prose.strip() else []
+    parts += [plain(prose.strip()) + "\n"] if prose.strip() else []
     parts += [f"```pycon\n{example.rstrip()}\n```\n"] if example else []
     return "\n".join(parts)
+
+
+def plain(prose: str) -> str:
+    """What looks like markup outside of code, as text."""
+    parts = prose.split("`")
+    parts[::2] = [re.sub(r"<(?=\w)", "&lt;", part) for part in parts[::2]]
+    return "`".join(parts)
 
 
 def divided(doc: str) -> tuple[str, str]:
