@@ -27,10 +27,11 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from contextlib import suppress
 
 from vecdb.database import Database, open
-from vecdb.errors import AlreadyExists, Busy, InvalidArgument
+from vecdb.errors import AlreadyExists, Busy, Corrupt, InvalidArgument, WrongFormat
 from vecdb.repair.declarations import declarations
 from vecdb.repair.report import Lost, Report, Saved
 from vecdb.repair.rescue import ROWS_AT_ONCE, Rescue
@@ -69,6 +70,7 @@ def repair(src: str | os.PathLike[str], dst: str | os.PathLike[str]) -> Report:
         report = Report(source, target)
         before = _changes(fd)
         found = salvage(fd)
+        _refuse_written(fd, before, source)
         _refuse_foreign(found, source)
         _build(found, report, where.data, before)
         return report
@@ -82,6 +84,11 @@ def _changes(fd: int) -> object:
     return found.st_size, found.st_mtime_ns, os.pread(fd, HEADS, 0)
 
 
+def _refuse_written(fd: int, before: object, source: str) -> None:
+    if _changes(fd) != before:
+        raise Busy(f"{source} was written while it was read; close it everywhere and try again")
+
+
 def _path(name: str, given: object) -> str:
     if not isinstance(given, str | os.PathLike) or not os.fspath(given):
         raise InvalidArgument(f"{name} is the path of a file, not {given!r:.60}")
@@ -92,11 +99,18 @@ def _path(name: str, given: object) -> str:
 
 
 def _refuse_foreign(found: Salvaged, source: str) -> None:
-    record = found.get(keys.META_KEY)
-    if record is not None:
-        meta.decode(record, source)  # WrongFormat for a newer one
-    elif not found.places and not found.bad:
+    if not found.places:  # keys alone say nothing: others' may be spelled like ours
         meta.refuse_foreign(source, "holds no sound record of a vecdb database")
+    record = found.get(keys.META_KEY)
+    if record is None:
+        return
+    try:
+        meta.decode(record, source)
+    except Corrupt:
+        return  # this record says nothing; the others may
+    except WrongFormat as error:
+        if error.found is not None:  # of a newer format
+            raise
 
 
 # --- the new file ----------------------------------------------------------------------------------
@@ -104,7 +118,7 @@ def _refuse_foreign(found: Salvaged, source: str) -> None:
 
 def _build(found: Salvaged, report: Report, data: str, before: object) -> None:
     """Write a database beside the target and give it the target's name when it is complete."""
-    part = f"{data}.repair-{os.getpid()}"
+    part = f"{data}.repair-{os.getpid()}-{threading.get_ident()}"
     files = (part, f"{part}-lock", f"{part}-writer")
     for path in files:
         with suppress(OSError):
@@ -112,10 +126,7 @@ def _build(found: Salvaged, report: Report, data: str, before: object) -> None:
     try:
         with open(part, durability="none", upkeep=False) as db:
             _fill(found, report, db)
-            if _changes(found.fd) != before:
-                raise Busy(
-                    f"{report.source} was written while it was read; close it everywhere and try again"
-                )
+            _refuse_written(found.fd, before, report.source)
             db.backup(data)
     except AlreadyExists:
         raise AlreadyExists(f"{data} exists; choose another name for what is saved") from None

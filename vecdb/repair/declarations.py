@@ -26,7 +26,8 @@ from vecdb.storage import keys, rows, schema, vectors
 from vecdb.storage.salvage import Salvaged
 from vecdb.storage.schema import MAX_NAME_BYTES, MAX_VECTORS, ONLY, Schema, VectorField
 
-_OF_A_COLLECTION: Final = (keys.CATALOG, keys.IDS, keys.ROWS)  # one record is enough
+_OF_A_COLLECTION: Final = (keys.CATALOG, keys.IDS, keys.ROWS)  # one record is enough;
+_STATE: Final = keys.LOG  # of an empty one there may be no other
 NOBODYS: Final = 255  # above every number of a vector field: no row has a vector in such a one
 
 
@@ -65,7 +66,8 @@ def renewed(schema: Schema) -> Schema:
 
 
 def _cids(found: Salvaged) -> list[int]:
-    named = [key for kind in _OF_A_COLLECTION for key in found.keys_of(kind)]
+    kinds = _OF_A_COLLECTION if found.uncertain else (*_OF_A_COLLECTION, _STATE)
+    named = [key for kind in kinds for key in found.keys_of(kind)]
     named += [key for key in found.bad if key[0] == keys.CATALOG]
     return sorted({int.from_bytes(key[1:5], "big") for key in named})
 

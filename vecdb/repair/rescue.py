@@ -113,7 +113,7 @@ class Rescue:
             if id in self.saved or (newest is not None and newest[id][1] != rid):
                 continue
             try:
-                metadata = codec.unpack_metadata(row.metadata) if row.metadata else {}
+                metadata = _cleaned(row.metadata)
                 (row.text or b"").decode()
                 keys.row_id(self.cid, id)
             except (UnicodeDecodeError, VecdbError) as error:
@@ -134,10 +134,8 @@ class Rescue:
         return newest
 
     def _decoded(self, key: bytes) -> Row | None:
-        record = self.found.get(key)
-        assert record is not None
         try:
-            return rows.decode(_core.unseal(keys.ROWS, key, record))
+            return rows.decode(_core.unseal(keys.ROWS, key, self.found.get(key) or b""))
         except ValueError as error:
             self.reasons[int.from_bytes(key[5:], "big")] = f"its record is damaged ({error})"
             return None
@@ -230,8 +228,11 @@ class Rescue:
         return max(0, live - len(self.saved) - len(self.named))
 
     def _led_to(self, key: bytes) -> int:
-        payload = rows.open_record(keys.IDS, key, self.found.get(key))
-        return int.from_bytes(payload, "little") if len(payload) == 4 else -1
+        try:
+            rid = rows.rid_of(self.found, key)
+        except VecdbError:
+            return -1
+        return -1 if rid is None else rid
 
     def _lose(self, id: Id, rid: int, reason: str) -> None:
         self.named.add(id)
@@ -255,6 +256,11 @@ class Rescue:
                 f"{count:,} rows of {self.schema.name!r} (the first: id {first!r}) hold metadata that "
                 "contradicts its declared fields; they are saved as they were"
             )
+
+
+def _cleaned(packed: bytes) -> dict[str, Any]:
+    """A row's metadata, such as a user may give: names of ours in it would mislead the indexes."""
+    return codec.clean_metadata(codec.unpack_metadata(packed)) if packed else {}
 
 
 def _given(declared: VectorField, places: list[int], arrays: list[npt.NDArray[Any]]) -> Given:
