@@ -107,10 +107,12 @@ class Handle:
 
     # --- vector fields -------------------------------------------------------------------
 
-    def _using(self, schema: Schema, using: Any, *, encoder: bool = False) -> VectorField:
+    def _using(
+        self, schema: Schema, using: Any, *, encoder: bool = False, graph: bool = False
+    ) -> VectorField:
         """The vector field that a call means; left out, it must be the only one that fits.
 
-        `encoder`: only fields with an encoder fit.
+        `encoder`: only fields with an encoder fit; `graph`: only those with one vector a row.
         """
         if using is not None:
             if not isinstance(using, str) or using not in schema.vectors:
@@ -118,8 +120,10 @@ class Handle:
                 refuse(f"using={using!r:.60}: collection {schema.name!r} has the vector fields {names}")
             return schema.vectors[using]
         fitting = [
-            name for name, each in schema.vectors.items() if each.encoder is not None or not encoder
-        ]
+            name
+            for name, each in schema.vectors.items()
+            if (each.encoder is not None or not encoder) and not (graph and each.multi)
+        ] or ([] if encoder else list(schema.vectors))
         if len(fitting) != 1:
             self._refuse_using(schema, fitting)
         return schema.vectors[fitting[0]]
