@@ -34,7 +34,7 @@ from vecdb.errors import (
 )
 from vecdb.index.follow import Follower
 from vecdb.index.writing import Writing
-from vecdb.options import Mode, OpenOptions, check_open
+from vecdb.options import Mode, OpenOptions, check_open, check_path
 from vecdb.snapshot import Snapshot
 from vecdb.storage.env import LMDB_ERRORS, Env
 from vecdb.storage.schema import Schema
@@ -181,7 +181,10 @@ class Database(Catalogued):
         """
         self._outside_transaction("backup")
         self._usable()
-        self._env.backup(os.fspath(path))
+        text = check_path(path)
+        if text is None:
+            _refuse("path=None: backup needs the path of the file to write")
+        self._env.backup(text)
 
     def compact(self) -> None:
         """Rewrite the file without its free pages, so that it shrinks; everything stays as it is.
@@ -202,6 +205,7 @@ class Database(Catalogued):
         >>> import vecdb
         >>> vecdb.open().optimize()
         """
+        self._outside_transaction("optimize")
         for name in self.collections():
             self[name].optimize()
 

@@ -87,13 +87,13 @@ class Snapshot:
         return iter(self.collections())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._catalog
+        return isinstance(name, str) and name in self._catalog
 
     def __getitem__(self, name: str) -> SnapshotCollection:
-        found = self._catalog.get(name)
+        found = self._catalog.get(name) if isinstance(name, str) else None
         if found is None:
             known = ", ".join(map(repr, self.collections()[:10])) or "none"
-            raise NotFound(f"no collection {name!r} in this snapshot; there are: {known}")
+            raise NotFound(f"no collection {name!r:.60} in this snapshot; there are: {known}")
         return SnapshotCollection(self, found[0], found[1])
 
     def close(self) -> None:

@@ -65,7 +65,10 @@ class PrepareVerbs(Searching):
         )
         request = self._request(options)
         schema = self.schema
-        texts = using is None and len(schema.vectors) > 1  # what a text would fit then decides
+        several = sum(not each.multi for each in schema.vectors.values()) > 1
+        texts = (  # what a text would fit then decides
+            using is None and several and any(each.encoder for each in schema.vectors.values())
+        )
         name, declared = self._searched(schema, using, "" if texts else None)
         check_radius(request, declared.metric)
         return PreparedSearch(self, request, name, using)
