@@ -145,16 +145,27 @@ def _packed(
     if array.dtype != np.uint8 and array.size:
         _refuse(f"{where} has dtype {array.dtype}; packed bits are uint8, (n, {size})")
     packed = np.ascontiguousarray(array, np.uint8)
-    spare = 8 * size - dim
-    if spare and packed.size and (packed[:, -1] & ((1 << spare) - 1)).any():
-        at = int(rows[int(np.argmax(packed[:, -1] & ((1 << spare) - 1) != 0))])
-        _refuse(f"{where}: row {at}: the last byte has bits beyond dim {dim}; leave them 0")
+    _check_spare(where, packed, declared, rows)
     return packed
+
+
+def _check_spare(
+    where: str,
+    packed: npt.NDArray[Any],
+    declared: VectorField,
+    rows: npt.NDArray[np.intp] | None = None,
+) -> None:
+    """Refuse packed bits that say more than `dim` bits."""
+    spare = 8 * packed.shape[-1] - declared.dim
+    beyond = np.atleast_1d(packed[..., -1] & ((1 << spare) - 1)) != 0
+    if beyond.any():
+        at = _number(int(np.argmax(beyond)), rows)
+        _refuse(f"{where}: row {at}: the last byte has bits beyond dim {declared.dim}; leave them 0")
 
 
 def _many(where: str, values: Any, n: int, declared: VectorField, single: bool) -> Given:
     """A list of one (m, d) array a row, or None for a row without."""
-    if single and np.ndim(values) == 2 and (n == 1) and not _is_list_of_2d(values):
+    if single and n == 1 and _levels(values) == 2:
         values = [values]
     if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__len__"):
         _refuse(f"{where} is a {type(values).__name__}; give a list of one (m, {declared.dim}) a row")
@@ -172,8 +183,12 @@ def _many(where: str, values: Any, n: int, declared: VectorField, single: bool) 
     return Given(np.array(rows, np.intp), made)
 
 
-def _is_list_of_2d(values: Any) -> bool:
-    return isinstance(values, list) and bool(values) and np.ndim(values[0]) == 2
+def _levels(values: Any) -> int:
+    """How many levels of lists or axes there are; 0 where that cannot be said."""
+    try:
+        return np.ndim(values)
+    except Exception:  # ragged, or no array at all: refused by name, row by row
+        return 0
 
 
 def _check_length(where: str, values: Any, n: int) -> None:
@@ -195,14 +210,14 @@ def encoded(made: Any, rows: npt.NDArray[np.intp], declared: VectorField) -> Giv
 
 def given_query(query: Any, declared: VectorField, name: str) -> tuple[Floats, bool]:
     """A query as float32: (d,) and True, or (b, d) and False."""
-    dim = declared.dim
-    if type(query) is np.ndarray and query.dtype == np.float32 and query.ndim == 1:
+    dim, is_bits = declared.dim, declared.dtype == "b1"
+    if type(query) is np.ndarray and query.dtype == np.float32 and query.ndim == 1 and not is_bits:
         if query.shape[0] == dim:
             return checked(query, declared.metric), True
         found = query
     else:
         found = _real(query, declared)
-    if found.ndim not in (1, 2) or (found.shape[-1] != dim and found.size):
+    if found.ndim not in (1, 2) or (found.shape[-1] != dim and len(found)):
         _refuse(f"query has shape {found.shape}; collection {name!r} takes ({dim},) or (b, {dim})")
     if found.ndim == 1 and found.shape[0] != dim:
         _refuse(f"query has {found.shape[0]} numbers; collection {name!r} has dim {dim}")
@@ -213,6 +228,7 @@ def _real(query: Any, declared: VectorField) -> Floats:
     array = _array("query", query, declared)
     if declared.dtype == "b1" and array.dtype == np.uint8 and array.ndim:
         if array.shape[-1] == _packed_size(declared) != declared.dim:
+            _check_spare("query", array, declared)
             array = np.unpackbits(array, axis=-1, count=declared.dim)
     with np.errstate(over="ignore"):
         found: Floats = np.asarray(array, np.float32)
@@ -239,10 +255,12 @@ def checked(query: Floats, metric: str) -> Floats:
 def _array(name: str, values: Any, declared: VectorField) -> npt.NDArray[Any]:
     if isinstance(values, str | bytes | Mapping):
         _refuse(f"{name} is a {type(values).__name__}; give an array of real numbers")
+    if hasattr(values, "mask") and np.ma.is_masked(values):
+        _refuse(f"{name} is a masked array, and some of it is masked: fill that in, or leave rows out")
     try:
         array = np.asarray(values)
-    except (ValueError, TypeError) as error:
-        _refuse(f"{name} is not an array of real numbers: {error}{_first_ragged(values)}")
+    except Exception as error:  # an object may raise what it likes when asked to be an array
+        _refuse(f"{name} is not an array of real numbers: {error!s:.200}{_first_ragged(values)}")
     if array.dtype.kind not in ("fiub" if declared.dtype == "b1" else "fiu") and array.size:
         _refuse(
             f"{name} has dtype {array.dtype}; give real numbers (float, int){_first_ragged(values)}"

@@ -144,7 +144,7 @@ class Catalogued:
         found = self._find(name)
         if found is None:
             known = ", ".join(map(repr, self.collections()[:10])) or "none"
-            raise NotFound(f"no collection {name!r} in {self._env.path}; there are: {known}")
+            raise NotFound(f"no collection {name!r:.60} in {self._env.path}; there are: {known}")
         return self._handle(found[0])
 
     def drop_collection(self, name: str) -> None:
@@ -172,6 +172,7 @@ class Catalogued:
         """
         with self._batch() as batch:
             cid, schema = self._existing(batch, old)
+            check_name("name", new)
             if new in batch.catalog:
                 raise AlreadyExists(f"collection {new!r} exists; choose another name")
             renamed = validate(replace(schema, name=new))
@@ -196,7 +197,7 @@ class Catalogued:
         """See `Collection.drop_vector`."""
         with self._batch() as batch:
             schema = self._schema(cid)
-            if name not in schema.vectors:
+            if not isinstance(name, str) or name not in schema.vectors:
                 known = ", ".join(map(repr, schema.vectors))
                 raise NotFound(f"no vector field {name!r:.60} in {schema.name!r}; there are: {known}")
             number, after = schema.vectors[name].number, schema.without_vector(name)
@@ -205,7 +206,6 @@ class Catalogued:
                 _delete_range(batch.txn, keys.prefix(kind, cid) + bytes((number,)))
             _delete_log(batch.txn, cid, keys.log_links(number))
             batch.change_catalog(schema.name, (cid, after))
-            self._encoders.pop((cid, number), None)
 
     # --- behind the verbs ----------------------------------------------------------------
 
@@ -273,13 +273,14 @@ class Catalogued:
                     del self._followers[cid]
             self._seen_commit = commit
 
-    def _find(self, name: str) -> tuple[int, Schema] | None:
-        return self._current_catalog().get(name)
+    def _find(self, name: object) -> tuple[int, Schema] | None:
+        known = self._current_catalog()
+        return known.get(name) if isinstance(name, str) else None  # a list cannot be looked up
 
     def _existing(self, batch: Batch, name: str) -> tuple[int, Schema]:
-        found = batch.catalog.get(name)
+        found = batch.catalog.get(name) if isinstance(name, str) else None
         if found is None:
-            raise NotFound(f"no collection {name!r} in {self._env.path}")
+            raise NotFound(f"no collection {name!r:.60} in {self._env.path}")
         return found
 
     def _create(self, schema: Schema, encoders: dict[int, Any]) -> Collection:

@@ -34,7 +34,7 @@ from vecdb.errors import (
 )
 from vecdb.index.follow import Follower
 from vecdb.index.writing import Writing
-from vecdb.options import Mode, OpenOptions, check_open
+from vecdb.options import Mode, OpenOptions, check_open, check_path
 from vecdb.snapshot import Snapshot
 from vecdb.storage.env import LMDB_ERRORS, Env
 from vecdb.storage.schema import Schema
@@ -79,7 +79,17 @@ def open(
 
 
 class Database(Catalogued):
-    """An open database; made by `vecdb.open`, a context manager, shared between threads."""
+    """An open database; made by `vecdb.open`, a context manager, shared between threads.
+
+    `db[name]` is a collection, NotFound where there is none; iteration gives the names. After a fork
+    the child opens by itself; pickling sends the path.
+
+    >>> import vecdb
+    >>> with vecdb.open() as db:
+    ...     _ = db.create_collection("c", dim=2)
+    ...     "c" in db, list(db), len(db["c"])
+    (True, ['c'], 0)
+    """
 
     def __init__(self, options: OpenOptions) -> None:
         self._options = options
@@ -171,7 +181,10 @@ class Database(Catalogued):
         """
         self._outside_transaction("backup")
         self._usable()
-        self._env.backup(os.fspath(path))
+        text = check_path(path)
+        if text is None:
+            _refuse("path=None: backup needs the path of the file to write")
+        self._env.backup(text)
 
     def compact(self) -> None:
         """Rewrite the file without its free pages, so that it shrinks; everything stays as it is.
@@ -192,6 +205,7 @@ class Database(Catalogued):
         >>> import vecdb
         >>> vecdb.open().optimize()
         """
+        self._outside_transaction("optimize")
         for name in self.collections():
             self[name].optimize()
 

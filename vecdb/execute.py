@@ -387,6 +387,7 @@ def _prepare(context: Context, run: Run) -> Any:
         slots=scope.slots if scans else None,
         exact=strategy == "exact scan",
         no_zero=context.field.declared.metric == "cosine",
+        bits=context.field.declared.dtype == "b1",
         offset=request.offset,
         radius=float("inf") if request.radius is None else request.radius,
     )  # fmt: skip

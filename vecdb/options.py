@@ -56,7 +56,7 @@ def check_open(
     upkeep: bool = True,
 ) -> OpenOptions:
     """Return open()'s arguments as exact types; InvalidArgument names the first bad one."""
-    where = _path(path)
+    where = check_path(path)
     _one_of("mode", mode, MODES)
     _one_of("durability", durability, DURABILITIES)
     _one_of("verify", verify, VERIFY)
@@ -93,7 +93,8 @@ def check_timeout(timeout: float) -> float:
     return float(timeout)
 
 
-def _path(path: str | os.PathLike[str] | None) -> str | None:
+def check_path(path: str | os.PathLike[str] | None) -> str | None:
+    """Return a path as text."""
     if path is None:
         return None
     try:

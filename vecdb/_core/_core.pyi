@@ -183,6 +183,7 @@ class Prepared:
         slots: Any = None,
         exact: bool = True,
         no_zero: bool = False,
+        bits: bool = False,
         offset: int = 0,
         radius: float = float("inf"),
     ) -> None: ...

@@ -8,6 +8,8 @@
 #    and to verify it once more for each row would cost a checksum over 128 KiB.
 # 3. Whatever is not the ordinary case (another commit, a closed environment, an odd id, a damaged
 #    record) is answered None: the caller takes the long way, whose errors have names.
+# 4. What is read between the two looks may be overwritten by another process meanwhile: sizes are
+#    copied before they are checked, and never read from the map a second time.
 
 from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
@@ -150,24 +152,27 @@ cdef class Lookup:
         """`alone`: there is no transaction, so that the commit may have gone meanwhile."""
         cdef uint8_t key[9]
         cdef Record r
-        cdef const uint8_t* p
+        cdef uint8_t p[ROW_HEAD + 1 + MAX_ID_BYTES]
         cdef const char* text
-        cdef Py_ssize_t id_size, text_size, metadata_size, left
+        cdef Py_ssize_t size, id_size, text_size, metadata_size, left
         row_key(key, self.cid, rid)
         r = self.tree.tree.find(key, 9)
         if r.p == NULL or not frame_sound(0x30, key, 9, r.p, r.n):
             return None
-        p = r.p + FRAME
-        if not row_fits(p, <Py_ssize_t>r.n - FRAME) or p[8] & (IS_DEAD | HAS_SEVERAL):
+        size = <Py_ssize_t>r.n - FRAME
+        memcpy(p, r.p + FRAME, min(size, <Py_ssize_t>sizeof(p)))  # 4: what sizes are taken from
+        if not row_fits(p, size) or p[8] & (IS_DEAD | HAS_SEVERAL):
+            return None
+        id_size = p[10] | (<uint32_t>p[11] << 8)
+        if id_size > 1 + MAX_ID_BYTES:
             return None
         id = id_from(p)
         if id is None:
             return None
-        id_size = p[10] | (<uint32_t>p[11] << 8)
         text_size, metadata_size = get_u32(p + 12), get_u32(p + 16)
-        left = <Py_ssize_t>r.n - FRAME - ROW_HEAD - id_size - text_size - metadata_size
+        left = size - ROW_HEAD - id_size - text_size - metadata_size
         body = None
-        text = <const char*>p + ROW_HEAD + id_size
+        text = <const char*>r.p + FRAME + ROW_HEAD + id_size
         if p[8] & HAS_TEXT:
             try:
                 body = PyUnicode_DecodeUTF8(text, text_size, NULL)

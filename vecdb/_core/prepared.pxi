@@ -117,13 +117,13 @@ cdef class Prepared:
     cdef ScanQuery scan
     cdef uint32_t cid, least, offset
     cdef float radius
-    cdef bint scans, no_zero
+    cdef bint scans, no_zero, bits
 
     def __init__(
         self, Graph graph not None, Tree tree not None, env, begin, bytes meta_key not None,
         bytes record not None, uint32_t cid, hits, source, k, least, ef=0, rr=0, mask=None,
         n_visible=-1, budget=0, scans=False, slots=None, exact=True, no_zero=False,
-        offset=0, float radius=float("inf"),
+        bits=False, offset=0, float radius=float("inf"),
     ):
         """`hits(ids, distances, payloads, figures, source)` makes the answer.
 
@@ -141,6 +141,7 @@ cdef class Prepared:
         self.radius = radius
         self.scans = scans
         self.no_zero = no_zero
+        self.bits = bits
         self.mask = mask  # kept alive: the query points into it
         fill_query(&self.query, k, ef, rr, mask, n_visible, budget, -1)
         self.scan.k, self.scan.rr, self.scan.threads = self.query.k, self.query.rr, 1
@@ -187,6 +188,8 @@ cdef class Prepared:
             if view.format == NULL or view.format[0] != c'f' or view.format[1] != 0:
                 return None
             if not usable(<const float*>view.buf, view.shape[0], self.no_zero):
+                return None
+            if self.bits and not only_bits(<const float*>view.buf, view.shape[0]):
                 return None
             try:
                 txn = begin(None, None, False, True)
@@ -243,6 +246,15 @@ cdef class Prepared:
         )
         PyBuffer_Release(&view)
         return same
+
+
+cdef inline bint only_bits(const float* x, Py_ssize_t n) noexcept:
+    """Is every number 0 or 1?"""
+    cdef Py_ssize_t i
+    for i in range(n):
+        if x[i] != 0 and x[i] != 1:
+            return False
+    return True
 
 
 cdef inline bint usable(const float* x, Py_ssize_t n, bint no_zero) noexcept:

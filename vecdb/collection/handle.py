@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import numpy as np
 
 from vecdb.embedding import embed
-from vecdb.errors import Corrupt, EncoderMismatch, InvalidArgument
+from vecdb.errors import Corrupt, EncoderMismatch, FilterError, InvalidArgument
 from vecdb.fields import Declared
 from vecdb.fields import declared as declared_fields
 from vecdb.index.follow import Follower
+from vecdb.index.seats import RESERVED
 from vecdb.query.declared import bind
 from vecdb.query.filter import Filter, as_filter
 from vecdb.storage import codec, keys, rows, tree, vectors
@@ -69,10 +70,16 @@ class Handle:
     def _filter(self, where: Where) -> Filter:
         """The filter that `where=` means here: strings are datetimes where fields hold those."""
         datetimes = self._declared.datetimes
-        return bind(as_filter(where), datetimes) if datetimes else as_filter(where)
+        found = as_filter(where)
+        for field in found.fields():
+            if field.startswith(RESERVED):
+                raise FilterError(f"field {field!r:.60} begins with a NUL, as no metadata field may")
+        return bind(found, datetimes) if datetimes else found
 
     def _need_values(self, field: str, verb: str, remedy: str) -> None:
         """Refuse a field that has no index for a verb that goes by its values."""
+        if field.startswith(RESERVED):
+            refuse(f"{verb}: field {field!r:.60} begins with a NUL, as no metadata field may")
         if self._declared.skips(field):
             refuse(
                 f"{verb}: field {field!r:.60} is declared Unindexed in collection {self.name!r}, so "
@@ -100,10 +107,12 @@ class Handle:
 
     # --- vector fields -------------------------------------------------------------------
 
-    def _using(self, schema: Schema, using: Any, *, encoder: bool = False) -> VectorField:
+    def _using(
+        self, schema: Schema, using: Any, *, encoder: bool = False, graph: bool = False
+    ) -> VectorField:
         """The vector field that a call means; left out, it must be the only one that fits.
 
-        `encoder`: only fields with an encoder fit.
+        `encoder`: only fields with an encoder fit; `graph`: only those with one vector a row.
         """
         if using is not None:
             if not isinstance(using, str) or using not in schema.vectors:
@@ -111,8 +120,10 @@ class Handle:
                 refuse(f"using={using!r:.60}: collection {schema.name!r} has the vector fields {names}")
             return schema.vectors[using]
         fitting = [
-            name for name, each in schema.vectors.items() if each.encoder is not None or not encoder
-        ]
+            name
+            for name, each in schema.vectors.items()
+            if (each.encoder is not None or not encoder) and not (graph and each.multi)
+        ] or ([] if encoder else list(schema.vectors))
         if len(fitting) != 1:
             self._refuse_using(schema, fitting)
         return schema.vectors[fitting[0]]

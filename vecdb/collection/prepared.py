@@ -65,7 +65,10 @@ class PrepareVerbs(Searching):
         )
         request = self._request(options)
         schema = self.schema
-        texts = using is None and len(schema.vectors) > 1  # what a text would fit then decides
+        several = sum(not each.multi for each in schema.vectors.values()) > 1
+        texts = (  # what a text would fit then decides
+            using is None and several and any(each.encoder for each in schema.vectors.values())
+        )
         name, declared = self._searched(schema, using, "" if texts else None)
         check_radius(request, declared.metric)
         return PreparedSearch(self, request, name, using)
@@ -94,6 +97,13 @@ class PreparedSearch:
 
     `prepared(query)` is `collection.search(query, ...)`: (d,) or a str → Hits; (b, d) or a list of
     str → list[Hits]. At least as fast as `search` with the same filter object.
+
+    >>> import vecdb
+    >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
+    >>> _ = c.add(["a", "b"], [[1, 0], [0, 1]])
+    >>> nearest = c.prepare(k=1)
+    >>> nearest([1, 0.1]).ids, [hits.ids for hits in nearest([[1, 0], [0, 1]])]
+    (['a'], [['a'], ['b']])
     """
 
     __slots__ = ("_kept", "_request", "_using", "_verbs", "_written")

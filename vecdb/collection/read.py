@@ -98,7 +98,7 @@ class ReadVerbs(Handle):
         from vecdb.interop.hnswlib import links_among, make
 
         with self._reading() as (txn, view):
-            declared = self._using(view.schema, using)
+            declared = self._using(view.schema, using, graph=True)
             if declared.multi:
                 refuse(f"using={using!r}: a field with multi=True has no graph")
             held = self._holders(txn, view, declared)

@@ -59,7 +59,7 @@ class Searching(Handle):
 
     def _searched(self, schema: Schema, using: Any, query: Any) -> tuple[str, VectorField]:
         """The vector field that a search walks, and its name."""
-        declared = self._using(schema, using, encoder=is_text(query))
+        declared = self._using(schema, using, encoder=is_text(query), graph=True)
         name = next(n for n, each in schema.vectors.items() if each is declared)
         if declared.multi:
             refuse(

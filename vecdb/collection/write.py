@@ -23,6 +23,7 @@ from vecdb.errors import AlreadyExists, NotFound, SchemaError
 from vecdb.index.changes import flat
 from vecdb.index.writing import Writing
 from vecdb.ingest import given_ids, given_metadata, given_texts, new_ids, no_duplicates
+from vecdb.progress import reporter, stopper
 from vecdb.storage import codec, keys, rows
 from vecdb.storage.rows import NewRow, Row
 from vecdb.storage.schema import Schema, VectorField
@@ -30,6 +31,7 @@ from vecdb.storage.vectors import Given
 from vecdb.types import REMOVE, Id, Metadata
 
 UNCHANGED: Final = object()  # a vector that an update leaves as it is
+UNSOURCED: Final = object()  # one whose text is not in the patch; the row may have it elsewhere
 
 
 class WriteVerbs(Handle):
@@ -152,19 +154,27 @@ class WriteVerbs(Handle):
                     deleted += 1
         return deleted
 
-    def optimize(self) -> None:
+    def optimize(self, *, progress: Any = False, cancel: Any = None) -> None:
         """Fold pending work now; never required for right results.
 
-        Rewrites the graph's image and the metadata indexes up to the last commit, so that the
-        next open replays nothing. InvalidArgument inside a transaction.
+        Rewrites the metadata indexes and the graphs' images up to the last commit, so that the next
+        open replays nothing: a commit for each of them. `progress` and `cancel` as in `add_table`.
+        InvalidArgument inside a transaction.
 
         >>> import vecdb
         >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
         >>> c.optimize()
         """
         self._db._outside_transaction("optimize")
-        with self._db._writing(self._cid) as writing:
-            writing.fold_now()
+        stopped, done = stopper(cancel), 0
+        with reporter(progress, "optimize") as report:
+            while not stopped():
+                with self._db._writing(self._cid) as writing:
+                    total = writing.fold_step(done)
+                done += 1
+                report(done, total)
+                if done >= total:
+                    return
 
     def add_vector(self, name: str, vector: Vector) -> None:
         """Add a vector field, which no row has until it is given one; durable on return.
@@ -360,6 +370,7 @@ class WriteVerbs(Handle):
         for rid, old, patch, new_text, new_vectors in changes:
             metadata = _merged(old, patch)
             text = old.text if new_text is None else new_text.encode()
+            new_vectors = _settled(schema, new_vectors, metadata)
             where = f"row {rows.id_from(old.idkey)!r}"
             packed = codec.pack_metadata(metadata, where) if metadata else b""
             state = writing.state_of(metadata)
@@ -384,7 +395,8 @@ class WriteVerbs(Handle):
     ) -> dict[int, list[Any]]:
         """The vectors of fields whose source text the patches change, by field and patch.
 
-        None: the text goes, and the vector with it; UNCHANGED: it stays. A given vector wins.
+        UNSOURCED: the text goes, and the vector with it, unless the row has it under a key that the
+        patch leaves alone; UNCHANGED: it stays. A given vector wins.
         """
         found: dict[int, list[Any]] = {}
         for declared in schema.vectors.values():
@@ -396,7 +408,7 @@ class WriteVerbs(Handle):
                 text = None if texts is None else texts[at]
                 if not _touches(declared.source, patch, text):
                     continue
-                made[at] = None
+                made[at] = UNSOURCED
                 source = _source(declared, _without_removed(patch), text)
                 if source is not None:
                     wanted.append((at, source))
@@ -429,7 +441,7 @@ class Change(NamedTuple):
     old: Row
     patch: Metadata
     text: str | None  # None: it stays
-    vectors: dict[int, Any]  # by field number; None: the field's vector goes
+    vectors: dict[int, Any]  # by field number; None: the field's vector goes; or UNSOURCED
 
 
 def _of_row(made: dict[int, list[Any]], at: int) -> dict[int, Any]:
@@ -437,11 +449,22 @@ def _of_row(made: dict[int, list[Any]], at: int) -> dict[int, Any]:
     return {number: each[at] for number, each in made.items() if each[at] is not UNCHANGED}
 
 
+def _settled(schema: Schema, found: dict[int, Any], metadata: Metadata) -> dict[int, Any]:
+    """A row's new vectors, without those whose text the row has kept after all."""
+    settled = {}
+    for number, vector in found.items():
+        if vector is not UNSOURCED:
+            settled[number] = vector
+        elif _source(schema.by_number[number], metadata, None) is None:
+            settled[number] = None
+    return settled
+
+
 def _touches(source: str | None, patch: Metadata, text: str | None) -> bool:
     """Whether the text that an encoder reads is given anew."""
     if source is None:
         return text is not None
-    return source in patch or source.partition(".")[0] in patch
+    return any(key == source or source.startswith(key + ".") for key in patch)
 
 
 def _without_removed(patch: Metadata) -> Metadata:
@@ -509,8 +532,10 @@ def _count(given: Any, metadata: Any, texts: Any, schema: Schema) -> int:
             return _count_of(values, schema.vectors[name])
     elif given is not None:
         return _count_of(given, next(iter(schema.vectors.values())))
-    for values in (texts, metadata):
+    for name, values in (("texts", texts), ("metadata", metadata)):
         if values is not None:
+            if not hasattr(values, "__len__"):
+                refuse(f"{name} is a {type(values).__name__}; give a list of one a row")
             return len(values)
     refuse("add needs vectors=, texts= or metadata=")
 
@@ -521,11 +546,11 @@ def _count_of(values: Any, declared: VectorField) -> int:
         return len(values)
     try:
         shape = np.shape(values)
-    except ValueError:  # ragged: refused below, by name
-        return len(values)
-    if declared.multi:
-        return 1 if len(shape) == 2 and not isinstance(values, list) else len(values)
-    return 1 if len(shape) == 1 and shape[0] == declared.dim else (shape[0] if shape else 1)
+    except Exception:  # ragged, or no array at all: refused below, by name
+        return len(values) if isinstance(values, list | tuple) else 1
+    if not shape or (declared.multi and len(shape) == 2 and not isinstance(values, list)):
+        return 1
+    return 1 if len(shape) == 1 and shape[0] and not declared.multi else shape[0]
 
 
 def _same_length(name: str, values: Any, n: int) -> None:
