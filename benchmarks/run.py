@@ -1,4 +1,5 @@
-"""Measure vecdb beside its peers: `python benchmarks/run.py ingest | search | open | follow | surface`.
+"""Measure vecdb beside its peers: `python benchmarks/run.py ingest | search | open | follow | surface |
+interchange`.
 
 Each engine runs in its own process. Searches are one query a call on one thread, with the ids
 read; they are swept over `ef`, so that speeds are compared at equal recall. Engines take turns
@@ -47,7 +48,10 @@ def main() -> None:
         },
         "data": {},
     }
-    workloads = {"ingest": ingest, "search": search, "open": open_, "follow": follow, "surface": surface}
+    workloads = {
+        "ingest": ingest, "search": search, "open": open_, "follow": follow, "surface": surface,
+        "interchange": interchange,
+    }  # fmt: skip
     measure = workloads[options.workload]
     for name in options.data:
         print(f"== {options.workload}, {name}")
@@ -135,6 +139,13 @@ def follow(name: str, options: argparse.Namespace) -> dict[str, Any]:
 def surface(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Microseconds of one small call: get, search of 100 rows, count, a page of a scan."""
     return measure_surface(name, options.queries, options.rounds, options.limit or None)
+
+
+def interchange(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds to take over an hnswlib index, beside bare commits and a rebuild; recall on both sides."""
+    from workloads.interchange import measure as measure_interchange
+
+    return measure_interchange(name, options.queries, options.rounds, options.limit or None)
 
 
 def search(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -225,7 +236,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("workload", choices=["ingest", "search", "open", "follow", "surface"])
+    workloads = ["ingest", "search", "open", "follow", "surface", "interchange"]
+    parser.add_argument("workload", choices=workloads)
     choices = ["debian", "fashion", "made"]
     parser.add_argument("--data", nargs="+", choices=choices, default=datasets.names())
     parser.add_argument(

@@ -44,11 +44,10 @@ class Catalogued:
     _catalog_version: int
     _seen_commit: int
 
-    def _usable(self) -> None:
-        raise NotImplementedError
+    if TYPE_CHECKING:  # of a Database
 
-    def _batch(self, timeout: float | None = None) -> AbstractContextManager[Batch]:
-        raise NotImplementedError
+        def _usable(self) -> None: ...
+        def _batch(self, timeout: float | None = None) -> AbstractContextManager[Batch]: ...
 
     def create_collection(
         self,

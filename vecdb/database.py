@@ -79,7 +79,17 @@ def open(
 
 
 class Database(Catalogued):
-    """An open database; made by `vecdb.open`, a context manager, shared between threads."""
+    """An open database; made by `vecdb.open`, a context manager, shared between threads.
+
+    `db[name]` is a collection, NotFound where there is none; iteration gives the names. After a fork
+    the child opens by itself; pickling sends the path.
+
+    >>> import vecdb
+    >>> with vecdb.open() as db:
+    ...     _ = db.create_collection("c", dim=2)
+    ...     "c" in db, list(db), len(db["c"])
+    (True, ['c'], 0)
+    """
 
     def __init__(self, options: OpenOptions) -> None:
         self._options = options

@@ -11,7 +11,7 @@ Invariants:
       its end touches nothing.
 
 Rejected: to end it after some time. Somebody's long export would fail half way; `db.stats()` tells how
-old the oldest reader is, and what it keeps from being reused.
+many readers there are.
 """
 
 from __future__ import annotations
@@ -47,6 +47,16 @@ class Snapshot:
     """One commit of a database; made by `db.snapshot()`, a context manager.
 
     `snapshot[name]` is a collection as it was: get, scan, count, facets, search and so on.
+
+    >>> import vecdb
+    >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
+    >>> snap = db.snapshot()
+    >>> _ = c.add("a", [1, 0])
+    >>> snap.collections(), list(snap), "c" in snap, len(snap["c"]), len(c)
+    (['c'], ['c'], True, 0, 1)
+    >>> db.stats()["commit"] - snap.commit
+    1
+    >>> snap.close()
     """
 
     def __init__(self, db: Database) -> None:
@@ -147,7 +157,18 @@ class Snapshot:
 
 
 class SnapshotCollection(ReadVerbs, ArrowVerbs, FacetVerbs, SearchVerbs):
-    """A collection as a snapshot shows it: every verb that reads or searches, none that writes."""
+    """A collection as a snapshot shows it: every verb that reads or searches, none that writes.
+
+    >>> import vecdb
+    >>> db = vecdb.open(); _ = db.create_collection("c", dim=2).add(["a", "b"], [[1, 0], [0, 1]])
+    >>> with db.snapshot() as snap:
+    ...     _ = db["c"].delete("a")
+    ...     old = snap["c"]
+    ...     old.name, old.schema.dim, old.search([1, 0]).ids
+    ...     len(old), "a" in old, old["a"].id, [record.id for record in old]
+    ('c', 2, ['a', 'b'])
+    (2, True, 'a', ['a', 'b'])
+    """
 
     __slots__ = ("_schema", "_snapshot")
 

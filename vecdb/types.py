@@ -48,11 +48,13 @@ class Record:
     Metadata and vector are decoded when first touched.
 
     >>> import vecdb
-    >>> with vecdb.open() as db:
-    ...     c = db.create_collection("c", dim=2)
-    ...     _ = c.add(["a"], [[1, 0]], metadata=[{"year": 1999}])
-    ...     c.get("a").metadata
-    {'year': 1999}
+    >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
+    >>> _ = c.add(["a", "b"], [[1, 0], [0, 1]], metadata=[{"year": 1999}, {}])
+    >>> record = c.get("a")
+    >>> record.id, record.metadata, record.text, record.vector.tolist(), list(record.vectors)
+    ('a', {'year': 1999}, None, [1.0, 0.0], ['vector'])
+    >>> next(c.scan(after=record.cursor)).id
+    'b'
     """
 
     __slots__ = (
@@ -143,7 +145,15 @@ def _same(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
 
 
 class Hit:
-    """One result: `.id`, `.score`, `.distance`, `.metadata`, `.text`, `.vector`."""
+    """One result: `.id`, `.score`, `.distance`, `.metadata`, `.text`, `.vector`.
+
+    >>> import vecdb
+    >>> db = vecdb.open(); c = db.create_collection("c", dim=2, metric="l2")
+    >>> _ = c.add("a", [3, 4], metadata={"year": 1999}, texts="a text")
+    >>> hit = c.search([0, 0], with_vectors=True)[0]
+    >>> hit.id, hit.distance, hit.metadata, hit.text, hit.vector.tolist()
+    ('a', 5.0, {'year': 1999}, 'a text', [3.0, 4.0])
+    """
 
     __slots__ = ("_record", "distance", "score")
 
@@ -192,6 +202,15 @@ class Hits(Sequence[Hit]):
 
     `.ids` (list), `.distances` and `.scores` (float32 arrays of shape (k,)), `.plan` (what ran).
     Rows are decoded when touched; ids, distances and scores need no decoding of metadata.
+
+    >>> import vecdb
+    >>> db = vecdb.open(); c = db.create_collection("c", dim=2, metric="l2")
+    >>> _ = c.add(["a", "b"], [[1, 0], [0, 3]])
+    >>> hits = c.search([0, 0])
+    >>> hits.ids, hits.distances.tolist(), hits.scores.tolist(), hits.plan.strategy
+    (['a', 'b'], [1.0, 3.0], [0.5, 0.25], 'exact scan')
+    >>> len(hits), hits[0].id, [hit.id for hit in hits]
+    (2, 'a', ['a', 'b'])
     """
 
     __slots__ = ("_distances", "_figures", "_hits", "_ids", "_payloads", "_plan", "_source")
@@ -273,7 +292,7 @@ class Hits(Sequence[Hit]):
         >>> import vecdb
         >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
         >>> _ = c.add(["a"], [[1, 0]], metadata=[{"year": 1999}])
-        >>> c.search([1, 0]).to_arrow().column("year").to_pylist()  # doctest: +SKIP
+        >>> c.search([1, 0]).to_arrow().column("year").to_pylist()
         [1999]
         """
         from vecdb.frames import to_arrow
@@ -288,7 +307,7 @@ class Hits(Sequence[Hit]):
         >>> import vecdb
         >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
         >>> _ = c.add(["a"], [[1, 0]], metadata=[{"year": 1999}])
-        >>> c.search([1, 0]).to_pandas()["year"].tolist()  # doctest: +SKIP
+        >>> c.search([1, 0]).to_pandas()["year"].tolist()
         [1999]
         """
         from vecdb.frames import to_pandas

@@ -34,7 +34,7 @@ def rows(n: int = 1500, dim: int = 16) -> tuple[list[int | str], np.ndarray, lis
 
 
 def write(path: str) -> None:
-    """The file: folded images, an unfolded tail, deleted and updated rows, rows without vectors."""
+    """Format 1's: folded images, an unfolded tail, deleted and updated rows, rows without vectors."""
     ids, vectors, metadata = rows()
     with vecdb.open(upkeep=False) as db:
         c = db.create_collection("rows", dim=16, metric="l2")
@@ -50,5 +50,41 @@ def write(path: str) -> None:
         db.backup(path)  # compacted
 
 
+def several(db: vecdb.Database, vectors: np.ndarray) -> None:
+    """Since format 2: several vector fields, of every dtype, which rows lack; declared fields."""
+    c = db.create_collection(
+        "several",
+        vectors={
+            "wide": vecdb.Vector(400, metric="l2"),
+            "bytes": vecdb.Vector(16, dtype="i8", metric="dot"),
+            "bits": vecdb.Vector(16, dtype="b1"),
+            "tokens": vecdb.Vector(16, multi=True),
+        },
+        fields={"n": int, "body": vecdb.Unindexed, "title": vecdb.Indexed(str, substring=True)},
+    )
+    for first in (0, 60, 120):
+        at = range(first, first + 60)
+        c.add(at, {name: [v if i % 3 else None for i, v in zip(at, of_field(name, vectors, at), strict=True)]
+                   for name in ("wide", "bytes", "bits", "tokens")},
+              metadata=[{"n": i, "body": f"b{i}", "title": f"title number {i}"} for i in at])  # fmt: skip
+    c.delete([4, 5])
+    c.add_vector("late", vecdb.Vector(16, dtype="f16"))
+    c.update(range(10, 40), vectors={"late": vectors[10:40]})
+
+
+def of_field(name: str, vectors: np.ndarray, at: range) -> list[np.ndarray]:
+    """The vectors of some rows of "several" in one field."""
+    chosen = vectors[at.start : at.stop]
+    if name == "wide":
+        return list(np.tile(chosen, (1, 25)))
+    if name == "bytes":
+        return list((chosen * 40).clip(-128, 127).astype(np.int8))
+    if name == "bits":
+        return list((chosen > 0).astype(np.uint8))
+    return [np.stack([v] * (i % 3)) if i % 3 else v[:0].reshape(0, 16) for i, v in zip(at, chosen, strict=True)]
+
+
 if __name__ == "__main__":
-    write(sys.argv[1])
+    with vecdb.open(upkeep=False) as made:
+        several(made, rows()[1])
+        made.backup(sys.argv[1])  # compacted

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.compat.make import rows
+from tests.compat.make import of_field, rows
 from vecdb import F
 
 HERE = Path(__file__).parent
@@ -32,28 +32,52 @@ def test_a_kept_file_opens_or_is_refused(kept: Path, tmp_path: Path) -> None:
         assert path.read_bytes() == before
         return
     with db:
-        ids, vectors, metadata = rows()
-        c = db["rows"]
-        gone = set(ids[10:40])
         assert db.check() == []
-        assert len(c) == 1500 - 30 + 1 and len(db["half"]) == 70
-        for at in (0, 9, 10, 45, 700, 1499):
-            record = c.get(ids[at])
-            if ids[at] in gone:
-                assert record is None
-                continue
-            assert record is not None and record.vector is not None
-            assert np.array_equal(record.vector, vectors[at])
-            patch = {"changed": True} if metadata[at]["number"] == 5 else {}
-            assert record.metadata == {**metadata[at], **patch}
-        live = [i for i in range(1500) if ids[i] not in gone]
-        assert c.count(F.number == 7) == sum(metadata[i]["number"] == 7 for i in live)
-        assert c.count(F["nested.level"] >= 2) == sum(i % 4 >= 2 for i in live)
-        assert c.count(F.tags.contains("t3")) == sum(i % 5 == 3 for i in live)
-        assert c.count("tags contains all ('t3', 'all')") == sum(i % 5 == 3 for i in live)
-        query = vectors[50] + 0.01
-        truth = sorted(live, key=lambda i: float(np.linalg.norm(vectors[i] - query)))[:10]
-        assert c.search(query, exact=True).ids == [ids[i] for i in truth]
-        assert len(set(c.search(query).ids) & {ids[i] for i in truth}) >= 9
-        c.add("new", vectors[0], metadata={"number": 1})
+        for name, check in (("rows", check_rows), ("several", check_several)):
+            if name in db:
+                check(db)
         assert db.check() == []
+
+
+def check_rows(db: vecdb.Database) -> None:
+    ids, vectors, metadata = rows()
+    c = db["rows"]
+    gone = set(ids[10:40])
+    assert len(c) == 1500 - 30 + 1 and len(db["half"]) == 70
+    for at in (0, 9, 10, 45, 700, 1499):
+        record = c.get(ids[at])
+        if ids[at] in gone:
+            assert record is None
+            continue
+        assert record is not None and record.vector is not None
+        assert np.array_equal(record.vector, vectors[at])
+        patch = {"changed": True} if metadata[at]["number"] == 5 else {}
+        assert record.metadata == {**metadata[at], **patch}
+    live = [i for i in range(1500) if ids[i] not in gone]
+    assert c.count(F.number == 7) == sum(metadata[i]["number"] == 7 for i in live)
+    assert c.count(F["nested.level"] >= 2) == sum(i % 4 >= 2 for i in live)
+    assert c.count(F.tags.contains("t3")) == sum(i % 5 == 3 for i in live)
+    assert c.count("tags contains all ('t3', 'all')") == sum(i % 5 == 3 for i in live)
+    query = vectors[50] + 0.01
+    truth = sorted(live, key=lambda i: float(np.linalg.norm(vectors[i] - query)))[:10]
+    assert c.search(query, exact=True).ids == [ids[i] for i in truth]
+    assert len(set(c.search(query).ids) & {ids[i] for i in truth}) >= 9
+    c.add("new", vectors[0], metadata={"number": 1})
+    assert db.check() == []
+
+
+def check_several(db: vecdb.Database) -> None:
+    c, vectors = db["several"], rows()[1]
+    assert len(c) == 178 and list(c.schema.vectors) == ["wide", "bytes", "bits", "tokens", "late"]
+    for name in ("wide", "bytes", "bits", "tokens"):
+        given = of_field(name, vectors, range(180))
+        for record in c:
+            assert (name in record.vectors) == bool(record.id % 3)
+            if record.id % 3:
+                assert np.array_equal(record.vectors[name], given[record.id])
+    late = [record.id for record in c if "late" in record.vectors]
+    assert late == list(range(10, 40))
+    query = of_field("bits", vectors, range(7, 8))[0]
+    assert c.search(query, 1, using="bits").ids == [7] and c.search(vectors[11], 1, using="late").ids == [11]
+    assert c.count("title like '%number 17%'") == 11 and c.count("body = 'b9'") == 1
+    assert dict(c.schema.fields)["n"] == "int"

@@ -13,14 +13,14 @@ from vecdb import _core
 
 
 def content(path: str) -> dict[str, list[Any]]:
-    """Every row of every collection: id, metadata and text, vector."""
+    """Every row of every collection: id, metadata and text, vectors by field."""
     with vecdb.open(path, mode="r") as db:
         return {name: [seen(record) for record in db[name]] for name in db}
 
 
 def seen(record: vecdb.Record) -> Any:
-    vector = None if record.vector is None else record.vector.tobytes().hex()
-    return [record.id, repr((sorted(record.metadata.items()), record.text)), vector]
+    vectors = {n: f"{v.dtype} {v.shape} {v.tobytes().hex()}" for n, v in record.vectors.items()}
+    return [record.id, repr((sorted(record.metadata.items()), record.text)), vectors]
 
 
 def repaired(src: str, dst: str) -> dict[str, Any]:

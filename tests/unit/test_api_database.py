@@ -475,3 +475,17 @@ def test_closing_waits_for_searches_of_other_threads(tmp_path: Path, immutable: 
         [sys.executable, "-c", script, str(path), str(immutable)], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, "sound\n"), done.stderr
+
+
+def test_optimize_says_how_far_it_is_and_stops_when_told(db: vecdb.Database) -> None:
+    c = db.create_collection("c", vectors={"a": vecdb.Vector(2), "b": vecdb.Vector(3)})
+    c.add(range(20), {"a": np.ones((20, 2)), "b": np.ones((20, 3))}, metadata=[{"x": i} for i in range(20)])
+    seen: list[tuple[int, int | None]] = []
+    c.optimize(progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    commit = c.stats()["commit"]
+    c.optimize(cancel=lambda: True)
+    assert c.stats()["commit"] == commit and db.check() == []
+    for wrong in ({"progress": 1}, {"cancel": 5}):
+        with pytest.raises(InvalidArgument):
+            c.optimize(**wrong)

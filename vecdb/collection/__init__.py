@@ -32,15 +32,18 @@ class Collection(WriteVerbs, TableVerbs, ReadVerbs, ArrowVerbs, FacetVerbs, Sear
     """A named set of rows in a database; made by `create_collection`, found by `db[name]`.
 
     Writing: add, upsert, update, delete, optimize. Reading: get, count, len, in, scan,
-    iteration, facets. Searching: search, prepare, explain, why_not. Whole tables: add_table,
-    to_arrow. Vector fields: add_vector, drop_vector. About itself: name, schema, stats.
+    iteration, facets, vectors. Searching: search, prepare, explain, why_not. Whole tables:
+    add_table, to_arrow, to_hnswlib. Vector fields: add_vector, drop_vector. About itself: name,
+    schema, stats.
 
     >>> import vecdb
     >>> with vecdb.open() as db:
     ...     c = db.create_collection("c", dim=2)
     ...     _ = c.add(["a", "b"], [[1, 0], [0, 1]])
     ...     c.search([1, 0.1], k=1).ids
+    ...     c.name, len(c), "a" in c, c["a"].id, [record.id for record in c]
     ['a']
+    ('c', 2, True, 'a', ['a', 'b'])
     """
 
     __slots__ = ()

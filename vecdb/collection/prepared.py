@@ -97,6 +97,13 @@ class PreparedSearch:
 
     `prepared(query)` is `collection.search(query, ...)`: (d,) or a str → Hits; (b, d) or a list of
     str → list[Hits]. At least as fast as `search` with the same filter object.
+
+    >>> import vecdb
+    >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
+    >>> _ = c.add(["a", "b"], [[1, 0], [0, 1]])
+    >>> nearest = c.prepare(k=1)
+    >>> nearest([1, 0.1]).ids, [hits.ids for hits in nearest([[1, 0], [0, 1]])]
+    (['a'], [['a'], ['b']])
     """
 
     __slots__ = ("_kept", "_request", "_using", "_verbs", "_written")

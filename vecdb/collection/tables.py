@@ -69,8 +69,8 @@ class TableVerbs(Handle):
         is needed here), a pandas or polars DataFrame, or an iterable of dicts. `id`, `vector` and
         `text` name its columns; `id=None` makes ids up, `vector=None` is for rows without vectors,
         `{field: column}` for several fields, each of which has the column of its name where nothing is
-        said; the other columns become metadata, and a cell that is
-        null leaves its key out. A row with a text and no vector is encoded where there is an
+        said; the other columns become metadata; a null cell leaves
+        its key out, a None in a dict stays. A row with a text and no vector is encoded where there is an
         encoder. `on_conflict`: "error", "replace" or "skip" rows whose ids exist.
 
         Each batch of `batch_size` rows is durable once written: InvalidArgument and AlreadyExists

@@ -23,6 +23,7 @@ from vecdb.errors import AlreadyExists, NotFound, SchemaError
 from vecdb.index.changes import flat
 from vecdb.index.writing import Writing
 from vecdb.ingest import given_ids, given_metadata, given_texts, new_ids, no_duplicates
+from vecdb.progress import reporter, stopper
 from vecdb.storage import codec, keys, rows
 from vecdb.storage.rows import NewRow, Row
 from vecdb.storage.schema import Schema, VectorField
@@ -153,19 +154,27 @@ class WriteVerbs(Handle):
                     deleted += 1
         return deleted
 
-    def optimize(self) -> None:
+    def optimize(self, *, progress: Any = False, cancel: Any = None) -> None:
         """Fold pending work now; never required for right results.
 
-        Rewrites the graph's image and the metadata indexes up to the last commit, so that the
-        next open replays nothing. InvalidArgument inside a transaction.
+        Rewrites the metadata indexes and the graphs' images up to the last commit, so that the next
+        open replays nothing: a commit for each of them. `progress` and `cancel` as in `add_table`.
+        InvalidArgument inside a transaction.
 
         >>> import vecdb
         >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
         >>> c.optimize()
         """
         self._db._outside_transaction("optimize")
-        with self._db._writing(self._cid) as writing:
-            writing.fold_now()
+        stopped, done = stopper(cancel), 0
+        with reporter(progress, "optimize") as report:
+            while not stopped():
+                with self._db._writing(self._cid) as writing:
+                    total = writing.fold_step(done)
+                done += 1
+                report(done, total)
+                if done >= total:
+                    return
 
     def add_vector(self, name: str, vector: Vector) -> None:
         """Add a vector field, which no row has until it is given one; durable on return.

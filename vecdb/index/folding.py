@@ -2,7 +2,7 @@
 
 A `Folding` is the part of a `Writing` (writing.py) that writes images: leaves of metadata fields, the
 bitmap of live rows, chunks of links. Every commit takes a slice of that work, paced by what it logs;
-`fold_for` and `fold_now` are the same work on its own, when idle and on `optimize`.
+`fold_for` and `fold_step` are the same work on its own, when idle and on `optimize`.
 
 Invariants:
   B3  the log's tail is bounded: every commit folds in proportion to what it logs;
@@ -15,7 +15,7 @@ Rejected: upkeep in a background thread only. A process that commits and exits w
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pyroaring import BitMap
 
@@ -48,8 +48,9 @@ class Folding:
     _fields: dict[int, Graphed]
     _writers: dict[int, Any]
 
-    def _change(self) -> None:
-        raise NotImplementedError
+    if TYPE_CHECKING:  # of a Writing
+
+        def _change(self) -> None: ...
 
     # --- metadata ------------------------------------------------------------------
 
@@ -175,12 +176,18 @@ class Folding:
             while mine.links_last > mine.links_to and perf_counter() < until:
                 self._next_chunk(number)
 
-    def fold_now(self) -> None:
-        """Fold every image up to the previous commit (`optimize`)."""
+    def fold_step(self, step: int) -> int:
+        """Fold one image up to the previous commit (`optimize`); how many steps there are.
+
+        The metadata, that is the fields and the bitmap of live rows, is one; each graph is another.
+        """
         self._change()
-        known = len(self.base.names)
-        for image in range(known + 1):
-            self._fold_image(image, known, self.base.commit)
-        for number, each in self._fields.items():
+        if step == 0:
+            known = len(self.base.names)
+            for image in range(known + 1):
+                self._fold_image(image, known, self.base.commit)
+        elif step <= len(self._fields):
+            number, each = list(self._fields.items())[step - 1]
             if each.graph.n_slots:
                 self._write_image(number, each.graph, self.base.commit)
+        return 1 + len(self._fields)

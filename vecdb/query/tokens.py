@@ -22,6 +22,7 @@ Kind = Literal["word", "name", "string", "number", "sign", "end"]
 MAX_CHARS: Final = 1 << 20
 MAX_DIGITS: Final = operand.MAX_INT_BITS * 3 // 10 + 10
 
+MAX_PARTS: Final = 1_000  # of a field's name, with dots between them
 _SPACE: Final = re.compile(r"\s*")
 _NUMBER: Final = re.compile(
     r"[+-]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?|(?:inf|nan)\b)", re.ASCII | re.IGNORECASE
@@ -44,6 +45,10 @@ _FOREIGN: Final = {  # what other languages write, and what is written here
     "}": "( )",
     ";": "and, or or",
     "`": "a name without quotes, or in double ones",
+}
+_FOREIGN_FIRST: Final = frozenset(each[0] for each in _FOREIGN)
+_QUOTED: Final = {  # possessive: what was read is not looked at again
+    quote: re.compile(f"{quote}(?:[^{quote}]+|{quote}{quote})*+{quote}") for quote in "'\""
 }
 
 
@@ -100,12 +105,14 @@ class Tokens:
         if at == len(text):
             return Token("end", "", at, at)
         first = text[at]
+        if first in "(),":
+            return Token("sign", first, at, at + 1)
         if first == "'":
             value, end = self._quoted(at)
             return Token("string", value, at, end)
         if first == '"' or words.PART.match(text, at):
             return self._name(at)
-        for foreign, ours in _FOREIGN.items():
+        for foreign, ours in _FOREIGN.items() if first in _FOREIGN_FIRST else ():
             if text.startswith(foreign, at):
                 if foreign != "!" or not text.startswith("!=", at):
                     self.refuse(at, f"{foreign} is not of this language; write {ours}")
@@ -134,6 +141,8 @@ class Tokens:
                 )
             if not text.startswith(".", at):
                 break
+            if len(parts) == MAX_PARTS:
+                self.refuse(start, f"a field's name of more than {MAX_PARTS:,} parts")
             at += 1
         if len(parts) == 1 and text[start] != '"':
             word = words.word(parts[0])
@@ -149,14 +158,11 @@ class Tokens:
 
     def _quoted(self, at: int) -> tuple[str, int]:
         """What stands in quotes, and where it ends."""
-        text, quote, end = self.text, self.text[at], at + 1
-        while True:
-            end = text.find(quote, end)
-            if end < 0:
-                self.refuse(at, f"this {quote} is never closed; inside quotes it is doubled")
-            if not text.startswith(quote, end + 1):
-                return text[at + 1 : end].replace(quote * 2, quote), end + 1
-            end += 2
+        quote = self.text[at]
+        found = _QUOTED[quote].match(self.text, at)
+        if found is None:
+            self.refuse(at, f"this {quote} is never closed; inside quotes it is doubled")
+        return found.group()[1:-1].replace(quote * 2, quote), found.end()
 
     def _number(self, at: int, end: int) -> Token:
         written = self.text[at:end]

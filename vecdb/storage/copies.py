@@ -8,13 +8,14 @@ Invariants:
       fails;
   C2  an existing file is never overwritten, except by `compact`, which is alone with its own;
   C3  a file is never replaced under another process: `compact` holds sole presence meanwhile;
-  C4  what a killed copy has left ("<data>.part-<pid>") is never read, and the next `compact` of the
-      same file takes it away.
+  C4  what a killed copy has left ("<data>.part-<pid>", a backup's with "-<thread>") is never read,
+      and the next `compact` of the same file takes it away.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ PATIENCE = 1.0  # seconds that compacting waits for searches of this process tha
 def backup(shared: Shared, dst: str) -> None:
     """Write a compacted copy of the last commit to the new file `dst`."""
     target, _ = place.find(dst, "x")
-    part = f"{target.data}.part-{os.getpid()}"
+    part = f"{target.data}.part-{os.getpid()}-{threading.get_ident()}"
     with _removed_if_left(part):
         _copy(shared, part)
         try:
@@ -119,8 +120,8 @@ def _remove_strays(data: str) -> None:
     """Take away what killed copies of this file have left; nobody else has the file open."""
     folder, name = os.path.split(data)
     for found in os.listdir(folder or "."):
-        base, _, pid = found.rpartition(".part-")
-        if base == name and pid.isdigit():
+        base, _, numbers = found.rpartition(".part-")
+        if base == name and numbers.replace("-", "").isdigit():
             with suppress(OSError):
                 os.unlink(os.path.join(folder, found))
 

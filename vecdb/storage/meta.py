@@ -38,7 +38,7 @@ from vecdb import _core
 from vecdb.errors import Corrupt, WrongFormat
 from vecdb.storage.keys import META, META_KEY
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: a collection had one vector field; such files are read, and written as 2
 MAGIC = b"vecdb\r\n\x1a"  # a text-mode copy would damage it visibly
 FRAME = 12  # bytes before the payload of every record
 
@@ -79,6 +79,7 @@ def next_meta(meta: Meta, changes: dict[str, int]) -> Meta:
     """Return the record of the commit after `meta`; changes: catalog_version, next_cid."""
     return replace(
         meta,
+        format=FORMAT_VERSION,
         commit=meta.commit + 1,
         nonce=os.urandom(16),
         clean=False,

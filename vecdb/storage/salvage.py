@@ -16,7 +16,8 @@ How the records of the last commit are found, in this order:
 Invariants (checked by tests/faults/test_repair.py):
   X1  no byte is believed: every number and size is checked against the page and the file before
       it is used, and a record counts only when its frame and its checksum are right;
-  X2  nothing is written, and every page is read with bounds: a short file is only a smaller one;
+  X2  nothing is written, and every page is read with bounds: a short file is only a smaller one,
+      and one that others write to meanwhile gives other records, no other errors;
   X3  pages of earlier commits are used in case 4 only.
 
 Rejected: leaf pages outside the tree when the list of free pages is broken and most of the tree is
@@ -32,7 +33,7 @@ from dataclasses import dataclass, field
 
 from vecdb import _core
 from vecdb.errors import VecdbError
-from vecdb.storage import header, keys, meta, state
+from vecdb.storage import header, keys, meta, schema, state
 from vecdb.storage.header import (
     BIG,
     BRANCH,
@@ -50,9 +51,9 @@ from vecdb.storage.header import (
 PAGE_SIZES = (4096, 8192, 16384, 32768, 65536, 2048, 1024, 512)
 MOST_ROOTS = 8  # candidates that are walked
 SAMPLE = 4096  # pages looked at to guess the page size
-WANTED = frozenset(
-    (keys.CATALOG, keys.IDS, keys.ROWS, keys.VECTORS, keys.EMBEDDINGS, keys.LOG, keys.META)
-)
+WANTED = frozenset((
+    keys.CATALOG, keys.IDS, keys.ROWS, keys.VECTORS, keys.MANY, keys.EMBEDDINGS, keys.LOG, keys.META,
+))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +202,8 @@ class _Pages:
         """Where a value on pages of its own lies; of no size where those are not there."""
         if not 2 <= first < self.count:
             return 0, 0
-        says, _, flags, _, _ = PAGE.unpack(os.pread(self.fd, PAGE.size, first * self.size))
-        offset = first * self.size + HEADER
-        if says != first or not flags & OVERFLOW or offset + size > self.bytes:
+        raw, offset = os.pread(self.fd, PAGE.size, first * self.size), first * self.size + HEADER
+        if not _looks(raw, first, OVERFLOW) or offset + size > self.bytes:
             return 0, 0
         return offset, size
 
@@ -356,7 +356,8 @@ def _free_pages(pages: _Pages, newest: Header, leaves: set[int]) -> set[int] | N
     free = set(own)
     for number in own:
         raw = pages.read(number, LEAF)
-        assert raw is not None
+        if raw is None:  # somebody has just written there
+            return None
         for node in pages.nodes(number, raw):
             value = pages.value(node)
             if len(value) < U64.size:
@@ -409,19 +410,24 @@ def _later(found: Salvaged, key: bytes, payload: memoryview) -> bool:
     """Whether a second record of a key is of a later commit than the one that is known."""
     if not found.uncertain:
         return False
-    known = found.get(key)
-    assert known is not None
-    before = _core.unseal(key[0], key, known)
+    try:
+        before = _core.unseal(key[0], key, found.get(key) or b"")
+    except ValueError:  # somebody has just written there
+        return True
     if key[0] == keys.ROWS:  # `changed` is the first number of a row
         return bytes(payload[:8][::-1]) > bytes(before[:8][::-1])
     if key[0] == keys.LOG:
         return _stage(key, payload) > _stage(key, before)
     if key[0] == keys.META:  # the commit number
         return bytes(payload[16:24][::-1]) > bytes(before[16:24][::-1])
+    if key[0] == keys.CATALOG:
+        return _fields_so_far(key, payload) > _fields_so_far(key, before)
     return False
 
 
 def _stage(key: bytes, payload: memoryview) -> int:
+    """The last commit that a collection's state tells of; -1 where it cannot be read."""
+
     class One:
         def get(self, _: bytes) -> bytes:
             return bytes(_core.seal(key[0], key, payload))
@@ -430,4 +436,12 @@ def _stage(key: bytes, payload: memoryview) -> int:
         now = state.read(One(), int.from_bytes(key[1:5], "big"))
     except VecdbError:
         return -1
-    return max(now.links_last, now.rows_last)
+    return max([now.rows_last, *(each.links_last for each in now.vectors.values())])
+
+
+def _fields_so_far(key: bytes, payload: memoryview) -> int:
+    """How many vector fields a collection ever had, by its declaration; -1 where it is damaged."""
+    try:
+        return schema.unpack(key, _core.seal(key[0], key, payload)).next_number
+    except VecdbError:
+        return -1

@@ -289,7 +289,7 @@ def unpack(key: bytes, record: Any) -> Schema:
         vectors = {name: VectorField(**each) for name, each in declared.pop("vectors").items()}
         schema = validate(Schema(vectors=vectors, **declared))
         _check_numbers(schema)
-    except (TypeError, AttributeError, InvalidArgument) as error:
+    except (TypeError, AttributeError, KeyError, InvalidArgument) as error:
         raise rows.damaged("C1", key, str(error)) from None
     return schema
 

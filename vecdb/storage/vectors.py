@@ -189,6 +189,15 @@ def verify_block(key: bytes, record: memoryview, layout: Layout, block: int) -> 
     return Block(record, bytes(payload[-bits:]) if bits else None, holes == _EMPTY)
 
 
+def shape_in(payload: memoryview) -> tuple[int, str] | None:
+    """Dimension and dtype that a block's payload names; None where they cannot be."""
+    if len(payload) < SUBHEADER.size:
+        return None
+    _, _, dim, code, _ = SUBHEADER.unpack_from(payload)
+    dtypes = [dtype for dtype, number in _DTYPE_CODES.items() if number == code]
+    return (dim, dtypes[0]) if dtypes and 1 <= dim <= 65_535 else None
+
+
 def scan_blocks(txn: Any, cid: int, layout: Layout) -> Iterator[tuple[int, Block]]:
     """Every written block of a field in order."""
     prefix = keys.prefix(keys.VECTORS, cid) + bytes((layout.number,))

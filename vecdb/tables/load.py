@@ -17,12 +17,12 @@ would keep every other writer waiting; who wants all or nothing has `transaction
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from vecdb.errors import AlreadyExists, InvalidArgument, SchemaError, VecdbError
+from vecdb.progress import Progress, reporter, stopper
 from vecdb.tables.batches import Batch, Columns, batches_of, kinds_of, listed
 from vecdb.tables.capsule import refuse
 from vecdb.tables.sources import pieces, total_of
@@ -35,7 +35,6 @@ CONFLICTS: Final = ("error", "replace", "skip")
 MAX_BATCH: Final = 1_000_000
 RACES: Final = 100  # times that another process may be quicker before a batch gives up
 
-Progress = Callable[[int, int | None], object]
 
 
 def add_table(
@@ -58,10 +57,10 @@ def add_table(
     size = batch_size
     if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MAX_BATCH:
         refuse(f"batch_size={batch_size!r}: give an int from 1 to {MAX_BATCH:,}")
-    stopped = _stopper(cancel)
+    stopped = stopper(cancel)
     written = 0
     writer = _Writer(collection, db, on_conflict)
-    with _reporter(progress) as report:
+    with reporter(progress, "add_table") as report:
         total = total_of(table)
         try:
             for batch in batches_of(pieces(table), columns, size):
@@ -125,39 +124,6 @@ def _columns(collection: Collection, id: Any, vector: Any, text: Any) -> Columns
         if used.count(name) > 1:
             refuse(f"column {name!r} is asked for twice among id=, vector= and text=")
     return Columns(id, text, chosen, optional, fields)
-
-
-def _stopper(cancel: Any) -> Callable[[], bool]:
-    if cancel is None:
-        return lambda: False
-    asked = getattr(cancel, "is_set", cancel)
-    if not callable(asked):
-        refuse(f"cancel is a callable or a threading.Event, not a {type(cancel).__name__}")
-    return lambda: bool(asked())
-
-
-@contextmanager
-def _reporter(progress: Any) -> Iterator[Progress]:
-    """What is called after each batch: the user's callable, a bar on a terminal, or nothing."""
-    if callable(progress):
-        yield progress
-        return
-    if not isinstance(progress, bool):
-        refuse(f"progress is True, False or a callable (done, total), not {progress!r:.60}")
-    if not progress or not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-        from rich.progress import Progress as Bar
-    except ImportError:
-        yield lambda done, total: None
-        return
-    shown = (TextColumn("add_table"), BarColumn(), MofNCompleteColumn())
-    with Bar(*shown, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 # --- writing -----------------------------------------------------------------------------
