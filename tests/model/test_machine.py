@@ -1,9 +1,10 @@
 """A database behaves like a dict: every verb against a model, whatever happens in between.
 
 Hypothesis drives adds, upserts, updates, deletes, transactions that commit and that abort, filtered
-and exact searches, reopening, a second process that writes, and a second process that is killed
-while it writes. After every step the database, the model and brute force agree; `check()` is clean
-at the end. Counts are printed with `-s`.
+and exact searches, scans in every order, snapshots that are kept, a vector field that comes and goes,
+reopening, a second process that writes, and a second process that is killed while it writes. After
+every step the database, the model and brute force agree; `check()` is clean at the end. Counts are
+printed with `-s`.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ db = vecdb.open(sys.argv[1])
 c = db["c"]
 todo = eval(sys.stdin.read())
 for n, (ids, vectors, metadata) in enumerate(todo):
-    c.upsert(ids, vectors, metadata=metadata)
+    c.upsert(ids, {"vector": vectors}, metadata=metadata)
     os.write(1, b".")
 if sys.argv[2] == "hang":
-    tx = db.transaction(); tx.__enter__(); c.upsert(ids, vectors, metadata=[{"p": "ghost"}] * len(ids))
+    tx = db.transaction(); tx.__enter__(); c.upsert(ids, {"vector": vectors}, metadata=[{"p": "ghost"}] * len(ids))
     os.write(1, b"!")
     import time; time.sleep(60)
 db.close()
@@ -89,7 +90,9 @@ class Machine(RuleBasedStateMachine):
         self.c = self.db.create_collection("c", dim=DIM, metric=metric, dtype=dtype)
         self.model: dict[Any, tuple[list[int] | None, dict[str, Any]]] = {}
         self.tx: Any = None
-        self.saved: dict[Any, Any] | None = None
+        self.saved: tuple[dict[Any, Any], dict[Any, Any] | None] | None = None
+        self.extra: dict[Any, list[int]] | None = None  # the vectors of a second field, if it is there
+        self.snapshots: list[tuple[Any, dict[Any, Any], dict[Any, Any] | None]] = []
 
     def teardown(self) -> None:
         if hasattr(self, "db"):
@@ -97,8 +100,10 @@ class Machine(RuleBasedStateMachine):
                 self.end_transaction(len(self.model) % 4 != 0)
                 everything = {i: v for i, (v, _) in self.model.items()}
                 self.same_rows()
-                self.compare(self.c.search([1] * DIM, 20), everything, [1] * DIM, 20)
-                self.compare(self.c.search([1] * DIM, 20, exact=True), everything, [1] * DIM, 20)
+                for how in ({}, {"exact": True}):
+                    hits = self.c.search([1] * DIM, 20, using="vector", **how)
+                    self.compare(hits, everything, [1] * DIM, 20)
+            self.close_snapshots()
             assert self.db.check() == []
             self.db.close()
             self.folder.cleanup()
@@ -110,38 +115,140 @@ class Machine(RuleBasedStateMachine):
         given = [rows[i][0] for i in names], [rows[i][1] for i in names]
         if any(i in self.model for i in names):
             try:
-                self.c.add(names, given[0], metadata=given[1])
+                self.c.add(names, {"vector": given[0]}, metadata=given[1])
             except vecdb.errors.AlreadyExists:
                 return
             raise AssertionError("AlreadyExists expected")
-        assert self.c.add(names, given[0], metadata=given[1]) == names
+        assert self.c.add(names, {"vector": given[0]}, metadata=given[1]) == names
         self.model.update({i: (rows[i][0], rows[i][1]) for i in names})
 
     @rule(rows=st.dictionaries(ids, st.tuples(vector, metadata), min_size=1, max_size=6))
     def upsert(self, rows: dict[Any, Any]) -> None:
         STEPS["upsert"] += 1
         names = list(rows)
-        self.c.upsert(names, [rows[i][0] for i in names], metadata=[rows[i][1] for i in names])
-        self.model.update({i: (rows[i][0], rows[i][1]) for i in names})
+        self.c.upsert(
+            names, {"vector": [rows[i][0] for i in names]}, metadata=[rows[i][1] for i in names]
+        )
+        self.replaced({i: (rows[i][0], rows[i][1]) for i in names})
+
+    def replaced(self, rows: dict[Any, Any]) -> None:
+        """Whole rows take the place of others: what they had in the second field is gone."""
+        self.model.update(rows)
+        self.forget(rows)
+
+    def forget(self, names: Any) -> None:
+        if self.extra is not None:
+            self.extra = {i: v for i, v in self.extra.items() if i not in names}
+
+    @rule()
+    def add_field(self) -> None:
+        if self.extra is None and self.c.schema.next_number < 50:
+            STEPS["add a field"] += 1
+            self.c.add_vector("extra", vecdb.Vector(DIM, dtype="i8", metric=self.metric))
+            self.extra = {}
+
+    @rule(really=st.booleans())
+    def drop_field(self, really: bool) -> None:
+        if self.extra is not None and really:
+            STEPS["drop a field"] += 1
+            self.c.drop_vector("extra")
+            self.extra = None
+
+    @rule(id=ids, new=st.one_of(st.none(), vector))
+    def update_field(self, id: Any, new: Any) -> None:
+        if self.extra is None or id not in self.model:
+            return
+        STEPS["vectors of a second field"] += 1
+        self.c.update(id, vectors={"extra": None if new is None else new})
+        self.forget([id])
+        if new is not None:
+            self.extra = {**self.extra, id: new}
+
+    @rule(query=vector, where=st.one_of(st.none(), clauses()), exact=st.booleans())
+    def search_field(self, query: list[int], where: Any, exact: bool) -> None:
+        if self.extra is None:
+            return
+        STEPS["search of a second field"] += 1
+        found = self.c.search(query, 8, using="extra", where=where, exact=exact)
+        chosen = {
+            i: v for i, v in self.extra.items() if where is None or where.matches(self.model[i][1])
+        }
+        self.compare(found, chosen, query, 8)
+
+    @rule(where=st.one_of(st.none(), clauses()), by=st.sampled_from([None, "p", "q", "n.m"]),
+          descending=st.booleans(), page=st.integers(1, 9))  # fmt: skip
+    def scan(self, where: Any, by: str | None, descending: bool, page: int) -> None:
+        STEPS["scan"] += 1
+        found: list[Any] = []
+        after = None
+        while True:  # page by page, each from the last one's end
+            rows = list(
+                self.c.scan(where, order_by=by, descending=descending, after=after, limit=page)
+            )
+            found += rows
+            if len(rows) < page:
+                break
+            after = rows[-1].cursor
+        self.same_scan(found, self.model, where)
+        whole = list(self.c.scan(where, order_by=by, descending=descending))
+        assert [r.id for r in whole] == [r.id for r in found]
+        if by is None:
+            assert [r.id for r in found] == sorted(
+                (r.id for r in found), key=id_order, reverse=descending
+            )
+
+    def same_scan(self, found: list[Any], model: dict[Any, Any], where: Any = None) -> None:
+        chosen = {i for i, (_, m) in model.items() if where is None or where.matches(m)}
+        assert len(found) == len(chosen) and {r.id for r in found} == chosen
+        for record in found:
+            assert repr(record.metadata) == repr(model[record.id][1])
+
+    @rule()
+    def take_snapshot(self) -> None:
+        if self.tx is None and len(self.snapshots) < 3:
+            STEPS["snapshot"] += 1
+            self.snapshots.append((self.db.snapshot(), dict(self.model), self.extra))
+
+    @rule(query=vector, where=st.one_of(st.none(), clauses()), exact=st.booleans())
+    def ask_snapshots(self, query: list[int], where: Any, exact: bool) -> None:
+        for snapshot, model, extra in self.snapshots:
+            STEPS["snapshot asked"] += 1
+            c = snapshot["c"]
+            assert len(c) == len(model) and (extra is None) == ("extra" not in c.schema.vectors)
+            self.same_scan(list(c.scan(where)), model, where)
+            chosen = {i: v for i, (v, m) in model.items() if where is None or where.matches(m)}
+            hits = c.search(query, 8, using="vector", where=where, exact=exact)
+            self.compare(hits, chosen, query, 8)
+            if extra is not None:
+                held = {i: v for i, v in extra.items() if i in chosen}
+                hits = c.search(query, 8, using="extra", where=where, exact=exact)
+                self.compare(hits, held, query, 8)
+
+    def close_snapshots(self) -> None:
+        while self.snapshots:
+            self.snapshots.pop()[0].close()
 
     @rule(id=ids, data=metadata)
     def upsert_without_vector(self, id: Any, data: dict[str, Any]) -> None:
         STEPS["upsert without vector"] += 1
         self.c.upsert(id, metadata=data)
-        self.model[id] = (None, data)
+        self.replaced({id: (None, data)})
 
     @rule(id=ids, patch=metadata, new=st.one_of(st.none(), vector))
     def update(self, id: Any, patch: dict[str, Any], new: Any) -> None:
         STEPS["update"] += 1
         if id not in self.model:
             try:
-                self.c.update(id, metadata=patch, vectors=new)
+                self.c.update(id, metadata=patch, vectors=self.named(new))
             except vecdb.errors.NotFound:
                 return
             raise AssertionError("NotFound expected")
-        assert self.c.update(id, metadata=patch, vectors=new) == 1
+        assert self.c.update(id, metadata=patch, vectors=self.named(new)) == 1
         old_vector, old = self.model[id]
         self.model[id] = (new if new is not None else old_vector, {**old, **patch})
+
+    def named(self, new: Any) -> Any:
+        return None if new is None else {"vector": new}
 
     @rule(where=clauses(), patch=metadata)
     def update_where(self, where: Any, patch: dict[str, Any]) -> None:
@@ -158,6 +265,7 @@ class Machine(RuleBasedStateMachine):
         assert self.c.delete(names) == len(known)
         for i in known:
             del self.model[i]
+        self.forget(known)
 
     @rule(where=clauses())
     def delete_where(self, where: Any) -> None:
@@ -166,19 +274,20 @@ class Machine(RuleBasedStateMachine):
         assert self.c.delete(where=where) == len(chosen)
         for i in chosen:
             del self.model[i]
+        self.forget(chosen)
 
     @rule(where=clauses(), query=vector, k=st.integers(1, 8), exact=st.booleans())
     def search(self, where: Any, query: list[int], k: int, exact: bool) -> None:
         STEPS["filtered search"] += 1
         matching = {i: v for i, (v, m) in self.model.items() if where.matches(m)}
         assert self.c.count(where) == len(matching)
-        self.compare(self.c.search(query, k, where=where, exact=exact), matching, query, k)
+        self.compare(self.c.search(query, k, where=where, exact=exact, using="vector"), matching, query, k)
 
     @rule(query=vector, k=st.integers(1, 20), ef=st.one_of(st.none(), st.just(64)))
     def search_all(self, query: list[int], k: int, ef: int | None) -> None:
         STEPS["search"] += 1
         everything = {i: v for i, (v, _) in self.model.items()}
-        self.compare(self.c.search(query, k, ef=ef), everything, query, k)
+        self.compare(self.c.search(query, k, ef=ef, using="vector"), everything, query, k)
 
     @rule()
     def begin_transaction(self) -> None:
@@ -186,7 +295,7 @@ class Machine(RuleBasedStateMachine):
             STEPS["transaction"] += 1
             self.tx = self.db.transaction()
             self.tx.__enter__()
-            self.saved = dict(self.model)
+            self.saved = dict(self.model), self.extra
 
     @rule(commit=st.booleans())
     def end_transaction(self, commit: bool) -> None:
@@ -202,7 +311,7 @@ class Machine(RuleBasedStateMachine):
             except KeyError:
                 pass
             assert self.saved is not None
-            self.model = self.saved
+            self.model, self.extra = self.saved
 
     @rule()
     def optimize(self) -> None:
@@ -214,6 +323,7 @@ class Machine(RuleBasedStateMachine):
     def reopen(self) -> None:
         if self.tx is None:
             STEPS["reopen"] += 1
+            self.close_snapshots()
             self.db.close()
             self.db = vecdb.open(self.path, durability="relaxed")
             self.c = self.db["c"]
@@ -242,7 +352,7 @@ class Machine(RuleBasedStateMachine):
         else:
             assert child.wait() == 0
         child.stdout.close()
-        self.model.update({i: (rows[i][0], rows[i][1]) for i in names})
+        self.replaced({i: (rows[i][0], rows[i][1]) for i in names})
 
     @invariant()
     def same_rows(self) -> None:
@@ -254,9 +364,11 @@ class Machine(RuleBasedStateMachine):
             assert record is not None and record.id == i and type(record.id) is type(i)
             assert repr(record.metadata) == repr(self.model[i][1])
             stored = self.model[i][0]
-            assert (record.vector is None) == (stored is None)
-            if stored is not None:
-                assert record.vector is not None and record.vector.tolist() == stored
+            held = {name: vector.tolist() for name, vector in record.vectors.items()}
+            expected = {} if stored is None else {"vector": stored}
+            if i in (self.extra or {}):
+                expected["extra"] = self.extra[i]  # type: ignore[index]
+            assert held == expected
 
     def compare(self, hits: Any, rows: dict[Any, Any], query: list[int], k: int) -> None:
         ranked = {i: np.array(v, float) for i, v in rows.items() if v is not None}
@@ -277,6 +389,10 @@ class Machine(RuleBasedStateMachine):
         return float(1 - a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
+def id_order(id: Any) -> Any:
+    return (isinstance(id, str), id.encode() if isinstance(id, str) else id)
+
+
 Machine.TestCase.settings = settings(
     max_examples=int(os.environ.get("VECDB_MACHINE_EXAMPLES", "60")),
     stateful_step_count=30,
@@ -289,5 +405,6 @@ TestMachine = Machine.TestCase
 def test_every_rule_was_reached() -> None:
     """The control: a machine that never kills or aborts proves nothing."""
     print("steps:", dict(STEPS))
-    for name in ("add", "upsert", "update", "delete", "filtered search", "search", "commit", "abort", "reopen", "second process"):
+    for name in ("add", "upsert", "update", "delete", "filtered search", "search", "commit", "abort", "reopen", "second process",
+                 "scan", "snapshot asked", "add a field", "drop a field", "search of a second field"):  # fmt: skip
         assert STEPS[name] > 0, f"{name} was never reached"

@@ -99,7 +99,7 @@ def test_meta_changes_are_part_of_the_commit(env: Env) -> None:
     txn = env.begin_read()
     seen = env.meta(txn)
     txn.abort()
-    assert (seen.commit, seen.next_cid, seen.catalog_version, seen.format) == (1, 5, 2, 1)
+    assert (seen.commit, seen.next_cid, seen.catalog_version, seen.format) == (1, 5, 2, meta.FORMAT_VERSION)
     wt = env.begin_write()
     wt.meta_changes["generation_x"] = 5
     with pytest.raises(TypeError):

@@ -113,7 +113,7 @@ class WriteVerbs(Handle):
             schema = self.schema
             new = _of_row(self._encode_patches(schema, [patch], None, ()), 0)
             with self._db._writing(self._cid) as writing:
-                self._check_schema(schema, writing)
+                self._check_schema(schema, writing, new)
                 rids = sorted(writing.matches(chosen))
                 found = ((rid, rows.get(writing.txn, self._cid, rid)) for rid in rids)
                 self._change_rows(writing, (Change(rid, old, patch, None, new) for rid, old in found))
@@ -227,7 +227,7 @@ class WriteVerbs(Handle):
         self._encode_missing(schema, arrays, plain, stored_texts)
         packed = [codec.pack_metadata(m, f"row {i}") if m else b"" for i, m in enumerate(plain)]
         with self._db._writing(cid) as writing:
-            self._check_schema(schema, writing)
+            self._check_schema(schema, writing, arrays)
             new = [
                 NewRow(
                     key,
@@ -266,9 +266,17 @@ class WriteVerbs(Handle):
                 at_rows = np.array([at for at, _ in found], np.intp)
                 arrays[declared.number] = encoded(made, at_rows, declared)
 
-    def _check_schema(self, schema: Schema, writing: Writing) -> None:
-        """Refuse to go on with vectors that were checked against another declaration."""
-        if writing.schema.vectors != schema.vectors:
+    def _check_schema(self, schema: Schema, writing: Writing, named: Iterable[int]) -> None:
+        """Refuse to go on where what was checked and encoded does not fit the fields as they are now.
+
+        `named`: numbers of the fields that the call has vectors for. Fields that came or went beside
+        them are no reason, unless a new one would have to be encoded.
+        """
+        before, now = schema.by_number, writing.schema.by_number
+        if now == before:
+            return
+        new = [each for number, each in now.items() if number not in before and each.encoder is not None]
+        if new or any(now.get(number) != before[number] for number in named):
             raise SchemaError(
                 f"the vector fields of collection {schema.name!r} were changed meanwhile; nothing was "
                 "written: call again"
@@ -341,7 +349,7 @@ class WriteVerbs(Handle):
             return 0
         made = self._encode_patches(schema, patches, stored_texts, arrays)
         with self._db._writing(cid) as writing:
-            self._check_schema(schema, writing)
+            self._check_schema(schema, writing, {**arrays, **made})
             rids = [rows.rid_of(writing.txn, key) for _, key in known]
             for at, rid in enumerate(rids):
                 if rid is None:
@@ -368,9 +376,10 @@ class WriteVerbs(Handle):
         moved: list[NewRow] = []
         moving: list[dict[int, Any]] = []
         for rid, old, patch, new_text, new_vectors in changes:
-            metadata = _merged(old, patch)
+            before = codec.unpack_metadata(old.metadata) if old.metadata else {}
+            metadata = _merged(before, patch)
             text = old.text if new_text is None else new_text.encode()
-            new_vectors = _settled(schema, new_vectors, metadata)
+            new_vectors = _settled(schema, new_vectors, before, metadata)
             where = f"row {rows.id_from(old.idkey)!r}"
             packed = codec.pack_metadata(metadata, where) if metadata else b""
             state = writing.state_of(metadata)
@@ -395,8 +404,8 @@ class WriteVerbs(Handle):
     ) -> dict[int, list[Any]]:
         """The vectors of fields whose source text the patches change, by field and patch.
 
-        UNSOURCED: the text goes, and the vector with it, unless the row has it under a key that the
-        patch leaves alone; UNCHANGED: it stays. A given vector wins.
+        UNSOURCED: the text goes, and the vector with it, unless the row had none, or has it under a
+        key that the patch leaves alone; UNCHANGED: it stays. A given vector wins.
         """
         found: dict[int, list[Any]] = {}
         for declared in schema.vectors.values():
@@ -449,13 +458,17 @@ def _of_row(made: dict[int, list[Any]], at: int) -> dict[int, Any]:
     return {number: each[at] for number, each in made.items() if each[at] is not UNCHANGED}
 
 
-def _settled(schema: Schema, found: dict[int, Any], metadata: Metadata) -> dict[int, Any]:
-    """A row's new vectors, without those whose text the row has kept after all."""
+def _settled(
+    schema: Schema, found: dict[int, Any], before: Metadata, after: Metadata
+) -> dict[int, Any]:
+    """A row's new vectors: where a patch touches the source, the vector goes only if a text does."""
     settled = {}
     for number, vector in found.items():
         if vector is not UNSOURCED:
             settled[number] = vector
-        elif _source(schema.by_number[number], metadata, None) is None:
+            continue
+        declared = schema.by_number[number]
+        if _source(declared, before, None) is not None and _source(declared, after, None) is None:
             settled[number] = None
     return settled
 
@@ -497,8 +510,8 @@ def _utf8(text: str | None) -> bytes | None:
     return None if text is None else text.encode()
 
 
-def _merged(old: Row, patch: Metadata) -> Metadata:
-    merged = codec.unpack_metadata(old.metadata) if old.metadata else {}
+def _merged(before: Metadata, patch: Metadata) -> Metadata:
+    merged = dict(before)
     for key, value in patch.items():
         if value is REMOVE:
             merged.pop(key, None)
