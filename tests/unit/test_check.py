@@ -75,7 +75,7 @@ def checked(path: Path) -> list[Problem]:
         return db.check()
 
 
-LOG_KEY = keys.log(CID, 13, 1)
+LOG_KEY = keys.log(CID, 14, 1)
 ONE = embeddings.keys_of(vecdb.encoders.get("hashing:16").fingerprint, ["one"])[0]
 UNKNOWN = b"\x77\x00\x00\x00\x01"
 
@@ -189,22 +189,22 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
     ("S1", "an unknown entry", lambda t: now(t, sorts=1), "rows/log/1/0xffffffffffffffffff", "sorts"),
     ("S1", "a watermark of the future", lambda t: now_field(t, links_to=999), "rows", "watermark"),
     ("S1", "a field's watermark of the future", lambda t: now(t, fields_to=[999] * 8), "rows", "watermark"),
-    ("S1", "the last links are gone", delete(keys.log(CID, 10, 0)), "rows/log/1/0x000000000000000a00", "missing"),
-    ("S1", "the last rows are gone", delete(LOG_KEY), "rows/log/1/0x000000000000000d01", "missing"),
+    ("S1", "the last links are gone", delete(keys.log(CID, 11, 0)), "rows/log/1/0x000000000000000b00", "missing"),
+    ("S1", "the last rows are gone", delete(LOG_KEY), "rows/log/1/0x000000000000000e01", "missing"),
     ("S2", "a wrong count", lambda t: now(t, live=1317), "rows", "1317"),
     ("S2", "a wrong count of vectors", lambda t: now_field(t, ranked=1), "rows", "1 vectors in field 0"),
     ("S2", "a wrong count of slots in use", lambda t: now(t, seated=1), "rows", "1 with vectors"),
     ("S1", "the state of a field that is not there", lambda t: change(t, keys.state(CID), lambda s: {**s, "vectors": {0: s["vectors"][0], 5: s["vectors"][0]}}),
      "rows", "vector fields [0, 5]"),
     # log
-    ("L2", "a log record that is none", lambda t: put(t, LOG_KEY, b"\xc1"), "rows/log/1/0x000000000000000d01", ""),
-    ("L2", "a log's key too long", lambda t: move(t, LOG_KEY, LOG_KEY + b"x"), "rows/log/1/0x000000000000000d0178", "spelled"),
+    ("L2", "a log record that is none", lambda t: put(t, LOG_KEY, b"\xc1"), "rows/log/1/0x000000000000000e01", ""),
+    ("L2", "a log's key too long", lambda t: move(t, LOG_KEY, LOG_KEY + b"x"), "rows/log/1/0x000000000000000e0178", "spelled"),
     ("L2", "numbers cut short", lambda t: rows_log(t, lambda p: [b"123", *p[1:]]),
-     "rows/log/1/0x000000000000000d01", "buffer"),
+     "rows/log/1/0x000000000000000e01", "buffer"),
     ("L2", "names that are numbers", lambda t: rows_log(t, lambda p: [*p[:2], [5], p[3]]),
-     "rows/log/1/0x000000000000000d01", "name"),
+     "rows/log/1/0x000000000000000e01", "name"),
     ("A3", "changes that are none", lambda t: rows_log(t, lambda p: [*p[:3], [1, 2, 3]]),
-     "rows/log/1/0x000000000000000d01", ""),
+     "rows/log/1/0x000000000000000e01", ""),
     # live rows
     ("W1", "a row that is not there is live", lambda t: live(t, lambda b: b | BitMap([3])), "rows", "1 rows (3)"),
     ("W1", "a row is not live", lambda t: live(t, lambda b: b - BitMap([8, 11])), "rows", "2 rows (8, 11)"),
@@ -253,8 +253,8 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
     ("G1", "links to beyond the slots", lambda t: link(t, 0, 8, 0, 5000), "rows/links/1/0x000000000000", "beyond"),
     ("G1", "links of slots that are not there", lambda t: put(t, keys.links(CID, 0, 0, 9), payload(t, keys.links(CID, 0, 0, 0))),
      "rows/links/1/0x000000000009", "handed out"),
-    ("G1", "a link log that is none", lambda t: put(t, keys.log(CID, 10, 0), b"\x09"),
-     "rows/log/1/0x000000000000000a00", "version"),
+    ("G1", "a link log that is none", lambda t: put(t, keys.log(CID, 11, 0), b"\x09"),
+     "rows/log/1/0x000000000000000b00", "version"),
     ("G2", "a link to itself", lambda t: link(t, 0, 8, 0, 8), "rows", "row 8: a link to itself"),
     ("G2", "a link twice", lambda t: link(t, 0, 8, 0, links(t, 0, 8)[1]), "rows", "row 8: a link twice"),
     ("G2", "a gap", lambda t: link(t, 0, 8, 0, 0xFFFFFFFF), "rows", "row 8: a link after an empty place"),
