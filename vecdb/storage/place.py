@@ -70,7 +70,7 @@ def find(path: str, mode: str) -> tuple[Place, bool]:
     if not stat.S_ISREG(found.st_mode):
         raise InvalidArgument(f"{path} is no regular file; a database cannot live there")
     if mode == "x":
-        raise AlreadyExists(f"{path} exists; mode='x' makes a new one: choose another name")
+        raise AlreadyExists(f"{path} exists, and a new file is wanted: choose another name")
     if not os.access(place.data, os.R_OK):
         raise ReadOnly(f"{path} may not be read by this user; change its permissions")
     if mode == "rw" and not os.access(place.data, os.W_OK):
