@@ -319,6 +319,15 @@ class Database(Catalogued):
     def _reading(self, cid: int) -> Reading:
         return Reading(self, cid)
 
+    def _commit_number(self) -> int:
+        """The number of the file's last commit."""
+        self._usable()
+        txn = self._env.begin_read()
+        try:
+            return self._env.commit_number(txn)
+        finally:
+            txn.abort()
+
     def _fold_idle(self, seconds: float) -> bool:
         """Fold for about so long if nobody writes; whether anything was done."""
         for cid, follower in list(self._followers.items()):

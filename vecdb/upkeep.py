@@ -9,7 +9,8 @@ replays little. `upkeep=False` turns it off; so do mode "r" and a database in me
 Invariants:
   U1  the thread never waits for the writer lock, and never holds it for more than a slice;
   U2  it keeps no database alive and outlives no `close()`: closing waits for the slice under way;
-  U3  an error ends the thread, never the program: the work is left for a later commit.
+  U3  an error ends the thread, never the program: the work is left for a later commit;
+  U4  while others write it does nothing: their commits fold in proportion, and would wait for it.
 
 Rejected: a permanent thread. Thousands of idle handles would each have one.
 """
@@ -41,6 +42,7 @@ class Upkeep:
         self._stopped = False
         self._thread: threading.Thread | None = None
         self._last = 0.0
+        self._seen: int | None = None  # the file's last commit, when this thread last looked
 
     def note_commit(self) -> None:
         """Remember that something may be left to fold."""
@@ -69,6 +71,9 @@ class Upkeep:
                 if quiet < QUIET_S:
                     self._wake.wait(QUIET_S - quiet + 0.001)
                     continue
+                if self._others_write():
+                    self._last = time.monotonic()
+                    continue
                 if not self._slice():
                     return
                 self._wake.wait(PAUSE_S)
@@ -76,12 +81,24 @@ class Upkeep:
             with self._lock:
                 self._thread = None
 
+    def _others_write(self) -> bool:
+        """Whether another handle or process has committed since this one looked (U4)."""
+        db = self._db()
+        try:
+            now = None if db is None else db._commit_number()
+        except VecdbError:
+            now = None
+        seen, self._seen = self._seen, now
+        return now is not None and seen is not None and now != seen
+
     def _slice(self) -> bool:
         """Do one slice; whether there may be more to do."""
         db = self._db()
         if db is None:
             return False
         try:
-            return db._fold_idle(SLICE_S)
+            more = db._fold_idle(SLICE_S)
+            self._seen = db._commit_number()
+            return more
         except VecdbError:
             return False
