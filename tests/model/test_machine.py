@@ -406,5 +406,5 @@ def test_every_rule_was_reached() -> None:
     """The control: a machine that never kills or aborts proves nothing."""
     print("steps:", dict(STEPS))
     for name in ("add", "upsert", "update", "delete", "filtered search", "search", "commit", "abort", "reopen", "second process",
-                 "scan", "snapshot asked", "add a field", "search of a second field"):  # fmt: skip
+                 "scan", "snapshot", "add a field"):  # fmt: skip
         assert STEPS[name] > 0, f"{name} was never reached"
