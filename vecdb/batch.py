@@ -92,6 +92,8 @@ class Batch:
         else:
             self.catalog[name] = entry
             put(self.txn, *entry)
+            if entry[0] in self._writings:
+                self._writings[entry[0]].declare(entry[1])
         self._catalog_changed = True
 
     def keep(self, made: Mapping[bytes, bytes]) -> None:

@@ -21,7 +21,7 @@ from vecdb.collection import Collection
 from vecdb.declare import Vector, declare, field_of
 from vecdb.errors import AlreadyExists, EncoderMismatch, InvalidArgument, NotFound, SchemaError
 from vecdb.storage import keys, state
-from vecdb.storage.schema import Schema, VectorField, check_name, put, read_all, validate
+from vecdb.storage.schema import Schema, VectorField, check_name, read_all, validate
 
 if TYPE_CHECKING:
     import threading
@@ -176,9 +176,8 @@ class Catalogued:
             if new in batch.catalog:
                 raise AlreadyExists(f"collection {new!r} exists; choose another name")
             renamed = validate(replace(schema, name=new))
-            put(batch.txn, cid, renamed)
-            batch.change_catalog(old, None)
             batch.change_catalog(new, (cid, renamed))
+            batch.change_catalog(old, None)
 
     def _add_vector(self, cid: int, name: str, vector: Any) -> None:
         """See `Collection.add_vector`."""
@@ -201,7 +200,7 @@ class Catalogued:
                 known = ", ".join(map(repr, schema.vectors))
                 raise NotFound(f"no vector field {name!r:.60} in {schema.name!r}; there are: {known}")
             number, after = schema.vectors[name].number, schema.without_vector(name)
-            batch.writing(cid).drop_field(after, number)
+            batch.writing(cid).drop_field(number)
             for kind in (keys.VECTORS, keys.MANY, keys.LINKS, keys.EFFORT):
                 _delete_range(batch.txn, keys.prefix(kind, cid) + bytes((number,)))
             _delete_log(batch.txn, cid, keys.log_links(number))
@@ -211,10 +210,16 @@ class Catalogued:
 
     def _schema(self, cid: int) -> Schema:
         """A collection's declaration as of the last commit, or of this thread's transaction."""
-        for found, schema in self._current_catalog().values():
-            if found == cid:
-                return schema
-        raise NotFound("the collection of this handle was dropped")
+        batch = self._local.batch
+        if batch is None:
+            self._current_catalog()
+            found = self._schemas.get(cid)
+        else:
+            self._usable()
+            found = next((each for c, each in batch.catalog.values() if c == cid), None)
+        if found is None:
+            raise NotFound("the collection of this handle was dropped")
+        return found
 
     def _encoder(self, cid: int, declared: VectorField) -> Any:
         """The encoder given for a vector field, or found by its name; EncoderMismatch names it."""
@@ -290,7 +295,6 @@ class Catalogued:
                     f"collection {schema.name!r} exists; use get_or_create_collection, or drop it"
                 )
             cid = batch.next_cid()
-            put(batch.txn, cid, schema)
             last = batch.commit_number - 1  # its own commit may log rows already
             graphed = [each.number for each in schema.vectors.values() if not each.multi]
             state.write(batch.txn, cid, state.new(last, graphed))

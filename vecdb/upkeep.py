@@ -46,7 +46,7 @@ class Upkeep:
 
     def note_commit(self) -> None:
         """Remember that something may be left to fold."""
-        self._last = time.monotonic()
+        self._last, self._seen = time.monotonic(), None  # a commit of one's own is no other's
         if self._thread is not None or self._stopped:
             return
         with self._lock:

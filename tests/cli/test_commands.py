@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import subprocess
@@ -164,7 +163,6 @@ def test_backup(library: str, capfd: Any) -> None:
         assert list(a["papers"]) == list(b["papers"])
 
 
-@pytest.mark.skipif(not hasattr(vecdb.Database, "compact"), reason="this version compacts no file")
 def test_compact(library: str, capfd: Any) -> None:
     with vecdb.open(library) as db:
         big = db.create_collection("big", dim=2)
@@ -176,7 +174,6 @@ def test_compact(library: str, capfd: Any) -> None:
     assert "bytes before" in run(capfd, "compact", library)[0]
 
 
-@pytest.mark.skipif(not hasattr(vecdb, "repair"), reason="this version repairs no file")
 def test_repair(library: str, capfd: Any) -> None:
     out, _ = run(capfd, "repair", library, "saved.vecdb", "--json")
     assert json.loads(out)["ok"] is True
@@ -212,9 +209,6 @@ def test_several_vector_fields(capfd: Any) -> None:
         assert list(db["films"]) == list(db["again"])
 
 
-@pytest.mark.skipif(
-    "radius" not in inspect.signature(vecdb.Collection.search).parameters, reason="no search by radius"
-)
 def test_search_by_radius_and_offset(capfd: Any) -> None:
     with vecdb.open("a.vecdb") as db:
         c = db.create_collection("c", dim=2, metric="l2")

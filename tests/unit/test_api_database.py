@@ -489,3 +489,12 @@ def test_optimize_says_how_far_it_is_and_stops_when_told(db: vecdb.Database) -> 
     for wrong in ({"progress": 1}, {"cancel": 5}):
         with pytest.raises(InvalidArgument):
             c.optimize(**wrong)
+
+
+def test_a_collection_renamed_beside_writes_is_called_so_at_once(db: vecdb.Database) -> None:
+    c = db.create_collection("before", dim=2)
+    with db.transaction():
+        c.add("a", [1, 0])
+        db.rename_collection("before", "after")
+        assert c.search([1, 0]).plan.collection == "after"
+    assert c.search([1, 0]).plan.collection == c.name == "after" and db.check() == []

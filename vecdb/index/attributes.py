@@ -70,10 +70,6 @@ class AttributeImage:
         """Return the rows of one value key."""
         return self.reader(txn).get(fieldid, key)
 
-    def range_posting(self, txn: Any, fieldid: int, start: bytes, stop: bytes) -> BitMap:
-        """Return the rows of every value key in [start, stop)."""
-        return self.reader(txn).union(fieldid, start, stop)
-
     def fold_field(self, txn: Any, fieldid: int, tail: Tail, after: int = 0) -> None:
         """Bring one field up to the tail's commit; `after` is where it stands, if known.
 

@@ -57,14 +57,15 @@ class Writing(Folding):
         self.died: set[int] = set()
         self.touched: dict[int, list[Any]] = {}  # rid -> [first old state, last new state]
         self._fields = dict(self.base.vectors)
-        self._declare(self.base.schema)
+        self.declare(self.base.schema)
         self._writers: dict[int, Any] = {}  # _core.Writer by field, once a vector is inserted
         self._view: View | None = None
         self._samples = effort.SAMPLES  # of a measurement, at most
         self.changes_made = 0  # grows with every change: tells a failed call that did something
         self._published: tuple[View, dict[int, bytes], RowsPart, bool] | None = None
 
-    def _declare(self, schema: Schema) -> None:
+    def declare(self, schema: Schema) -> None:
+        """Go on under this declaration."""
         self.schema = schema
         self._metadata = declared_fields(schema.fields)
         by_number = schema.by_number
@@ -121,7 +122,7 @@ class Writing(Folding):
             grave = Row(self.commit, b"", None, b"", (layout.number,), vector, True)
             rows.put(self.txn, self.cid, slot, grave)
 
-    def remove(self, key: bytes, rid: int, row: Row, *, keep_id: bool = False) -> None:
+    def remove(self, key: bytes, rid: int, row: Row) -> None:
         """Take a live row away. Its vectors stay: a dead slot is routable until it is unlinked."""
         self._change()
         for number in row.fields:
@@ -135,8 +136,7 @@ class Writing(Folding):
         else:
             grave = Row(self.commit, b"", None, b"", tuple(row.inline), row.inline, True)
             rows.put(self.txn, self.cid, rid, grave)
-        if not keep_id:
-            self.txn.delete(key)
+        self.txn.delete(key)
         self.state.live -= 1
         self.live.discard(rid)
         if rid in self.born:
@@ -167,18 +167,16 @@ class Writing(Folding):
     def add_field(self, schema: Schema, declared: VectorField) -> None:
         """Go on with one more vector field, which no row has yet."""
         self._change()
-        self._declare(schema)
         if not declared.multi:
             self.state.vectors[declared.number] = state.new_field(self.commit_before)
             self._fields[declared.number] = Graphed(declared, loading.empty(schema, declared), None)
 
-    def drop_field(self, schema: Schema, number: int) -> None:
+    def drop_field(self, number: int) -> None:
         """Go on without a vector field; its records are the caller's to take away."""
         self._change()
         writer = self._writers.pop(number, None)
         if writer is not None:
             writer.rollback()
-        self._declare(schema)
         self.state.vectors.pop(number, None)
         self._fields.pop(number, None)
 

@@ -123,8 +123,8 @@ def _of_file(path: str, metric: str, dim: int | None) -> Foreign:
         _refuse(f"{path} cannot be read: {error.strerror or error}")
     if len(data) < _HEAD.size:
         _foreign(path, f"{len(data)} bytes are too few")
-    offset, most, count, size, label_at, data_at, _, _, M_above, M0, M, _, ef = _HEAD.unpack_from(
-        data.tobytes()[: _HEAD.size] if len(data) < 1 << 12 else data[: _HEAD.size].tobytes()
+    offset, most, count, size, label_at, data_at, _, _, M_above, M0, M, _, ef = _HEAD.unpack(
+        data[: _HEAD.size].tobytes()
     )
     if offset != 0:
         _foreign(path, "its first layer does not begin where hnswlib's does")
