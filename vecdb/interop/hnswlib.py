@@ -1,8 +1,9 @@
 """How does an hnswlib index become a collection, and a collection an hnswlib index, without a rebuild?
 
 Both keep rows of at most 2 M links on layer 0, so that layer is taken over as it is. The layers above
-differ: hnswlib draws a height for each element, here every 32nd slot is a node of one entry layer. They
-are small, and are made anew: here by insertion of n / 32 nodes, there of one layer of as many.
+differ: hnswlib draws a height for each element, here every 32nd slot is a node of one entry layer.
+They are small, and are made anew: here by insertion of n / 32 nodes, there as a small index of every
+M-th element.
 
 An index is read from its bytes (hnswlib's own save_index, or the state that pickling it gives), never
 by hnswlib itself, which ends the process over a damaged file. hnswlib is needed to make an index only.
@@ -323,39 +324,46 @@ def make(declared: VectorField, vectors: npt.NDArray[Any], links: npt.NDArray[np
     given = np.ascontiguousarray(vectors, np.float32)
     if space == "cosine":
         given = given / np.linalg.norm(given, axis=1, keepdims=True)
-    levels, enter, above = _upper_layer(index, given, M)
-    return _from_state(index, given, links, levels, enter, above, M)
+    return _from_state(index, given, links, *_upper_layers(index, given, M), M)
 
 
-def _upper_layer(index: Any, given: npt.NDArray[np.float32], M: int) -> tuple[Any, int, Any]:
-    """Levels, entry point and links of layer 1: a small index of every M-th element, built by hnswlib.
+def _upper_layers(
+    index: Any, given: npt.NDArray[np.float32], M: int
+) -> tuple[npt.NDArray[np.int32], int, list[list[npt.NDArray[np.uint32]]]]:
+    """What lies above layer 0: a small index of every M-th element, built by hnswlib.
 
-    Returns levels (n,), the entry element, and {element: its links on layer 1}.
+    Its layers become those from 1 on. Returns the highest layer of each element (n,), the element to
+    enter by, and for each element that is above layer 0 its links on layer 1, 2 and so on.
     """
     import hnswlib
 
-    n = len(given)
-    members = np.arange(0, n, M)
+    members = np.arange(0, len(given), M)
     small: Any = hnswlib.Index(index.space, index.dim)
-    small.init_index(len(members), M=max(4, M // 2), ef_construction=100, random_seed=100)
+    small.init_index(len(members), M=max(4, M // 2), ef_construction=200, random_seed=100)
     small.add_items(given[members], np.arange(len(members)))
     state = small.__getstate__()[0]
-    size = state["size_data_per_element"]
-    table = np.ascontiguousarray(state["data_level0"]).view(np.uint8)[: len(members) * size]
-    table = table.reshape(len(members), size)
+    element = np.empty(len(members), np.int64)  # of ours, by the small index's own numbers
+    element[state["label_lookup_internal"]] = members[state["label_lookup_external"]]
+    inner = np.asarray(state["element_levels"])[: len(members)]
+    first = _rows_of_links(state["data_level0"], state["size_data_per_element"], len(members))
+    higher = _rows_of_links(state["link_lists"], state["size_links_per_element"], int(inner.sum()))
+    levels = np.zeros(len(given), np.int32)
+    levels[element] = inner + 1
+    above: dict[int, list[npt.NDArray[np.uint32]]] = {}
+    at = 0
+    for number, height in enumerate(inner.tolist()):
+        rows = [first[number], *higher[at : at + height]]
+        above[int(element[number])] = [element[row[:M]].astype("<u4") for row in rows]
+        at += height
+    return levels, int(element[state["enterpoint_node"]]), [above[each] for each in sorted(above)]
+
+
+def _rows_of_links(data: Any, size: int, n: int) -> list[npt.NDArray[np.uint32]]:
+    """The links of n rows of `size` bytes that begin with a count of them."""
+    table = np.ascontiguousarray(data).view(np.uint8)[: n * size].reshape(n, size)
     counts = table[:, :2].copy().view("<u2")[:, 0]
-    width = state["max_M0"]
-    rows = table[:, 4 : 4 + 4 * width].copy().view("<u4")
-    inside = np.asarray(state["label_lookup_internal"])  # element number of each label, by label
-    outside = np.empty(len(members), np.int64)
-    outside[inside[np.argsort(state["label_lookup_external"])]] = np.arange(len(members))
-    levels = np.zeros(n, np.int32)
-    levels[members] = 1
-    above = {
-        int(members[outside[i]]): members[outside[rows[i, : min(int(counts[i]), M)]]]
-        for i in range(len(members))
-    }
-    return levels, int(members[outside[state["enterpoint_node"]]]), above
+    places = table[:, 4 : 4 + (size - 4) // 4 * 4].copy().view("<u4")
+    return [row[:count] for row, count in zip(places, counts.tolist(), strict=True)]
 
 
 def _from_state(
@@ -364,7 +372,7 @@ def _from_state(
     links: npt.NDArray[np.uint32],
     levels: npt.NDArray[np.int32],
     enter: int,
-    above: dict[int, Any],
+    above: list[list[npt.NDArray[np.uint32]]],
     M: int,
 ) -> Any:
     """The index with everything in place, by the way that unpickling takes."""
@@ -380,16 +388,15 @@ def _from_state(
     table[:, state["offset_data"] : state["label_offset"]] = given.astype("<f4").view(np.uint8)
     table[:, state["label_offset"] :] = np.arange(n, dtype="<u8")[:, None].view(np.uint8)
     lists = np.zeros((int(levels.sum()), step), np.uint8)
-    for at, element in enumerate(np.flatnonzero(levels).tolist()):
-        found = np.asarray(above[element], "<u4")
-        lists[at, :2] = np.array([len(found)], "<u2").view(np.uint8)
-        lists[at, 4 : 4 + 4 * len(found)] = found.view(np.uint8)
+    for row, found in zip(lists, (each for element in above for each in element), strict=True):
+        row[:2] = np.array([len(found)], "<u2").view(np.uint8)
+        row[4 : 4 + 4 * len(found)] = found.view(np.uint8)
     every = np.arange(n)
     state.update(
-        cur_element_count=n, has_deletions=False, max_level=1, enterpoint_node=enter, ep_added=True,
-        label_lookup_external=every.astype(np.uint64), label_lookup_internal=every.astype(np.uint32),
-        element_levels=levels, data_level0=table.reshape(-1).view(np.int8),
-        link_lists=lists.reshape(-1).view(np.int8),
+        cur_element_count=n, has_deletions=False, max_level=int(levels.max()), enterpoint_node=enter,
+        ep_added=True, label_lookup_external=every.astype(np.uint64),
+        label_lookup_internal=every.astype(np.uint32), element_levels=levels,
+        data_level0=table.reshape(-1).view(np.int8), link_lists=lists.reshape(-1).view(np.int8),
     )  # fmt: skip
     kind: Any = type(index)
     made = kind.__new__(kind)
