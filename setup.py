@@ -19,7 +19,7 @@ from setuptools.command.build_ext import build_ext
 CORE = Path("vecdb/_core")
 COMMON = [
     "adopt", "audit", "codes", "crc", "dispatch", "graph", "memory", "overlay", "pages", "pool",
-    "record", "search", "stored", "writer", "kernels_scalar",
+    "record", "search", "stored", "sweep", "writer", "kernels_scalar",
 ]  # fmt: skip
 X86_FLAGS = {
     "kernels_avx2": ["-mavx2", "-mfma", "-mf16c"],

@@ -73,7 +73,7 @@ cdef extern from "graph.h" namespace "vecdb" nogil:
         uint32_t n_slots()
         Scale scale()
         void attach_block(uint32_t, const uint8_t*, uint32_t, const uint8_t*) except +
-        void put_vectors(const uint32_t*, const uint8_t*, uint32_t) except +
+        void put_vectors(const uint32_t*, const uint8_t*, uint32_t, cbool) except +
         void detach_all() except +
         void encode(uint32_t, uint32_t, uint32_t) except +
         cbool copy_vector "vector"(uint32_t, uint8_t*)
@@ -89,17 +89,23 @@ cdef extern from "graph.h" namespace "vecdb" nogil:
         Found scan(const ScanQuery&) except +
         void distances(const float*, const uint32_t*, uint32_t, float*) except +
         vector[uint32_t] unreachable() except +
-        vector[string] check() except +
+        vector[string] check(const uint8_t*, uint64_t) except +
+        cbool absent(uint32_t)
+        vector[uint8_t] codes_of(uint32_t, uint32_t) except +
 
 cdef extern from "writer.h" namespace "vecdb" nogil:
     cdef cppclass CodeSet:
         Scale scale
     cdef cppclass CWriter "vecdb::Writer":
-        CWriter(CGraph&) except +
+        CWriter(CGraph&, const uint8_t*, size_t) except +
         void insert(uint32_t, const uint8_t*, uint32_t, uint32_t) except +
         void insert_at(const uint32_t*, const uint8_t*, uint32_t, uint32_t) except +
         void adopt(const uint8_t*, const uint32_t*, uint32_t, uint32_t) except +
         void extend_to(uint32_t) except +
+        void condemn(const uint8_t*, size_t) except +
+        uint32_t sweep(uint32_t, uint32_t, uint32_t, uint32_t) except +
+        uint32_t vacate(uint32_t, uint32_t, vector[uint32_t]&) except +
+        cbool recalibrate(uint32_t) except +
         uint32_t n_slots()
         Found search(const Query&) except +
         vector[Answer] search_many(const Query&, const float*, uint32_t, uint32_t) except +

@@ -109,6 +109,8 @@ struct InsertArgs {
     const u32* starts;
     u32 first;  // the layer's first node until now, where this one comes before it; else EMPTY
     u32 keep;   // the slot's own row is right already
+    const u8* mask;  // slots that new links may lead to; null: all
+    u64 mask_bits;
     u32 ef;
     u32 alpha;  // in 1/256: c is rejected when alpha * d(s, c) <= d(q, c) for a kept s
     u8* locks;  // 4,096 spin locks
@@ -117,6 +119,15 @@ struct InsertArgs {
     void* owner;
     u32* (*own_row)(void* owner, u32 shift, u32 u);  // a row that may be written; called locked
     Scratch* scratch;
+};
+
+// A row of the layer in `insert` (its slot's) that loses the links to condemned slots.
+struct MendArgs {
+    InsertArgs insert;
+    const u8* condemned;
+    u64 condemned_bits;
+    u32 child;  // a row of the layer to which the pinned link goes as well; EMPTY: none
+    u32 changed;  // out: whether the row is another now
 };
 
 struct EncodeArgs {
@@ -133,6 +144,10 @@ struct Kernels {
     const char* name;
     void (*search)(SearchArgs*);
     void (*insert)(InsertArgs*);
+    // upkeep of links: mend.inl
+    void (*mend)(MendArgs*);
+    u32 (*hold)(InsertArgs*, u32 parent, u32 child);  // pins child to parent; 0: no room
+    void (*nearest_first)(InsertArgs*, u32 node, u32* rows, u32 n);
     void (*encode)(EncodeArgs*);
     // distances of the API between the query and n stored rows
     void (*exact)(const float* q, u32 dim, u32 metric, u32 dtype, const u8* const* rows, u32 n,

@@ -11,7 +11,8 @@ std::string at(u32 layer, u32 row) {
 }
 
 // One row: ids in range, no self link, no duplicate, no link after the first empty place.
-void check_row(const LayerView& v, u32 layer, u32 u, u32 rows, std::vector<std::string>& out) {
+void check_row(const LayerView& v, u32 layer, u32 u, u32 rows, bool condemned,
+               std::vector<std::string>& out) {
     const u32* row = row_of<false>(v, u);
     std::vector<u32> ids;
     bool ended = false;
@@ -29,7 +30,7 @@ void check_row(const LayerView& v, u32 layer, u32 u, u32 rows, std::vector<std::
             continue;
         }
         if (id == u) out.push_back(at(layer, u) + "a link to itself");
-        if (load_link(row_of<false>(v, id)) == EMPTY)
+        if (!condemned && load_link(row_of<false>(v, id)) == EMPTY)
             out.push_back(at(layer, u) + "a link to " + std::to_string(id) + ", not in the graph");
         ids.push_back(id);
     }
@@ -57,7 +58,7 @@ std::vector<u8> reached(const LayerView& v, u32 rows, std::vector<u32> open) {
 
 }  // namespace
 
-std::vector<std::string> Graph::check() {
+std::vector<std::string> Graph::check(const u8* condemned, u64 bits) {
     std::lock_guard<std::mutex> hold(write_mutex);
     std::vector<std::string> out;
     u32 n = n_slots();
@@ -67,7 +68,7 @@ std::vector<std::string> Graph::check() {
         bool first = true;
         std::vector<u8> pins(rows, 0);
         for (u32 u = 0; u < rows; u++) {
-            check_row(v, layer, u, rows, out);
+            check_row(v, layer, u, rows, mask_has(condemned, bits, layer ? u << ENTRY_SHIFT : u), out);
             const u32* row = row_of<false>(v, u);
             for (u32 j = 0; j < v.R; j++)
                 if (row[j] < ALONE && row[j] & PIN && (row[j] & ID) < rows && pins[row[j] & ID] < 2)

@@ -10,6 +10,9 @@
 //    room: so every node is reachable from the layer's first, which has the lowest number. A node
 //    that comes before it pins a link to it instead and is the first from then on.
 // 4. A row is changed under its lock, entry by entry; readers need none.
+// 5. With a mask, new links lead to its slots only, so that what is deleted is not linked to again; a
+//    layer all of whose other nodes are masked out is entered at its first one. Pins may go further
+//    down than the mask allows (descend): unlinking moves them.
 // Rejected: shrinking a full row to fewer links (a bigger log), links as an ordered list.
 
 static inline void lock_row(u8* locks, u32 u) {
@@ -184,6 +187,10 @@ static bool offer(InsertArgs& a, u32 n, u32 q, bool pin, bool force) {
     return done;
 }
 
+static inline bool linkable(const InsertArgs& a, u32 node) {
+    return !a.mask || mask_has(a.mask, a.mask_bits, node << a.layer.shift);
+}
+
 // Down the pins from n until a row takes q: ends, because the tree of pins has leaves. Where a
 // damaged image makes a circle of them, the way comes back to a row that was marked (Brent's
 // method: the mark moves on after 1, 2, 4, ... steps), and q stays without a pin: check() tells.
@@ -203,12 +210,22 @@ static void descend(InsertArgs& a, u32 n, u32 q) {
             u32 e = load_link(row + (start + j) % R);
             if (e < ALONE && (e & PIN) && (e & ID) != q) {
                 child = e & ID;
-                break;
+                if (linkable(a, child)) break;
             }
         }
         if (child == EMPTY) return;  // out of memory for a private row
         n = child;
     }
+}
+
+// The layer's first node as the only candidate, where there is another than q: how many that is.
+template <Kind K>
+static u32 first_of(const InsertArgs& a, const QueryCode& code, u32 q) {
+    u32 first = a.layer.shift ? load_link(a.starts) : a.root;
+    if (first == NO_SLOT || first == q || (first << a.layer.shift) >= a.limit) return 0;
+    const u8* its = code_of(a.codes, first << a.layer.shift);
+    a.scratch->keys[0] = (u64)key1<K>(code, its, a.codes.stride) << 32 | first;
+    return 1;
 }
 
 template <Kind K>
@@ -220,6 +237,7 @@ static void insert_as(InsertArgs& a) {
     u32 ordinals = (u32)(((u64)a.limit + (1u << ENTRY_SHIFT) - 1) >> ENTRY_SHIFT);
     Walk w = {&a.codes, &s, ordinals, 0, 0, 0, false};
     u32 size;
+    const u64* found_in = s.pool;
     if (shift) {
         size = entries<K, true>(w, a.entry, a.starts, code, a.ef, a.ef);
         if (w.limit <= ENTRY_SCAN && size > a.ef) size = a.ef;
@@ -235,12 +253,23 @@ static void insert_as(InsertArgs& a) {
         }
         w.limit = a.limit;
         if (size) visit(s, (u32)s.pool[0] & ID);
-        size = walk<K, true>(w, a.layer, code, size, a.ef, a.ef);
+        if (a.mask) {
+            Wanted want = {a.mask, a.mask_bits, a.limit, q};
+            u32 found = 0;
+            if (size && want.has((u32)s.pool[0] & ID)) s.result[found++] = s.pool[0];
+            size = walk_masked<K, true>(w, a.layer, code, want, size, found, a.ef, a.ef);
+            found_in = s.result;
+        } else {
+            size = walk<K, true>(w, a.layer, code, size, a.ef, a.ef);
+        }
         forget(s);
     }
     u32 n = 0;  // candidates, the node itself left out
-    for (u32 i = 0; i < size; i++)
-        if (((u32)s.pool[i] & ID) != q) s.keys[n++] = s.pool[i] & ~EXPANDED;
+    for (u32 i = 0; i < size; i++) {
+        u32 id = (u32)found_in[i] & ID;
+        if (id != q && linkable(a, id)) s.keys[n++] = found_in[i] & ~EXPANDED;
+    }
+    if (!n && a.mask) n = first_of<K>(a, code, q);
 
     u32 ids[MAX_ROW], count = 0, diverse = choose<K>(a, s.keys, n, ids, &count);
     bool pinned = a.first != EMPTY && count;  // the first node has no pinned link to it

@@ -70,13 +70,13 @@ void Sample::add_rows(const u8* rows, u32 n, u32 at_most) {
     for (u32 i = 0; i < take; i++) add(rows + (size_t)((u64)i * n / take) * shape_.row_bytes());
 }
 
-void Sample::add_stored(const Stored& stored, u32 n_slots, u32 at_most) {
+void Sample::add_stored(const Stored& stored, u32 n_slots, u32 at_most, const u8* mask, u64 bits) {
+    auto counts = [&](u32 s) { return stored.has(s) && (!mask || mask_has(mask, bits, s)); };
     u32 take = std::min(n_slots, at_most);
     for (u32 i = 0; i < take; i++) {
         u32 s = (u32)((u64)i * n_slots / take), end = (u32)((u64)(i + 1) * n_slots / take);
-        while (s + 1 < end && !stored.has(s)) s++;  // past holes
-        const u8* row = stored.row(s);
-        if (row) add(row);
+        while (s + 1 < end && !counts(s)) s++;  // past holes and dead slots
+        if (counts(s)) add(stored.row(s));
     }
 }
 

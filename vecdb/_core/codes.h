@@ -59,7 +59,8 @@ class Sample {
   public:
     Sample(const Shape& shape, const Kernels* kernels) : shape_(shape), kernels_(kernels) {}
     void add_rows(const u8* rows, u32 n, u32 at_most);
-    void add_stored(const Stored& stored, u32 n_slots, u32 at_most);
+    // mask: a bit a slot of those that count; null: all.
+    void add_stored(const Stored& stored, u32 n_slots, u32 at_most, const u8* mask, u64 bits);
     Scale scale();  // of the values; always valid
     double clipped(const Scale& s) const;
     bool empty() const { return values_.empty(); }

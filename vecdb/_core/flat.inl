@@ -66,6 +66,6 @@ static void code_keys(const CodesView* c, u32 metric, const u8* qcode, const u32
 }
 
 #define VECDB_TABLE(NAME)                                                                   \
-    {NAME,    search, insert,  encode, exact,   query_code, code_keys, code_l2,             \
-     code_dot, l2_f32, dot_f32, l2_f16, dot_f16, from_f16,   l2_i8,     dot_i8,  from_i8, \
-     bits}
+    {NAME,   search,    insert,  mend,     hold,   nearest_first, encode,  exact,  query_code, \
+     code_keys, code_l2, code_dot, l2_f32, dot_f32, l2_f16,        dot_f16, from_f16, l2_i8,     \
+     dot_i8, from_i8,   bits}

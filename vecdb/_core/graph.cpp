@@ -91,6 +91,46 @@ void Starts::add(u32 u) {
     store_link(node + at, u);
 }
 
+void Starts::replace(const u32* others) {
+    for (u32 j = 0; j < ENTRY_SCAN; j++) store_link(node + j, others[j]);
+}
+
+void Graph::put_link(u32 layer, u32 u, u32 position, u32 link) {
+    std::vector<u32>& of = parents[layer];
+    if (!of.empty() && link < ALONE && link & PIN) {
+        if ((link & ID) >= of.size()) of.resize((link & ID) + 1, NO_SLOT);
+        of[link & ID] = u;
+    }
+    store_link((u32*)links(layer).row(u) + position, link);
+}
+
+// Takes a row out of its layer; where it was among the starts, the next one takes its place.
+void Graph::empty_row(u32 layer, u32 u) {
+    for (u32 j = 0; j < width(layer); j++) store_link((u32*)links(layer).row(u) + j, EMPTY);
+    if (u < parents[layer].size()) parents[layer][u] = NO_SLOT;
+    if (!layer || std::find(starts.node, starts.node + ENTRY_SCAN, u) == starts.node + ENTRY_SCAN)
+        return;
+    Starts now;
+    u32 n = 0, rows = rows_of(1, n_slots());
+    for (u32 v = 0; v < rows && n < ENTRY_SCAN; v++)
+        if (load_link((u32*)entry_links.row(v)) != EMPTY) now.node[n++] = v;
+    starts.replace(now.node);
+}
+
+bool Graph::absent(u32 slot) const {
+    return slot >= n_slots() || load_link((const u32*)base_links.row(slot)) == EMPTY;
+}
+
+std::vector<u8> Graph::codes_of(u32 first, u32 n) {
+    std::lock_guard<std::mutex> hold(write_mutex);
+    u32 bytes = opt_.shape.code_bytes();
+    std::vector<u8> out((size_t)n * bytes);
+    for (u32 i = 0; codes && i < n; i++)
+        if (codes->coded(first + i))
+            memcpy(out.data() + (size_t)i * bytes, code_of(codes->view(), first + i), bytes);
+    return out;
+}
+
 // Rows appear in any order: chunks are loaded before or after n_slots is known, holes are filled.
 void Graph::appeared(u32 layer, u32 u) {
     if (load_link((u32*)links(layer).row(u)) == EMPTY) return;
@@ -111,7 +151,7 @@ void Graph::attach_block(u32 block, const u8* data, u32 rows, const u8* present)
     epochs.collect();
 }
 
-void Graph::put_vectors(const u32* slots, const u8* vectors, u32 n) {
+void Graph::put_vectors(const u32* slots, const u8* vectors, u32 n, bool unread) {
     std::lock_guard<std::mutex> hold(write_mutex);
     u32 top = 0;
     for (u32 i = 0; i < n; i++) {
@@ -121,7 +161,7 @@ void Graph::put_vectors(const u32* slots, const u8* vectors, u32 n) {
     ensure(top);
     u32 bytes = stored.row_bytes();
     for (u32 i = 0; i < n; i++) {
-        memcpy(stored.writable(slots[i], epochs), vectors + (size_t)i * bytes, bytes);
+        memcpy(stored.writable(slots[i], epochs, unread), vectors + (size_t)i * bytes, bytes);
         stored.publish(slots[i]);
         if (codes) codes->encode(slots[i], vectors + (size_t)i * bytes);
     }
@@ -209,6 +249,7 @@ void Graph::load_chunk(u32 layer, u32 i, const u8* data, size_t bytes) {
         memset(bits.row((u32)(first + r)), 0, bits.row_bytes());
         appeared(layer, (u32)(first + r));
     }
+    parents[layer].clear();
     if (writer) writer->rebase();
 }
 

@@ -67,6 +67,7 @@ struct Starts {
     u32 node[ENTRY_SCAN];
     Starts() { std::fill(node, node + ENTRY_SCAN, NO_SLOT); }
     void add(u32 u);
+    void replace(const u32* others);  // ascending, NO_SLOT after the last
 };
 
 struct Answer {  // a Found that is kept
@@ -92,7 +93,8 @@ class Graph {
 
     // present: one bit a row, null for all; the others are holes.
     void attach_block(u32 block, const u8* data, u32 rows, const u8* present = nullptr);
-    void put_vectors(const u32* slots, const u8* vectors, u32 n);
+    // unread: as in Stored::writable.
+    void put_vectors(const u32* slots, const u8* vectors, u32 n, bool unread = false);
     void detach_all();
     void encode(u32 first, u32 n, u32 threads);
     bool vector(u32 slot, u8* out);  // copies row_bytes; false: none
@@ -110,7 +112,10 @@ class Graph {
     Found scan(const ScanQuery& q);
     void distances(const float* query, const u32* slots, u32 n, float* out);
     std::vector<u32> unreachable();
-    std::vector<std::string> check();
+    // condemned: a bit a slot of those that a round is taking out (sweep.cpp, 4).
+    std::vector<std::string> check(const u8* condemned = nullptr, u64 bits = 0);
+    bool absent(u32 slot) const;  // neither in the graph nor linked to, outside of such a round
+    std::vector<u8> codes_of(u32 first, u32 n);  // code_bytes each, zeros where there is none
 
     // shared with Writer and the other parts; see the invariants
     Found search_in(const Sight& sight, const Query& q);
@@ -124,6 +129,7 @@ class Graph {
     void install(std::shared_ptr<CodeSet> codes);
     u32 build_width() const;
     void require_no_changes() const;  // of an open writer
+    void know_parents();
 
     std::mutex write_mutex;
     Epochs epochs;
@@ -140,9 +146,12 @@ class Graph {
     u64 recent_values = 0, recent_clipped = 0;  // since the scale was last looked at
     u32 alpha = 282;               // 1.1, in 1/256
     Writer* writer = nullptr;      // the one that is open
+    std::vector<u32> parents[2];   // which row pins each, once know_parents() was asked
 
   private:
     void appeared(u32 layer, u32 u);  // row u was written: a place where walks may begin?
+    void put_link(u32 layer, u32 u, u32 position, u32 link);
+    void empty_row(u32 layer, u32 u);
 
     Options opt_;
     u32 emptied_[2] = {0, 0};  // rows that hold EMPTY or links, per layer

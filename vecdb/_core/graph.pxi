@@ -108,8 +108,11 @@ cdef class Graph:
         finally:
             PyBuffer_Release(&view)
 
-    def put_vectors(self, const uint32_t[::1] slots not None, vectors):
-        """Keep private copies of vectors of the stored dtype, and their codes."""
+    def put_vectors(self, const uint32_t[::1] slots not None, vectors, cbool unread=False):
+        """Keep private copies of vectors of the stored dtype, and their codes.
+
+        `unread`: no search can be looking at these slots, although they may have had vectors.
+        """
         cdef Py_buffer view
         PyObject_GetBuffer(vectors, &view, PyBUF_SIMPLE)
         try:
@@ -117,7 +120,7 @@ cdef class Graph:
                 raise ValueError(f"{view.len} bytes for {slots.shape[0]} vectors of {self.row_bytes}")
             if slots.shape[0]:
                 with nogil:
-                    self.graph.put_vectors(&slots[0], <const uint8_t*>view.buf, <uint32_t>slots.shape[0])
+                    self.graph.put_vectors(&slots[0], <const uint8_t*>view.buf, <uint32_t>slots.shape[0], unread)
         finally:
             PyBuffer_Release(&view)
 
@@ -230,12 +233,32 @@ cdef class Graph:
     def unreachable(self):
         return list(self.graph.unreachable())
 
-    def check(self):
-        return [problem.decode() for problem in self.graph.check()]
+    def check(self, bytes condemned=None):
+        """What is wrong with the links. `condemned`: the slots that a round is taking out."""
+        cdef const uint8_t* mask = NULL
+        cdef uint64_t bits = 0
+        if condemned is not None:
+            mask, bits = <const uint8_t*>PyBytes_AS_STRING(condemned), <uint64_t>PyBytes_GET_SIZE(condemned) * 8
+        return [problem.decode() for problem in self.graph.check(mask, bits)]
 
-    def begin(self):
-        """A writer; one at a time."""
-        return Writer(self)
+    def absent(self, const uint32_t[::1] slots not None):
+        """For each slot a byte: 1 where it is not in the graph."""
+        out = PyBytes_FromStringAndSize(NULL, slots.shape[0])
+        cdef uint8_t* to = <uint8_t*>PyBytes_AS_STRING(out)
+        cdef Py_ssize_t i
+        with nogil:
+            for i in range(slots.shape[0]):
+                to[i] = self.graph.absent(slots[i])
+        return out
+
+    def codes(self, first, n):
+        """The codes of n slots, one after another; zeros where there is none."""
+        cdef vector[uint8_t] out = self.graph.codes_of(count_of(first, "first"), count_of(n, "n"))
+        return PyBytes_FromStringAndSize(<char*>out.data(), out.size())
+
+    def begin(self, bytes linkable=None):
+        """A writer; one at a time. `linkable`: a bit a slot of those that new links may lead to."""
+        return Writer(self, linkable)
 
 
 cdef void fill_scan(Graph graph, ScanQuery* q, const float[::1] query, object k, object mask, object n_visible, object exact, object rr, object threads) except *:

@@ -10,6 +10,7 @@ namespace {
 #include "simd_avx512.h"
 #include "walk.inl"
 #include "build.inl"
+#include "mend.inl"
 #include "flat.inl"
 }  // namespace
 extern const Kernels kernels;

@@ -10,6 +10,7 @@ namespace {
 #include "simd_neon.h"
 #include "walk.inl"
 #include "build.inl"
+#include "mend.inl"
 #include "flat.inl"
 }  // namespace
 extern const Kernels kernels;

@@ -9,6 +9,7 @@ namespace {
 #include "simd_scalar.h"
 #include "walk.inl"
 #include "build.inl"
+#include "mend.inl"
 #include "flat.inl"
 }  // namespace
 extern const Kernels kernels;

@@ -16,7 +16,7 @@
 namespace vecdb {
 namespace {
 
-const u8 VERSION = 1;
+const u8 VERSION = 2;  // 1 knows no vacated slots
 enum Tag : u32 { LINK = 0, PINNED = 1, NOTHING = 2, LONELY = 3 };
 
 struct Out {
@@ -86,15 +86,38 @@ u32 unpack(u64 v, u32 base, u32 rows, u32 self) {
 struct Head {
     u32 base, n;
     Scale scale;
-    std::vector<u32> reused;
+    std::vector<u32> reused, vacated;
 };
+
+void write_slots(Out& out, std::vector<u32>& slots) {
+    std::sort(slots.begin(), slots.end());
+    out.number(slots.size());
+    u32 at = 0;
+    for (u32 s : slots) {
+        out.number(s - at);
+        at = s + 1;
+    }
+}
+
+std::vector<u32> read_slots(In& in, size_t size, u32 base) {
+    std::vector<u32> slots;
+    u64 at = 0;
+    for (u32 left = in.below(size, "too many slots in a list"); left; left--) {
+        at += in.number();
+        if (at >= base) In::bad("a listed slot out of range");
+        slots.push_back((u32)at);
+        at++;
+    }
+    return slots;
+}
 
 // Walks the record: entry(layer, row, position, value) for changed links, fresh(layer, row,
 // links, count) for each row of a new slot that is in the graph.
 template <class Entry, class Fresh>
 Head decode(const u8* data, size_t size, const u32* width, Entry entry, Fresh fresh) {
     In in = {data, data + size};
-    if (in.number() != VERSION) In::bad("unknown version");
+    u64 version = in.number();
+    if (version < 1 || version > VERSION) In::bad("unknown version");
     Head h;
     h.base = in.below((u64)MAX_SLOTS + 1, "n_slots out of range");
     h.n = in.below((u64)MAX_SLOTS + 1, "n_slots out of range");
@@ -103,13 +126,8 @@ Head decode(const u8* data, size_t size, const u32* width, Entry entry, Fresh fr
     h.scale.step = in.real();
     if (!(h.scale.step >= 0 && h.scale.step < 1e38f && h.scale.lo > -3e38f && h.scale.lo < 3e38f))
         In::bad("scale out of range");
-    u64 at = 0;
-    for (u32 left = in.below(size, "too many reused slots"); left; left--) {
-        at += in.number();
-        if (at >= h.base) In::bad("a reused slot out of range");
-        h.reused.push_back((u32)at);
-        at++;
-    }
+    h.reused = read_slots(in, size, h.base);
+    if (version > 1) h.vacated = read_slots(in, size, h.base);
     for (u32 layer = 0; layer < 2; layer++) {
         u32 old_rows = rows_of(layer, h.base), rows = rows_of(layer, h.n), R = width[layer];
         u64 row = 0;
@@ -159,13 +177,8 @@ std::vector<u8> Writer::changes() {
     Scale scale = codes_ ? codes_->scale : Scale();
     out.real(scale.lo);
     out.real(scale.step);
-    std::sort(reused_.begin(), reused_.end());
-    out.number(reused_.size());
-    u32 at = 0;
-    for (u32 s : reused_) {
-        out.number(s - at);
-        at = s + 1;
-    }
+    write_slots(out, reused_);
+    write_slots(out, vacated_);
     for (u32 layer = 0; layer < 2; layer++) {
         u32 R = g_.width(layer), old_rows = rows_of(layer, base_n_);
         LayerView v = this->layer(layer);
@@ -175,7 +188,7 @@ std::vector<u8> Writer::changes() {
             const u32 *now = row_of<true>(v, u), *was = row_of<false>(v, u);
             u32 differ = 0;
             for (u32 j = 0; j < R; j++) differ += now[j] != was[j];
-            if (!differ) continue;
+            if (!differ || now[0] == EMPTY) continue;  // the list of vacated slots says it
             body.number(u - next);
             body.number(differ);
             u32 position = 0;
@@ -241,17 +254,21 @@ void Graph::apply(const u8* record, size_t size) {
     decode(
         record, size, R,
         [&](u32 layer, u32 u, u32 position, u32 value) {
-            store_link((u32*)links(layer).row(u) + position, value);
+            put_link(layer, u, position, value);
             forget(layer, u);
             appeared(layer, u);
         },
         [&](u32 layer, u32 u, const u32* ids, u32 n) {
-            u32* row = (u32*)links(layer).row(u);
-            for (u32 j = 0; j < n; j++) store_link(row + j, ids[j]);
-            for (u32 j = n; j < R[layer]; j++) store_link(row + j, n || j ? EMPTY : ALONE);
+            for (u32 j = 0; j < n; j++) put_link(layer, u, j, ids[j]);
+            for (u32 j = n; j < R[layer]; j++) put_link(layer, u, j, n || j ? EMPTY : ALONE);
             forget(layer, u);
             appeared(layer, u);
         });
+    for (u32 s : h.vacated) {
+        if (!(s & ((1u << ENTRY_SHIFT) - 1))) empty_row(1, s >> ENTRY_SHIFT);
+        empty_row(0, s);
+        forget(0, s);
+    }
     if (!replay) n_slots_.store(h.n, std::memory_order_release);
     if (own)
         writer->finish();

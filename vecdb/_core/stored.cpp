@@ -53,24 +53,24 @@ bool Stored::has(u32 slot) const {
 void Stored::attach(u32 block, const u8* data, u32 rows, const u8* present, Epochs& epochs) {
     ensure(std::max(flags_.rows(), (block << shift_) + rows));
     const u8** base = base_of(block);
-    if (!*base) attached_.push_back(block);
+    attached_.insert(block);
     __atomic_store_n(base, data, __ATOMIC_RELEASE);
     for (u32 i = 0; i < rows; i++)
         set_flag((block << shift_) + i, !present || mask_has(present, rows, i));
     auto it = private_.find(block);
     if (it == private_.end()) return;
-    attached_.push_back(block);
     for (u32 i = rows; i < block_rows(); i++)  // what the shorter block lacks
         if ((block << shift_) + i < flags_.rows()) remove((block << shift_) + i);
     epochs.retire(it->second);
     private_.erase(it);
 }
 
-u8* Stored::writable(u32 slot, Epochs& epochs) {
+u8* Stored::writable(u32 slot, Epochs& epochs, bool unread) {
     u32 block = slot >> shift_, within = slot & (block_rows() - 1);
     ensure(std::max(flags_.rows(), slot + 1));
     auto it = private_.find(block);
-    if (it != private_.end() && !has(slot)) return it->second.get() + (size_t)within * row_bytes_;
+    if (it != private_.end() && (unread || !has(slot)))
+        return it->second.get() + (size_t)within * row_bytes_;
     // a new copy: also for a slot that has a vector, which a search may be reading
     size_t bytes = (size_t)row_bytes_ << shift_;
     void* p = nullptr;

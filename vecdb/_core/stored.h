@@ -6,6 +6,7 @@
 // 4. Callers hold the graph's write lock for everything but view().
 #pragma once
 #include <map>
+#include <set>
 
 #include "memory.h"
 
@@ -19,8 +20,8 @@ class Stored {
     // present: one bit a row, null for all of them; the others have no vector.
     void attach(u32 block, const u8* data, u32 rows, const u8* present, Epochs& epochs);
     // Address where the slot's bytes may be written; makes its block private. The slot gains
-    // its flag with publish().
-    u8* writable(u32 slot, Epochs& epochs);
+    // its flag with publish(). unread: nobody can be reading the slot, whatever its flag says.
+    u8* writable(u32 slot, Epochs& epochs, bool unread = false);
     void publish(u32 slot) { set_flag(slot, 1); }
     void remove(u32 slot) { set_flag(slot, 0); }
     void drop_private_if_empty(u32 block, Epochs& epochs);
@@ -41,7 +42,7 @@ class Stored {
     u32 row_bytes_, shift_, count_ = 0;
     Segments flags_, bases_;  // bases_: one row of addresses a segment of slots
     std::map<u32, std::shared_ptr<u8>> private_;
-    std::vector<u32> attached_;
+    std::set<u32> attached_;
 };
 
 }  // namespace vecdb

@@ -189,7 +189,7 @@ static u32 walk_masked(Walk& w, const LayerView& l, const QueryCode& q, const Wa
         w.n_dist += n;
         each_key<K>(*w.codes, l.shift, q, ids, n, [&](u32 i, u32 d) {
             u64 key = (u64)d << 32 | ids[i];
-            if (want.has(ids[i]) && put(result, found, cap, key) < width && found >= width) {
+            if (want.has(ids[i] << l.shift) && put(result, found, cap, key) < width && found >= width) {
                 bound = result[width - 1];
                 while (size > cursor && pool[size - 1] > (bound | EXPANDED)) size--;
             }

@@ -15,7 +15,9 @@ static const u32 SAMPLE_ROWS = 5000;
 static const double CLIPPED = .01;    // share of clipped values that asks for a new scale
 static const double SAME_STEP = .05;  // a new scale this near the old is not worth new codes
 
-Writer::Writer(Graph& graph) : g_(graph), locks_(4096, 0) {
+Writer::Writer(Graph& graph, const u8* linkable, size_t bytes)
+    : g_(graph), all_linkable_(!linkable), locks_(4096, 0) {
+    if (linkable) linkable_.assign(linkable, linkable + bytes);
     std::lock_guard<std::mutex> hold(g_.write_mutex);
     if (g_.writer) throw std::invalid_argument("another writer of this graph is open");
     start();
@@ -59,7 +61,7 @@ u32* Writer::own_row(u32 layer, u32 u) {
     u32* published = (u32*)g_.links(layer).row(u);
     if (u >= rows_of(layer, base_n_)) return published;
     u32* row = g_.overlay[layer].own(u, published);
-    if (!row) failed_ = true;
+    if (!row) failed_ = out_of_memory_ = true;
     return row;
 }
 
@@ -142,6 +144,10 @@ void Writer::add(const u32* slots, const u8* vectors, u32 n, u32 top, u32 thread
     calibrate(vectors, n, threads);
     codes_->ensure(top);
     store(slots, vectors, n, threads);
+    if (!all_linkable_) {
+        if (linkable_.size() * 8 < top) linkable_.resize((size_t)top / 8 + 1);
+        for (u32 i = 0; i < n; i++) linkable_[slots[i] >> 3] |= (u8)(1u << (slots[i] & 7));
+    }
     std::vector<u32> order(slots, slots + n);
     u32 leading = leaders(order);
     failed_ = false;
@@ -163,7 +169,7 @@ void Writer::store(const u32* slots, const u8* vectors, u32 n, u32 threads) {
     size_t bytes = g_.stored.row_bytes();
     for (u32 i = 0; i < n; i++) {
         if (slots[i] < base_n_) reused_.push_back(slots[i]);
-        memcpy(g_.stored.writable(slots[i], g_.epochs), vectors + i * bytes, bytes);
+        memcpy(g_.stored.writable(slots[i], g_.epochs, true), vectors + i * bytes, bytes);
         g_.stored.publish(slots[i]);
     }
     std::atomic<u64> clipped{0};
@@ -201,19 +207,40 @@ void Writer::calibrate(const u8* vectors, u32 n, u32 threads) {
     }
     if (!look && g_.recent_values > 64 * (u64)shape.dim)
         look = (double)g_.recent_clipped > CLIPPED * (double)g_.recent_values;
-    if (!look) return;
+    if (look) rescale_for(vectors, n, threads);
+}
+
+// Looks at stored and new vectors, and takes a new scale if that is another than the old.
+bool Writer::rescale_for(const u8* vectors, u32 n, u32 threads) {
+    const Shape& shape = g_.options().shape;
+    u32 before = rows();
+    bool have = codes_ && codes_->scale.valid();
     g_.recent_values = g_.recent_clipped = 0;
     Sample sample(shape, g_.options().kernels);
     u32 share = (u32)std::max<u64>(1, (u64)SAMPLE_ROWS * n / ((u64)n + before));
-    sample.add_rows(vectors, n, share);
-    if (share < SAMPLE_ROWS) sample.add_stored(g_.stored, n_slots(), SAMPLE_ROWS - share);
+    if (n) sample.add_rows(vectors, n, share);
+    if (!n || share < SAMPLE_ROWS)
+        sample.add_stored(g_.stored, n_slots(), n ? SAMPLE_ROWS - share : SAMPLE_ROWS,
+                          all_linkable_ ? nullptr : linkable_.data(), linkable_.size() * 8);
+    if (sample.empty()) return false;
     Scale now = sample.scale();
     if (have) {
         Scale old = codes_->scale;
         bool same = fabs(now.step / old.step - 1) < SAME_STEP && fabs(now.lo - old.lo) < 4 * old.step;
-        if (same) return;
+        if (same) return false;
     }
     rescale(now, threads);
+    return true;
+}
+
+bool Writer::recalibrate(u32 threads) {
+    std::lock_guard<std::mutex> hold(g_.write_mutex);
+    std::unique_lock<std::shared_mutex> alone(sight_mutex_);
+    require_alive();
+    if (!codes_ || g_.options().shape.dtype == B1) return false;
+    bool other = rescale_for(nullptr, 0, threads);
+    if (other) changed_links();
+    return other;
 }
 
 void Writer::rescale(Scale scale, u32 threads) {
@@ -237,6 +264,8 @@ InsertArgs Writer::insertion(u32 slot, u32 limit) {
     a.first = slot < a.root ? a.root : EMPTY;
     a.ef = g_.build_width();
     a.alpha = g_.alpha;
+    a.mask = all_linkable_ ? nullptr : linkable_.data();
+    a.mask_bits = linkable_.size() * 8;
     a.locks = locks_.data();
     a.bits_seg = (u64* const*)g_.base_bits.table();
     a.bits_words = g_.base_words;
@@ -271,6 +300,7 @@ void Writer::attach(u32 slot, u32 limit) {
     static const Starts none;
     InsertArgs a = insertion(slot, limit);
     a.starts = none.node;
+    a.mask = nullptr;
     a.keep = load_link(row_of<true>(a.layer, slot)) != ALONE;
     g_.options().kernels->insert(&a);
 }

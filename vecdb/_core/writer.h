@@ -4,8 +4,10 @@
 // 2. The record is canonical: rows of new slots are sorted before they are encoded, in the
 //    arena too, so that the writer's own apply and a follower's give the same bytes.
 // 3. Any other change of the graph while the writer holds changes is refused.
+// 4. New links lead to slots of `linkable` only, where it is given: not to dead ones.
 #pragma once
 #include <shared_mutex>
+#include <unordered_map>
 
 #include "bytes.h"
 #include "graph.h"
@@ -16,7 +18,8 @@ static const u32 FIRST_ALONE = 64;  // rows linked one by one before threads joi
 
 class Writer {
   public:
-    explicit Writer(Graph& graph);
+    // linkable: a bit a slot of those that new links may lead to; null: all. New slots are.
+    explicit Writer(Graph& graph, const u8* linkable = nullptr, size_t bytes = 0);
     ~Writer();
     Writer(const Writer&) = delete;
 
@@ -25,6 +28,12 @@ class Writer {
     // Slots 0 to n - 1 of an empty graph, with rows of links that were made elsewhere.
     void adopt(const u8* vectors, const u32* links, u32 n, u32 threads);
     void extend_to(u32 n_slots);  // what is new below it and not inserted are holes
+    // How condemned slots leave the graph: sweep.cpp. A bit a slot says which they are.
+    void condemn(const u8* mask, size_t bytes);
+    u32 sweep(u32 layer, u32 first, u32 n, u32 threads);  // how many rows have changed
+    // Vacates up to `most` slots from `first` on, and adds them; returns where to go on.
+    u32 vacate(u32 first, u32 most, std::vector<u32>& vacated);
+    bool recalibrate(u32 threads);  // a new scale, if the vectors ask for it
     u32 n_slots() const { return n_.load(std::memory_order_acquire); }
     Found search(const Query& q);
     std::vector<Answer> search_many(const Query& like, const float* queries, u32 n, u32 threads);
@@ -46,12 +55,25 @@ class Writer {
     void begin_change();  // failed until it is done
     void add(const u32* slots, const u8* vectors, u32 n, u32 top, u32 threads);
     void calibrate(const u8* vectors, u32 n, u32 threads);
+    bool rescale_for(const u8* vectors, u32 n, u32 threads);
     void rescale(Scale scale, u32 threads);
     void store(const u32* slots, const u8* vectors, u32 n, u32 threads);
     InsertArgs insertion(u32 slot, u32 limit);
     void link(u32 slot, u32 limit);
     void link_entry(u32 slot, u32 limit);
     void attach(u32 slot, u32 limit);
+    InsertArgs upkeep(u32 layer, u32 slot);
+    bool gone(u32 layer, u32 u) const;
+    void changed_links();
+    bool vacate_below(u32 s, u32 most, std::vector<u32>& vacated);
+    u32 pinned_child(u32 layer, u32 u, u32 but) const;
+    void leave(u32 layer, u32 u);
+    void take_out(u32 layer, u32 p, u32 u);
+    void rehome(u32 layer, u32 u, u32 c);
+    void unpinned(u32 layer, u32 c, u32 now);
+    u32 parent(u32 layer, u32 u) const;
+    bool is_below(u32 layer, u32 u, u32 c) const;
+    void know_moved();
     u32 leaders(std::vector<u32>& order) const;
     u32 rows() const;  // that have a vector
     void canonicalise();
@@ -70,7 +92,11 @@ class Writer {
     Starts starts_;
     bool canonical_ = true;  // nothing was linked since canonicalise()
     std::shared_ptr<CodeSet> codes_;  // the graph's, or one in a new scale
-    std::vector<u32> reused_;
+    std::vector<u32> reused_, vacated_;
+    std::vector<u8> linkable_, condemned_;
+    bool all_linkable_;
+    std::unordered_map<u32, u32> moved_[2];  // rows whose pinned link is another's now
+    std::atomic<bool> out_of_memory_{false};
     size_t last_size_ = 0;
     u32 last_crc_ = 0;
     std::vector<u8> locks_;

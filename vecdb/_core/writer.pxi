@@ -6,9 +6,13 @@ cdef class Writer:
     cdef CWriter* writer
     cdef readonly Graph graph
 
-    def __cinit__(self, Graph graph not None):
+    def __cinit__(self, Graph graph not None, bytes linkable=None):
+        cdef const uint8_t* mask = NULL
+        cdef size_t size = 0
+        if linkable is not None:
+            mask, size = <const uint8_t*>PyBytes_AS_STRING(linkable), PyBytes_GET_SIZE(linkable)
         self.graph = graph
-        self.writer = new CWriter(graph.graph[0])
+        self.writer = new CWriter(graph.graph[0], mask, size)
 
     def __dealloc__(self):
         del self.writer
@@ -81,6 +85,37 @@ cdef class Writer:
         cdef uint32_t n = count_of(n_slots, "n_slots")
         with nogil:
             self.writer.extend_to(n)
+
+    def condemn(self, bytes mask not None):
+        """Say, a bit a slot, which dead slots `sweep` and `vacate` take out of the graph."""
+        self.writer.condemn(<const uint8_t*>PyBytes_AS_STRING(mask), PyBytes_GET_SIZE(mask))
+
+    def sweep(self, layer, first, n, threads=1):
+        """Take links to condemned slots out of n rows of a layer; how many rows have changed."""
+        cdef uint32_t which = count_of(layer, "layer"), a = count_of(first, "first"), b = count_of(n, "n")
+        cdef uint32_t t = count_of(threads, "threads"), changed
+        with nogil:
+            changed = self.writer.sweep(which, a, b, t)
+        return changed
+
+    def vacate(self, first, most):
+        """Take up to `most` condemned slots out, from `first` on: (slots, where to go on).
+
+        Only after a sweep of all rows of both layers. ValueError where pinned links are damaged.
+        """
+        cdef uint32_t a = count_of(first, "first"), b = count_of(most, "most"), next
+        cdef vector[uint32_t] vacated
+        with nogil:
+            next = self.writer.vacate(a, b, vacated)
+        return [vacated[i] for i in range(vacated.size())], next
+
+    def recalibrate(self, threads=1):
+        """Take a new scale of the codes if the vectors ask for one; whether that was so."""
+        cdef uint32_t t = count_of(threads, "threads")
+        cdef cbool other
+        with nogil:
+            other = self.writer.recalibrate(t)
+        return other
 
     def vector(self, slot):
         return self.graph.vector(slot)
