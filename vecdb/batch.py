@@ -66,7 +66,7 @@ class Batch:
         found = self._writings.get(cid)
         if found is None:
             follower = self._db._follower(cid)
-            found = Writing(follower, self.txn, self._wt.last, self.commit_number)
+            found = Writing(follower, self._wt)
             self._writings[cid] = found
         return found
 

@@ -32,6 +32,7 @@ from vecdb.errors import (
     NotFound,
     ReadOnly,
 )
+from vecdb.index import sweeping
 from vecdb.index.follow import Follower
 from vecdb.index.writing import Writing
 from vecdb.options import Mode, OpenOptions, check_open, check_path
@@ -332,14 +333,17 @@ class Database(Catalogued):
         """Fold for about so long if nobody writes; whether anything was done."""
         for cid, follower in list(self._followers.items()):
             view = follower.newest()
-            if view is None or not view.state.unfolded:
+            if view is None or not (view.state.unfolded or sweeping.is_due(view.state)):
                 continue
             try:
                 with self._batch(timeout=0) as batch:
-                    batch.writing(cid).fold_for(seconds)
+                    writing = batch.writing(cid)
+                    writing.fold_for(seconds)
+                    worked = writing.changed
             except Busy:
-                pass
-            return True
+                worked = True
+            if worked:
+                return True
         return False
 
     @contextmanager

@@ -107,6 +107,7 @@ cdef extern from "writer.h" namespace "vecdb" nogil:
         uint32_t vacate(uint32_t, uint32_t, vector[uint32_t]&) except +
         cbool recalibrate(uint32_t) except +
         uint32_t n_slots()
+        cbool dirty()
         Found search(const Query&) except +
         vector[Answer] search_many(const Query&, const float*, uint32_t, uint32_t) except +
         Found scan(const ScanQuery&) except +

@@ -22,6 +22,11 @@ cdef class Writer:
         return self.writer.n_slots()
 
     @property
+    def changed(self):
+        """Whether there is anything to log."""
+        return self.writer.dirty()
+
+    @property
     def chunk_rows(self):
         return self.graph.chunk_rows
 

@@ -51,6 +51,7 @@ class Folding:
     if TYPE_CHECKING:  # of a Writing
 
         def _change(self) -> None: ...
+        def _repair_for(self, until: float) -> bool: ...
 
     # --- metadata ------------------------------------------------------------------
 
@@ -159,10 +160,12 @@ class Folding:
     # --- on its own: optimize, and when idle -----------------------------------------
 
     def fold_for(self, seconds: float) -> None:
-        """Fold what is unfolded for about so long, an image or a chunk at a time."""
+        """Fold what is unfolded for about so long, an image or a chunk at a time; then repair."""
         until = perf_counter() + seconds
         now, known = self.state, len(self.base.names)
         if not now.unfolded:
+            if self._repair_for(until):
+                self._change()
             return
         self._change()
         now.fields_to += [self.base.commit] * (known - len(now.fields_to))

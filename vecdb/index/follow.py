@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +30,7 @@ from vecdb.fields import declared as declared_fields
 from vecdb.index import attributes, seats
 from vecdb.index.changes import Batch, decode_changes
 from vecdb.index.effort import ALWAYS, BANDS, WIDTHS, Effort, Measured
-from vecdb.index.loading import Loading
+from vecdb.index.loading import Again, Loading
 from vecdb.index.tail import Tail
 from vecdb.index.view import Graphed, Held, View, live_mask, next_mask
 from vecdb.query.filter import Filter
@@ -57,6 +57,9 @@ class Follower:
         self._epoch = -1
         self._view: View | None = None
         self._unattached = False
+        self._moved: dict[int, set[int]] = {}  # blocks by field that own commits wrote anew
+        self.vacant: tuple[int, BitMap] | None = None  # as of a commit (sweeping.py)
+        self.condemned: tuple[int, BitMap] | None = None  # of the round that a commit began
         self._filters: dict[tuple[int, Filter], BitMap] = {}
         self._ready: dict[Any, Any] = {}
         self._ready_bytes = 0
@@ -74,22 +77,30 @@ class Follower:
         with self.lock:
             if self._epoch != self._epoch_now():
                 self._show(None)
+                self._moved, self.vacant, self.condemned = {}, None, None
                 self._epoch = self._epoch_now()
                 self.attributes = attributes.AttributeImage(self.cid)
             view = self._view
             if view is None:
                 view = self._load(txn, commit)
                 self._show(view)
-            elif view.commit < commit:
-                view = self._follow(txn, commit, view)
-                self._show(view)
             elif view.commit > commit:
                 return self._past(txn, commit, view)
             if self._unattached:
-                for each in view.vectors.values():
-                    self._loading(txn, view.schema, each.declared).attach_full(each.graph, view.slots)
-                self._unattached = False
+                self._attach(txn, view)
+            if view.commit < commit:
+                view = self._follow(txn, commit, view)
+                self._show(view)
             return view
+
+    def _attach(self, txn: Any, view: View) -> None:
+        """Look at the blocks that own commits have written, in the map."""
+        for number, each in view.vectors.items():
+            loading = self._loading(txn, view.schema, each.declared)
+            loading.attach_blocks(each.graph, self._moved.get(number, ()), view.slots)
+            loading.attach_full(each.graph, view.state)
+        self._moved = {}
+        self._unattached = False
 
     def matches(self, txn: Any, view: View, where: Filter) -> BitMap:
         """The live rows of a view that satisfy a filter."""
@@ -134,6 +145,8 @@ class Follower:
                 after.vectors[number].graph.apply(record)
             view = replace(view, schema=after.schema, vectors=after.vectors)
             self._show(self._after(view, after.commit, after.state, part))
+            for number, block in part.rewritten:
+                self._moved.setdefault(number, set()).add(block)
             self._unattached = True
 
     def newest(self) -> View | None:
@@ -182,7 +195,8 @@ class Follower:
             else:
                 links[part].append((at, payload))
         declared = schema.read(txn, self.cid)
-        fields = self._follow_graphs(txn, commit, view, now, declared, links, bool(parts))
+        again = _again((part for _, part in parts), view.slots)
+        fields = self._follow_graphs(txn, commit, view, now, declared, links, again, bool(parts))
         if now.rows_cut > view.commit:
             return self._load_rows(txn, now, commit, declared, fields)
         view = replace(view, schema=declared, vectors=fields)
@@ -198,6 +212,7 @@ class Follower:
         now: State,
         declared: Schema,
         links: dict[int, list[tuple[int, Any]]],
+        again: Again,
         measured: bool,
     ) -> dict[int, Graphed]:
         """Each field's graph at the commit: followed, or loaded where that cannot be (F2)."""
@@ -209,11 +224,14 @@ class Follower:
             if (
                 known is None or before is None
                 or mine.links_cut > view.commit or mine.graph != before.graph
+                or (now.rows_cut > view.commit and now.reused_last > view.commit)
             ):  # fmt: skip
                 graph = loading.load(now, commit)
             else:
                 graph = known.graph
-                loading.follow(graph, links[keys.log_links(number)], view.slots, now, mine)
+                loading.follow(
+                    graph, links[keys.log_links(number)], view.slots, now, mine, again
+                )
             effort = read_effort(txn, self.cid, number) if known is None or measured else known.effort
             fields[number] = Graphed(loading.declared, graph, effort)
         return fields
@@ -291,6 +309,17 @@ class Follower:
 
     def _loading(self, txn: Any, schema: Schema, declared: VectorField) -> Loading:
         return Loading(txn, self.cid, schema, declared, self.threads)
+
+
+def _again(parts: Iterable[RowsPart], slots: int) -> Again:
+    """What the log says was handed out or written again."""
+    born: set[int] = set()
+    blocks: dict[int, set[int]] = {}
+    for part in parts:
+        born.update(rid for rid in part.born if rid < slots)
+        for number, block in part.rewritten:
+            blocks.setdefault(number, set()).add(block)
+    return Again(sorted(born), blocks)
 
 
 def _declared(declared: Schema, number: int, cid: int) -> VectorField:

@@ -7,13 +7,15 @@ the log's links, in this order: what a link leads to is there before the link (f
 Invariants:
   L1  every block that should be there is (storage/vectors.py, V1): a missing one is damage, not a
       row of holes;
-  L2  a slot without a vector in the field is never encoded and nothing links to it.
+  L2  a slot without a vector in the field is never encoded and nothing links to it;
+  L3  a block that was written anew is looked at in its new place before anything else is: its old pages
+      may hold something else by then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -26,6 +28,13 @@ from vecdb.storage.vectors import Block
 
 CHUNK_HEADER: Final = 36  # commit number u64, layer u8, padding: links start on a 64-byte boundary
 LAYERS: Final = (0, 1)
+
+
+class Again(NamedTuple):
+    """What was handed out or written again between two commits."""
+
+    slots: list[int]  # of rows that came alive in slots that others had
+    blocks: Mapping[int, set[int]]  # by vector field
 
 
 def empty(schema: Schema, declared: VectorField) -> Any:
@@ -58,6 +67,7 @@ class Loading:
             return graph
         self._attach_all(graph, now.slots)
         self._load_inline(graph, 0, now.slots)
+        self._load_again(graph, now.loose, now.slots)
         lo, step = mine.scale or (0.0, 1.0)
         graph.set_state(mine.slots, lo, step)
         graph.encode(0, mine.slots, self.threads)
@@ -69,22 +79,39 @@ class Loading:
         return graph
 
     def follow(
-        self, graph: Any, links: Iterable[tuple[int, Any]], before: int, now: State, mine: FieldState
+        self,
+        graph: Any,
+        links: Iterable[tuple[int, Any]],
+        before: int,
+        now: State,
+        mine: FieldState,
+        again: Again,
     ) -> None:
         """Take a graph from slot `before` to a later commit: vectors, codes, then links."""
+        for block in sorted(again.blocks.get(self.layout.number, ())):
+            self._attach(graph, block)
+        self._load_again(graph, again.slots, now.slots)
         if before < now.slots:
             for block in range(before // self.layout.block_rows, now.slots // self.layout.block_rows):
                 if block >= self.layout.first_block:
                     self._attach(graph, block)
             self._load_inline(graph, before, now.slots)
             graph.encode(before, max(0, mine.slots - before), self.threads)
-        self.attach_full(graph, now.slots)
+        self.attach_full(graph, now)
         for commit, record in links:
             self.apply(graph, commit, record)
 
-    def attach_full(self, graph: Any, slots: int) -> None:
+    def attach_full(self, graph: Any, now: State) -> None:
         """Let the map serve blocks that have been written since their vectors came."""
+        count, loose = self.layout.block_rows, now.loose
         for block in graph.private_blocks():
+            is_loose = block * count < loose.stop and (block + 1) * count > loose.start
+            if (block + 1) * count <= now.slots and not is_loose:
+                self._attach(graph, block)
+
+    def attach_blocks(self, graph: Any, blocks: Iterable[int], slots: int) -> None:
+        """Look at blocks that were written anew where they lie now."""
+        for block in blocks:
             if (block + 1) * self.layout.block_rows <= slots:
                 self._attach(graph, block)
 
@@ -137,6 +164,19 @@ class Loading:
         found, present = vectors.find(self.txn, self.cid, self.layout, slots)
         if present.any():
             graph.put_vectors(np.ascontiguousarray(slots[present]), np.ascontiguousarray(found[present]))
+
+    def _load_again(self, graph: Any, slots: Iterable[int], end: int) -> None:
+        """Vectors that travel in records although their blocks are written: they come before those."""
+        places, found = [], []
+        start = self.layout.inline_from(end)
+        for slot in slots:
+            if self.layout.first <= slot < start:
+                row = rows.find(self.txn, self.cid, slot)
+                if row is not None and self.layout.number in row.inline:
+                    places.append(slot)
+                    found.append(vectors.inline_of(row, self.cid, self.layout, slot))
+        if places:
+            graph.put_vectors(np.array(places, np.uint32), np.ascontiguousarray(found), True)
 
     def _missing(self, block: int) -> Corrupt:
         key = keys.vector_block(self.cid, self.layout.number, block)

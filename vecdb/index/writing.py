@@ -25,6 +25,7 @@ from vecdb.fields import declared as declared_fields
 from vecdb.index import effort, loading, measure, seats
 from vecdb.index.changes import RowChange, encode_changes, state_of
 from vecdb.index.folding import Folding
+from vecdb.index.sweeping import Sweeping
 from vecdb.index.follow import Follower, write_effort, write_names
 from vecdb.index.view import Graphed, View, live_mask
 from vecdb.query.filter import Filter
@@ -32,24 +33,27 @@ from vecdb.storage import codec, log, rows, state, vectors
 from vecdb.storage.log import RowsPart
 from vecdb.storage.rows import PLAIN, NewRow, Row
 from vecdb.storage.schema import Schema, VectorField
-from vecdb.storage.vectors import Given, Layout
+from vecdb.storage.vectors import Block, Given, Layout
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from vecdb.storage.writing import WriteTxn
 
 ADOPTED_SAMPLES: Final = 24  # taken of a graph that was made elsewhere, in the commit that adopts it
 DIRECT_ROWS: Final = 8192  # a transaction that touches more folds its attributes at once
 
 
-class Writing(Folding):
+class Writing(Folding, Sweeping):
     """The pending changes of one transaction to one collection."""
 
-    def __init__(self, follower: Follower, txn: Any, last: int, commit: int) -> None:
+    def __init__(self, follower: Follower, wt: WriteTxn) -> None:
         self.follower = follower
         self.cid = follower.cid
-        self.txn = txn
-        self.commit = commit
-        self.base = follower.at(txn, last)
+        self.wt = wt
+        self.txn = wt.txn
+        self.commit = wt.commit_number
+        self.base = follower.at(wt.txn, wt.last)
         self.state = self.base.state.copy()
         self.names = dict(self.base.names)
         self.live = self.base.live.copy()
@@ -61,6 +65,8 @@ class Writing(Folding):
         self._writers: dict[int, Any] = {}  # _core.Writer by field, once a vector is inserted
         self._view: View | None = None
         self._samples = effort.SAMPLES  # of a measurement, at most
+        self._rewritten: list[list[int]] = []
+        self._begin_slots()
         self.changes_made = 0  # grows with every change: tells a failed call that did something
         self._published: tuple[View, dict[int, bytes], RowsPart, bool] | None = None
 
@@ -89,7 +95,7 @@ class Writing(Folding):
         self._put_rows(new, rids, given)
         for layout in self._layouts.values():
             if layout.number in self.state.vectors:
-                self._write_full_blocks(layout, rids, given.get(layout.number))
+                self._write_blocks(layout, rids, given.get(layout.number))
 
     def adopt(
         self, declared: VectorField, new: list[NewRow | None], array: Any, links: Any
@@ -100,19 +106,20 @@ class Writing(Folding):
         deleted and kept as a way to others. ValueError, with nothing changed, for links to no slot.
         """
         number, count = declared.number, len(new)
-        writer = self._writers[number] = self._fields[number].graph.begin()
+        writer = self._writer(number)
         writer.adopt(array, links, self.follower.threads)
         self._change()
         rids = self._hand_out(np.ones(count, np.bool_))
         alive = np.array([each is not None for each in new], np.bool_)
         mine = self.state.vectors[number]
-        mine.ranked, mine.slots = int(alive.sum()), count
+        mine.ranked, mine.slots, mine.inserted = int(alive.sum()), count, count
         self.state.seated = mine.ranked
         kept = [each for each in new if each is not None]
         theirs = array if len(kept) == count else array[alive]
         self._put_rows(kept, rids[alive], {number: Given.of(theirs)})
         self._bury(self._layouts[number], rids[~alive], array)
-        self._write_full_blocks(self._layouts[number], rids, Given.of(array))
+        self.buried.update(rids[~alive].tolist())
+        self._write_blocks(self._layouts[number], rids, Given.of(array))
         self._samples = ADOPTED_SAMPLES
 
     def _bury(self, layout: Layout, dead: npt.NDArray[np.int64], array: Any) -> None:
@@ -130,7 +137,12 @@ class Writing(Folding):
                 self.state.vectors[number].ranked -= 1
             elif number in self._layouts:
                 vectors.delete_many(self.txn, self.cid, number, rid)
-        self.state.seated -= rid < PLAIN
+        if rid < PLAIN:
+            self.state.seated -= 1
+            self.buried.add(rid)
+            if not any(number in self.state.vectors for number in row.fields):
+                self._vacancies().add(rid)  # it had vectors in fields that were dropped
+                self.state.vacant += 1
         if not row.inline:
             rows.delete(self.txn, self.cid, rid)
         else:
@@ -179,6 +191,8 @@ class Writing(Folding):
             writer.rollback()
         self.state.vectors.pop(number, None)
         self._fields.pop(number, None)
+        self._vacant = self._absent(self._not_live() - BitMap(self.born))
+        self.state.vacant = len(self._vacant)
 
     @property
     def changed(self) -> bool:
@@ -198,9 +212,11 @@ class Writing(Folding):
         """Numbers for new rows: slots for those with vectors, others beyond all slots."""
         count = int(seated.sum())
         rids = np.empty(len(seated), np.int64)
-        rids[seated] = self.state.slots + np.arange(count)
+        again = self._reuse(count)
+        self._fresh_from, fresh = self.state.slots, count - len(again)
+        rids[seated] = np.concatenate((again, self.state.slots + np.arange(fresh)))
         rids[~seated] = PLAIN + self.state.plain + np.arange(len(seated) - count)
-        self.state.slots += count
+        self.state.slots += fresh
         self.state.plain += len(seated) - count
         self.state.seated += count
         return rids
@@ -208,16 +224,15 @@ class Writing(Folding):
     def _link(self, declared: VectorField, slots: npt.NDArray[np.int64], array: Any) -> None:
         """Insert vectors into the graph of their field."""
         number, first, count = declared.number, int(slots[0]), len(slots)
-        writer = self._writers.get(number)
-        if writer is None:
-            writer = self._writers[number] = self._fields[number].graph.begin()
-        if int(slots[-1]) - first + 1 == count:
+        writer = self._writer(number)
+        if first >= writer.n_slots and int(slots[-1]) - first + 1 == count:
             writer.insert(first, array, self.follower.threads)
         else:
             writer.insert_at(slots.astype(np.uint32), array, self.follower.threads)
         mine = self.state.vectors[number]
         mine.ranked += count
-        mine.slots = int(slots[-1]) + 1
+        mine.inserted += count
+        mine.slots = max(mine.slots, int(slots[-1]) + 1)
 
     def _put_rows(
         self,
@@ -242,8 +257,7 @@ class Writing(Folding):
         inline: list[bytes | None] = [None] * len(new)
         if part is not None:
             has[part.rows] = 1
-            start = self._layouts[0].inline_from(self.state.slots)
-            travelling = np.flatnonzero(rids[part.rows] >= start)
+            travelling = np.flatnonzero(self._travels(self._layouts[0], rids[part.rows]))
             for at in travelling.tolist():
                 inline[int(part.rows[at])] = part.array[at].tobytes()
         rows.put_new(self.txn, self.cid, self.commit, rids, new, has, inline)
@@ -258,12 +272,12 @@ class Writing(Folding):
         inline: list[dict[int, bytes]] = [{} for _ in new]
         for number, part in sorted(given.items()):
             layout = self._layouts[number]
-            start = layout.inline_from(self.state.slots)
+            travels = self._travels(layout, rids)
             for row, vector in zip(part.rows.tolist(), part.array, strict=True):
                 has[row].append(number)
                 if number not in self.state.vectors:
                     vectors.put_many(txn, cid, layout, int(rids[row]), vector)
-                elif rids[row] >= start:
+                elif travels[row]:
                     inline[row][number] = vector.tobytes()
         for item, rid, fields, travelling in zip(new, rids.tolist(), has, inline, strict=True):
             row = Row(
@@ -274,40 +288,79 @@ class Writing(Folding):
             lacking = seats.lacking(rid, fields, self._graphed, self.names)
             self.touched[rid] = [None, item.state + lacking if lacking else item.state]
 
-    def _write_full_blocks(
+    def _travels(self, layout: Layout, rids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which rows' vectors go into their records: the blocks of the others are written now."""
+        loose = self.state.loose
+        within = (rids >= loose.start) & (rids < loose.stop)
+        return within | (rids >= layout.inline_from(self.state.slots))
+
+    def _write_blocks(
         self, layout: Layout, rids: npt.NDArray[np.int64], part: Given | None
     ) -> None:
-        """Write the blocks of a field whose last slot has just been handed out."""
-        count = layout.block_rows
-        slots = rids[rids < PLAIN]
-        if not len(slots):
-            return
-        first = int(slots[0])
+        """Write the blocks of a field whose last slot, or last free slot, has just been handed out."""
+        count, now = layout.block_rows, self.state
+        array = part.array if part is not None else np.empty((0, layout.numbers), layout.kind)
         holders = rids[part.rows] if part is not None else np.empty(0, np.int64)
-        for block in range(max(first // count, layout.first_block), self.state.slots // count):
-            start = block * count
-            low, high = np.searchsorted(holders, (start, start + count))
-            if high - low == count and part is not None:
-                every = np.ones(count, np.bool_)
-                vectors.put_block(self.txn, self.cid, layout, block, part.array[low:high], every)
-                continue
-            whole = np.zeros((count, layout.numbers), layout.kind)
-            present = np.zeros(count, np.bool_)
-            for slot in range(max(start, layout.first), min(first, start + count)):
-                found = self._settle(layout, slot)
-                if found is not None:
-                    whole[slot - start], present[slot - start] = found, True
-            if low < high:
-                assert part is not None
-                places = holders[low:high] - start
-                whole[places], present[places] = part.array[low:high], True
-            vectors.put_block(self.txn, self.cid, layout, block, whole, present)
+        full = range(max(self._fresh_from // count, layout.first_block), now.slots // count)
+        for block in full:
+            self._write_block(layout, block, rids, holders, array, None)
+        for group in self._settled:
+            for block in range(group.start // count, -(-group.stop // count)):
+                if layout.first_block <= block < now.slots // count and block not in full:
+                    old = vectors.get_block(self.txn, self.cid, layout, block)
+                    if old is None:
+                        key = keys.vector_block(self.cid, layout.number, block)
+                        raise rows.damaged("V1", key, "the block of vectors is missing")
+                    self._write_block(layout, block, rids, holders, array, old)
+                    self._rewritten.append([layout.number, block])
 
-    def _settle(self, layout: Layout, slot: int) -> npt.NDArray[Any] | None:
-        """The inline vector of an earlier row, taken out of its record; None where it has none."""
-        row = rows.find(self.txn, self.cid, slot)
+    def _write_block(
+        self,
+        layout: Layout,
+        block: int,
+        rids: npt.NDArray[np.int64],
+        holders: npt.NDArray[np.int64],
+        array: Any,
+        old: Block | None,
+    ) -> None:
+        """Write a block from its former self, from rows' records, and from new vectors."""
+        count, start = layout.block_rows, block * layout.block_rows
+        low, high = np.searchsorted(holders, (start, start + count))
+        if high - low == count:
+            every = np.ones(count, np.bool_)
+            vectors.put_block(self.txn, self.cid, layout, block, array[low:high], every)
+            return
+        whole, present = vectors.rows_of(old, layout)
+        given = set(rids[(rids >= start) & (rids < start + count)].tolist())
+        for slot in range(max(start, layout.first), start + count):
+            if slot in given:
+                present[slot - start] = False
+                continue
+            row = rows.find(self.txn, self.cid, slot)
+            found = self._settle(layout, slot, row, old is not None)
+            if row is not None and not row.dead and layout.number not in row.fields:
+                present[slot - start] = False
+            elif found is not None:
+                whole[slot - start], present[slot - start] = found, True
+        if old is not None:
+            for slot in self._vacancies() & BitMap(range(start, start + count)):
+                present[slot - start] = False
+        places = holders[low:high] - start
+        whole[places], present[places] = array[low:high], True
+        whole[~present] = 0
+        vectors.put_block(self.txn, self.cid, layout, block, whole, present)
+
+    def _settle(
+        self, layout: Layout, slot: int, row: Row | None, written: bool
+    ) -> npt.NDArray[Any] | None:
+        """The inline vector of an earlier row, taken out of its record; None where it has none.
+
+        `written`: its block was; then it may be there already.
+        """
         if row is None and slot in self.live:
             row = rows.get(self.txn, self.cid, slot)  # says that it is missing
+        if written and row is not None and layout.number not in row.inline:
+            return None
         found = vectors.inline_of(row, self.cid, layout, slot)
         if row is None or found is None:
             return None
@@ -364,7 +417,8 @@ class Writing(Folding):
                 log.put(self.txn, self.cid, self.commit, log.ROWS, part.pack())
                 self.state.rows_last = self.commit
             self._fold_slice(touched)
-        links = {number: writer.changes() for number, writer in self._writers.items()}
+        self._upkeep_slots(len(self.born) + len(self.buried))
+        links = self._links()
         for number, record in links.items():
             self._store_links(number, record)
         for number, found in measured.items():
@@ -381,11 +435,18 @@ class Writing(Folding):
         )  # fmt: skip
         self._published = (after, links, part, folded)
 
+    def _links(self) -> dict[int, bytes]:
+        """The redo record of each graph that changed."""
+        for number in [n for n, writer in self._writers.items() if not writer.changed]:
+            self._writers.pop(number).rollback()
+        return {number: writer.changes() for number, writer in self._writers.items()}
+
     def publish(self) -> None:
         """After the commit: this process's graphs and view follow."""
         assert self._published is not None
         after, links, part, folded = self._published
         self.follower.advance(after, links, part, folded=folded)
+        self.follower.vacant = None if self._vacant is None else (self.commit, self._vacant)
 
     def rollback(self) -> None:
         """Drop the overlays."""
@@ -407,6 +468,7 @@ class Writing(Folding):
             sorted(self.died),
             list(self.names)[known:],
             encode_changes(changes),
+            self._rewritten,
         )
 
     # --- effort --------------------------------------------------------------------------------

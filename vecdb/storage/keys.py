@@ -83,6 +83,7 @@ DIGEST = 16  # bytes of BLAKE2b that stand for a text and its encoder
 CACHED_KEY = b"\xef"
 META_KEY = b"\xf0"
 LOG_ROWS = 1
+CONDEMNED, RESTING = 0xFD, 0xFE  # in the place of a commit number's first byte, which is below 0x80
 MAX_FIELD = 250  # numbers of vector fields
 
 INT_ID = 0x01
@@ -193,6 +194,16 @@ def log_position(key: bytes | memoryview) -> tuple[int, int]:
     return int(commit), int(part)
 
 
+def condemned(cid: int) -> bytes:
+    """Return the key of the slots that a round of upkeep takes out of the graphs: behind the log."""
+    return _CID.pack(LOG, cid) + b"\xfd" * 9
+
+
+def resting(cid: int, commit: int) -> bytes:
+    """Return the key of the slots that died or were vacated in a commit."""
+    return _CID_U8.pack(LOG, cid, RESTING) + commit.to_bytes(8, "big")
+
+
 def state(cid: int) -> bytes:
     """Return the key of a collection's state: the last of its log keys."""
     return _CID.pack(LOG, cid) + b"\xff" * 9
@@ -225,7 +236,9 @@ def well_formed(key: bytes) -> bool:
     if key[0] == LINKS:
         return key[6] in (0, 1)
     if key[0] == LOG:
-        return key[13] <= MAX_FIELD + 1 or key[5:] == b"\xff" * 9
+        if key[5] < CONDEMNED:
+            return key[13] <= MAX_FIELD + 1
+        return key[5] == RESTING or key[5:] in (b"\xfd" * 9, b"\xff" * 9)
     return True
 
 

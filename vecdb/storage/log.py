@@ -42,18 +42,19 @@ class RowsPart:
     died: list[int] = field(default_factory=list)  # rids that died
     names: list[str] = field(default_factory=list)  # metadata fields first seen here
     attributes: Any = None  # index/attributes.py: encode_changes
+    rewritten: list[list[int]] = field(default_factory=list)  # [vector field, block of vectors]
 
     def pack(self) -> bytes:
         """The record's payload."""
         born = np.array(self.born, "<u4").tobytes()
         died = np.array(self.died, "<u4").tobytes()
-        return codec.pack([born, died, self.names, self.attributes])
+        return codec.pack([born, died, self.names, self.attributes, self.rewritten])
 
     @staticmethod
     def unpack(payload: bytes | memoryview, cid: int, commit: int) -> RowsPart:
         """The part in the verified payload of a collection's commit; Corrupt when it is none."""
         try:
-            born, died, names, attributes = codec.unpack(payload)
+            born, died, names, attributes, *more = codec.unpack(payload)
             if not all(type(name) is str for name in names):
                 raise TypeError("a field's name is no text")
             return RowsPart(
@@ -61,6 +62,7 @@ class RowsPart:
                 np.frombuffer(died, "<u4").tolist(),
                 names,
                 attributes,
+                [[int(number), int(block)] for number, block in (more[0] if more else ())],
             )
         except (ValueError, TypeError) as error:
             raise rows.damaged("L2", keys.log(cid, commit, ROWS), str(error)) from None
@@ -78,7 +80,7 @@ def read(txn: Any, cid: int, after: int, to: int) -> Iterator[tuple[int, int, me
     """The log of commits in (after, to], in order: (commit, part, payload)."""
     if after >= to:
         return
-    end = keys.state(cid)
+    end = keys.condemned(cid)
     cursor = txn.cursor()
     found = cursor.set_range(keys.log(cid, after + 1, 0))
     while found:
@@ -116,7 +118,7 @@ def drop(txn: Any, cid: int, part: int, done: int, commit: int) -> int:
 def _cut_part(txn: Any, cid: int, part: int, done: int, limit: int) -> int:
     if done >= limit:
         return done
-    end = keys.state(cid)
+    end = keys.condemned(cid)
     cursor = txn.cursor()
     found = cursor.set_range(keys.log(cid, done + 1, 0))
     for _ in range(CUT_PER_COMMIT):

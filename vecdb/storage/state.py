@@ -8,6 +8,13 @@ tree as the newest log records. It is what a reader needs in order to follow or 
     live_to, fields_to   the watermark of the live bitmap's image and of each metadata field's
     fold_next, fold_credit   whose turn it is to be folded
     rows_cut, rows_last  log records of rows up to here are taken away; the last commit with one
+    vacant           slots that are neither live nor in a graph
+    resting          slots that are named in records of what died or was vacated lately
+    condemned        the commit that began the round of upkeep under way, 0 when there is none
+    sweep_field, sweep_phase, sweep_at   how far that round has come
+    loose_from, loose_to   the slots whose vectors may travel in rows' records although their blocks
+                     are written: free ones among them are handed out first
+    reused_last      the last commit that handed out a slot again
     vectors          by number, of each vector field that has a graph:
         ranked       live rows with a vector in the field
         slots        slots of its graph: one more than the last with a vector
@@ -16,6 +23,7 @@ tree as the newest log records. It is what a reader needs in order to follow or 
         links_cut, links_last   as for rows
         scale        lo and step of the vectors' codes, None before the first vector
         graph        number of the graph; a rebuilt graph has another one
+        inserted     vectors that were ever inserted
 
 Invariants (checked by vecdb/check.py):
   S1  a log record of commit c is present, for each of its parts, while c is above that part's
@@ -49,6 +57,7 @@ class FieldState:
     links_last: int = 0
     graph: int = 1
     scale: list[float] | None = None
+    inserted: int = 0
 
     def copy(self) -> FieldState:
         """An independent copy; a scale is replaced, never changed."""
@@ -73,6 +82,15 @@ class State:
     fold_credit: int = 0
     rows_cut: int = 0
     rows_last: int = 0
+    vacant: int = 0
+    resting: int = 0
+    condemned: int = 0
+    sweep_field: int = 0
+    sweep_phase: int = 0
+    sweep_at: int = 0
+    loose_from: int = 0
+    loose_to: int = 0
+    reused_last: int = 0
     vectors: dict[int, FieldState] = field(default_factory=dict)
 
     def copy(self) -> State:
@@ -88,6 +106,16 @@ class State:
         return self.rows_last > self.rows_to or any(
             each.links_last > each.links_to for each in self.vectors.values()
         )
+
+    @property
+    def dead(self) -> int:
+        """Slots of rows that are gone, still in a graph."""
+        return self.slots - self.seated - self.vacant
+
+    @property
+    def loose(self) -> range:
+        """Slots whose vectors may travel in their rows' records although their blocks are written."""
+        return range(self.loose_from, self.loose_to)
 
     @property
     def rows_to(self) -> int:
@@ -146,6 +174,8 @@ def _plausible(state: State) -> bool:
         if not _is_scale(each.scale):
             return False
     if not all(type(n) is int and 0 <= n < 1 << 63 for n in (*numbers, *state.fields_to)):
+        return False
+    if state.loose_to > rows.PLAIN or state.vacant > state.slots or state.sweep_phase > 2:
         return False
     return max(state.slots, state.plain) <= rows.PLAIN and all(
         each.slots <= state.slots for each in state.vectors.values()

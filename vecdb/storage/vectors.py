@@ -15,8 +15,10 @@ Invariants (checked by vecdb/check.py):
   V1  block b of a field exists exactly when all its slots have been handed out,
       (b + 1) * block_rows <= slots, and some of them when or after the field was added;
   V2  its sub-header names its first slot, its count, the dimension and the dtype of the field;
-  V3  a row's vector is INLINE in its record exactly while its block is not written, live or dead;
-      after that the block's bits say that it is there;
+  V3  a row's vector is INLINE in its record while its block is not written, live or dead; after that
+      the block's bits say that it is there. A slot that is handed out again, in a block that is
+      written, has its vector INLINE until upkeep has filled the block (State.loose) and writes it
+      anew: the record then comes before the block;
   V4  a row that has a field of many vectors has a record of them, of whole vectors.
 
 Rejected: one record a vector for ever. A scan would cost a tree descent a row, and opening too.
@@ -198,6 +200,19 @@ def shape_in(payload: memoryview) -> tuple[int, str] | None:
     return (dim, dtypes[0]) if dtypes and 1 <= dim <= 65_535 else None
 
 
+def rows_of(block: Block | None, layout: Layout) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """A block's vectors and which of its rows have one, copies; of none: zeros."""
+    count, numbers = layout.block_rows, layout.numbers
+    if block is None or block.empty:
+        return np.zeros((count, numbers), layout.kind), np.zeros(count, np.bool_)
+    end = DATA_OFFSET + count * layout.stride
+    whole = np.frombuffer(block.record[DATA_OFFSET:end], layout.kind).reshape(count, numbers).copy()
+    if block.present is None:
+        return whole, np.ones(count, np.bool_)
+    bits = np.frombuffer(block.present, np.uint8)
+    return whole, np.unpackbits(bits, count=count, bitorder="little").astype(np.bool_)
+
+
 def scan_blocks(txn: Any, cid: int, layout: Layout) -> Iterator[tuple[int, Block]]:
     """Every written block of a field in order."""
     prefix = keys.prefix(keys.VECTORS, cid) + bytes((layout.number,))
@@ -223,13 +238,15 @@ def find(
     for at, slot in enumerate(slots.tolist()):
         if slot < layout.first:
             continue
+        row = rows.find(txn, cid, slot)
+        if row is not None and layout.number in row.inline:
+            out[at], present[at] = inline_of(row, cid, layout, slot), True
+            continue
         if slot // count != at_block:
             at_block = slot // count
             block = get_block(txn, cid, layout, at_block)
         if block is None:
-            vector = inline(txn, cid, layout, slot)
-            if vector is not None:
-                out[at], present[at] = vector, True
+            inline_of(row, cid, layout, slot)  # says so where it should have been there
         elif block.has(slot % count):
             start = DATA_OFFSET + (slot % count) * size
             out[at] = np.frombuffer(block.record[start : start + size], layout.kind)
@@ -248,17 +265,14 @@ def read(
     return found
 
 
-def inline(txn: Any, cid: int, layout: Layout, slot: int) -> npt.NDArray[Any] | None:
-    """The vector in the record of a row whose block is not written; None where it has none."""
-    row = rows.find(txn, cid, slot)
-    return inline_of(row, cid, layout, slot)
-
-
 def inline_of(row: Row | None, cid: int, layout: Layout, slot: int) -> npt.NDArray[Any] | None:
-    """The same of a row that was read; None: a dead row that had no vectors to keep."""
+    """The vector in the record of a row whose block is not written; None where it has none.
+
+    No row at all: a dead one that had no vectors to keep, or a vacant slot.
+    """
     found = None if row is None else row.inline.get(layout.number)
     if found is None:
-        if layout.sole or (row is not None and layout.number in row.fields):
+        if row is not None and (layout.sole or layout.number in row.fields):
             raise rows.damaged("V3", keys.row(cid, slot), "its vector is in no block and not inline")
         return None
     if len(found) != layout.stride:

@@ -1,0 +1,313 @@
+"""How do the slots of deleted rows leave the graphs, and how are they handed out again?
+
+A row that dies leaves a node behind that walks still pass through. When a tenth of the slots is dead, a
+round begins: the dead slots that no reader can need any more are condemned, and every commit takes a
+slice of the round in proportion to what it logs. Slices sweep the rows of each graph, so that nothing
+links to condemned slots, and then vacate these (`_core/sweep.cpp`). When the last one has left the last
+graph, they are entered among the resting slots, and new rows get them as soon as no reader is older
+than that. So memory, file and speed stay level under endless change, without a pause and without a
+thread.
+
+Invariants (isolation rule 5 of the design):
+  G1  only slots that died in a commit that every reader sees are condemned, and only slots that were
+      vacated by such a commit are handed out again (storage/resting.py);
+  G2  the condemned slots of a round do not change: they are a record of their own until its end, and
+      none of them is handed out before;
+  G3  slots are handed out again block by block, from the blocks that have most to give, and a block is
+      written anew once, when its free slots are used up. Until then, vectors that belong into it travel
+      in their rows' records: there is one such block (or as many as share its slots) at a time;
+  G4  the scale of the codes is looked at when a round begins, so that it follows data that drift.
+
+Rejected: repair in the commit that deletes. Each row of links would be rewritten for each of its dead
+neighbours, and readers that are older would lose rows that they may still find.
+Rejected: a thread that repairs. A process that commits and exits would never do it.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from pyroaring import BitMap
+
+from vecdb import _core
+from vecdb.errors import Corrupt
+from vecdb.index.leaf import posting_of
+from vecdb.index.view import Graphed, View, mask_of, slots_of
+from vecdb.storage import keys, resting, rows
+from vecdb.storage.rows import PLAIN
+from vecdb.storage.state import State
+from vecdb.storage.vectors import Layout
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from vecdb.index.follow import Follower
+    from vecdb.storage.writing import WriteTxn
+
+ROUND_AT: Final = 0.1  # share of the slots that is dead when a round begins
+LEAST: Final = 64  # dead slots for which a round is worth while
+PACE: Final = 8  # rows swept for each row that a commit touches
+VACATED_AS: Final = 4  # rows swept that cost as much as one slot vacated
+IDLE_STEP: Final = 256  # rows swept between looks at the clock
+VACATING: Final = 2  # the phase of a round after those that sweep a layer each
+
+
+class Sweeping:
+    """The part of a `Writing` (writing.py) that takes dead slots out and hands free ones out."""
+
+    follower: Follower
+    cid: int
+    txn: Any
+    wt: WriteTxn
+    commit: int
+    base: View
+    state: State
+    live: BitMap
+    born: set[int]
+    buried: set[int]  # slots whose rows died in this transaction
+    _fields: dict[int, Graphed]
+    _writers: dict[int, Any]
+    _layouts: dict[int, Layout]
+
+    def _begin_slots(self) -> None:
+        self.buried = set()
+        self._vacant: BitMap | None = None  # once it was asked for
+        self._resting: BitMap | None = None
+        self._gone: dict[int, BitMap] = {}  # slots that it has let leave a field's graph
+        self._left: list[int] = []  # slots that this transaction has let leave the last graph
+
+    def _writer(self, number: int) -> Any:
+        """The open writer of a field's graph: new links of it avoid dead slots."""
+        writer = self._writers.get(number)
+        if writer is None:
+            mask = self.base.mask
+            writer = self._writers[number] = self._fields[number].graph.begin(mask)
+        return writer
+
+    # --- which slots are what ------------------------------------------------------------------
+
+    def _vacancies(self) -> BitMap:
+        """Slots that are neither live nor in a graph."""
+        if self._vacant is None:
+            known = self.follower.vacant
+            if known is not None and known[0] == self.base.commit:
+                self._vacant = known[1].copy()
+            else:
+                self._vacant = self._absent(self._not_live()) if self.state.vacant else BitMap()
+        return self._vacant
+
+    def _not_live(self) -> BitMap:
+        return BitMap(range(self.base.slots)) - self.base.live
+
+    def _absent(self, slots: BitMap) -> BitMap:
+        """Those of the slots that are in no graph, as of the commit before."""
+        asked = np.ascontiguousarray(slots_of(slots, PLAIN))
+        absent = np.ones(len(asked), np.bool_)
+        for each in self._fields.values():
+            absent &= np.frombuffer(each.graph.absent(asked), np.bool_)
+        return BitMap(asked[absent])
+
+    def _resting_now(self) -> BitMap:
+        """Slots that a reader may still need; entries that are due are taken out first."""
+        if self._resting is not None:
+            return self._resting
+        self._resting = BitMap()
+        if not self.state.resting:
+            return self._resting
+        floor = self.wt.reader_floor()
+        due = []
+        waiting = False
+        for entry in resting.read(self.txn, self.cid):
+            waiting = waiting or not self.wt.due(entry.id, floor)
+            if waiting:
+                self._resting.update(BitMap(entry.slots))
+            else:
+                due.append(entry.key)
+        for key in due:
+            self.txn.delete(key)
+        self.state.resting = len(self._resting)
+        return self._resting
+
+    def _condemned(self) -> BitMap:
+        """The slots that the round under way takes out."""
+        began = self.state.condemned
+        if not began:
+            return BitMap()
+        known = self.follower.condemned
+        if known is None or known[0] != began:
+            key = keys.condemned(self.cid)
+            record = self.txn.get(key)
+            if record is None:
+                raise rows.damaged("Q3", key, "the slots of the round under way are missing")
+            known = self.follower.condemned = (began, _slots_in(key, record))
+        return known[1]
+
+    # --- handing out again ---------------------------------------------------------------------
+
+    def _reuse(self, count: int) -> npt.NDArray[np.uint32]:
+        """Up to `count` free slots, ascending, and what becomes of their blocks (G3)."""
+        now = self.state
+        self._settled: list[range] = []
+        if not now.vacant or not count:
+            return np.empty(0, np.uint32)
+        free = self._vacancies() - self._resting_now() - self._condemned()
+        first = max((each.declared.first for each in self._fields.values()), default=0)
+        if first:  # below, a field that came later has no places
+            free -= BitMap(range(first))
+        if not free:
+            return np.empty(0, np.uint32)
+        taken = self._take(np.array(free, np.uint32), count)
+        self._vacancies().difference_update(BitMap(taken))
+        now.vacant -= len(taken)
+        now.reused_last = self.commit
+        return taken
+
+    def _take(self, free: npt.NDArray[np.uint32], count: int) -> npt.NDArray[np.uint32]:
+        now, was = self.state, self.state.loose
+        size = max(self._layouts[number].block_rows for number in self._fields)
+        groups, starts, counts = np.unique(free // size, return_index=True, return_counts=True)
+        order = np.argsort(-counts, kind="stable").tolist()
+        open_now = [at for at in order if int(groups[at]) * size in was]
+        now.loose_from = now.loose_to = 0
+        taken = []
+        for at in [*open_now, *(at for at in order if at not in open_now)]:
+            group = range(int(groups[at]) * size, (int(groups[at]) + 1) * size)
+            part = free[starts[at] : starts[at] + min(counts[at], count)]
+            taken.append(part)
+            count -= len(part)
+            if len(part) == counts[at]:
+                self._settled.append(group)
+            else:
+                now.loose_from, now.loose_to = group.start, group.stop
+            if not count:
+                break
+        if was and was.start not in (now.loose_from, *(each.start for each in self._settled)):
+            self._settled.append(was)
+        return np.sort(np.concatenate(taken))
+
+    # --- a round -------------------------------------------------------------------------------
+
+    def _upkeep_slots(self, touched: int) -> None:
+        """This commit's slice of a round, and what rests from it on."""
+        now = self.state
+        if not now.condemned and self.buried:
+            self._begin_round()
+        if now.condemned and touched:
+            behind = now.dead / (2 * ROUND_AT * now.slots)
+            self._advance_round(int(PACE * touched * max(1.0, behind)))
+        self._rest()
+
+    def _rest(self) -> None:
+        """Enter what died and what was vacated."""
+        slots = np.array(sorted(self.buried.union(self._left)), np.uint32)
+        if len(slots):
+            resting.put(self.txn, self.cid, self.commit, self.wt.txn_id, slots)
+            self.state.resting += len(slots)
+
+    def _begin_round(self) -> bool:
+        """Condemn the dead slots that no reader needs, if there are enough of them."""
+        now = self.state
+        if not is_due(now):
+            return False
+        dead = self._not_live() - self._vacancies() - self._resting_now()
+        dead -= BitMap(self.buried) | BitMap(self.born)
+        if len(dead) < max(LEAST, ROUND_AT / 2 * now.slots):
+            return False
+        key = keys.condemned(self.cid)
+        self.txn.put(key, _core.seal(keys.LOG, key, dead.serialize()))
+        self.follower.condemned = None  # a number that was aborted may come again
+        now.condemned = self.commit
+        now.sweep_field, now.sweep_phase, now.sweep_at = min(now.vectors, default=0), 0, 0
+        for number in now.vectors:
+            self._writer(number).recalibrate(self.follower.threads)  # G4
+        return True
+
+    def _advance_round(self, units: int) -> None:
+        """Go on with the round for about as much work as sweeping so many rows."""
+        now = self.state
+        condemned = self._condemned()
+        number = min((n for n in now.vectors if n >= now.sweep_field), default=None)
+        if number is None:
+            self._end_round(condemned)
+            return
+        if number != now.sweep_field:
+            now.sweep_field, now.sweep_phase, now.sweep_at = number, 0, 0
+        writer = self._writer(number)
+        writer.condemn(mask_of(condemned, self.base.slots))
+        while units > 0 and now.sweep_phase < VACATING:
+            units -= self._sweep(writer, number, units)
+        if units > 0:
+            self._vacate(writer, number, max(1, units // VACATED_AS))
+
+    def _sweep(self, writer: Any, number: int, units: int) -> int:
+        now, graph = self.state, self._fields[number].graph
+        total = graph.n_slots if now.sweep_phase == 0 else -(-graph.n_slots // 32)
+        step = min(units, total - now.sweep_at)
+        if step > 0:
+            writer.sweep(now.sweep_phase, now.sweep_at, step, self.follower.threads)
+            now.sweep_at += step
+        if now.sweep_at >= total:
+            now.sweep_phase, now.sweep_at = now.sweep_phase + 1, 0
+        return max(1, step)
+
+    def _vacate(self, writer: Any, number: int, most: int) -> None:
+        now = self.state
+        try:
+            slots, now.sweep_at = writer.vacate(now.sweep_at, most)
+        except ValueError as error:
+            raise rows.damaged("G2", keys.links(self.cid, number, 0, 0), str(error)) from None
+        self._note_vacated(number, BitMap(slots))
+        if now.sweep_at >= self._fields[number].graph.n_slots:
+            following = min((n for n in now.vectors if n > number), default=None)
+            if following is None:
+                self._end_round(self._condemned())
+            else:
+                now.sweep_field, now.sweep_phase, now.sweep_at = following, 0, 0
+
+    def _note_vacated(self, number: int, slots: BitMap) -> None:
+        """Slots that left one graph are vacant where no other has them; their records go."""
+        self._gone[number] = self._gone.get(number, BitMap()) | slots
+        for other, each in self._fields.items():
+            if other != number and slots:
+                asked = np.array(slots, np.uint32)
+                absent = BitMap(asked[np.frombuffer(each.graph.absent(asked), np.bool_)])
+                slots &= absent | self._gone.get(other, BitMap())
+        self._vacancies().update(slots)
+        self.state.vacant += len(slots)
+        for slot in slots:
+            if slot in self.state.loose or slot >= self._inline_from:
+                self.txn.delete(keys.row(self.cid, slot))
+
+    @property
+    def _inline_from(self) -> int:
+        return min(self._layouts[n].inline_from(self.state.slots) for n in self.state.vectors)
+
+    def _end_round(self, condemned: BitMap) -> None:
+        self._left = list(condemned & self._vacancies())
+        self.txn.delete(keys.condemned(self.cid))
+        self.state.condemned = 0
+
+    def _repair_for(self, until: float) -> bool:
+        """Work on a round until then, or begin one; whether there was something to do."""
+        worked = False
+        while perf_counter() < until or not worked:
+            if not self.state.condemned and (worked or not self._begin_round()):
+                break
+            self._advance_round(IDLE_STEP)
+            worked = True
+        return worked
+
+
+def is_due(now: State) -> bool:
+    """Whether a round is under way, or enough slots are dead to begin one."""
+    return now.condemned > 0 or now.dead >= max(LEAST, ROUND_AT * now.slots)
+
+
+def _slots_in(key: bytes, record: Any) -> BitMap:
+    payload = rows.open_record(keys.LOG, key, record, code="Q3")
+    try:
+        return posting_of(bytes(payload))
+    except Corrupt as error:
+        raise rows.damaged("Q3", key, error.detail) from None
