@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import child
-from vecdb.errors import Busy, InvalidArgument, ReadOnly
+from tests import child, queueing
+from tests.queueing import Forked
+from vecdb.errors import Busy, Closed, InvalidArgument, ReadOnly
+from vecdb.storage import locks
+from vecdb.storage.env import Env
 from vecdb.storage.locks import Sidecar, WriteQueue, remembered
 
 HOLDER = """
@@ -22,6 +28,14 @@ side.lock_writer(1)
 print("held", flush=True)
 sys.stdin.read()
 """
+
+
+@pytest.fixture
+def side(tmp_path: Path) -> Iterator[Sidecar]:
+    """A sidecar that this process has open."""
+    made = Sidecar(str(tmp_path / "x-writer"))
+    yield made
+    made.close()
 
 
 def test_the_queue_is_first_come_first_served() -> None:
@@ -210,3 +224,186 @@ def test_identity_is_remembered(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_hold_the_sidecar_says_so(tmp_path: Path) -> None:
     with pytest.raises(ReadOnly, match="immutable=True"):
         Sidecar(str(tmp_path / "missing" / "x-writer"))
+
+
+
+# --- the queue of processes: places, counted in commits -------------------------------------------
+
+# Children are forked here, and end without tidying up: a started Python costs half a second.
+
+
+def between_place_and_turn(path: Path, kind: str, times: int, seed: int) -> list[int]:
+    """How many commits of others each wait of six processes saw, all writing in tight loops."""
+    Env.open(str(path)).close()
+    writers = [
+        Forked(lambda n=n: queueing.regular(str(path), kind, times, f"{seed}-{n}")) for n in range(6)
+    ]
+    waits = [int(word) for writer in writers for word in writer.end().split()]
+    env = Env.open(str(path))
+    assert queueing.last_commit(env) == 6 * times
+    env.close()
+    return waits
+
+
+def test_nobody_commits_twice_while_another_process_waits(tmp_path: Path) -> None:
+    waits = between_place_and_turn(tmp_path / "file", "places", 60, seed=11)
+    print(f"6 processes in tight loops, {len(waits)} waits of 360: at most {max(waits)} commits first, seed 11")
+    assert len(waits) > 100 and max(waits) <= 5
+
+
+@pytest.mark.slow
+def test_nobody_commits_twice_while_another_process_waits_for_long(tmp_path: Path) -> None:
+    waits = between_place_and_turn(tmp_path / "file", "places", 2000, seed=12)
+    print(f"6 processes in tight loops, {len(waits)} waits of 12,000: at most {max(waits)} commits first, seed 12")
+    assert len(waits) > 3000 and max(waits) <= 5
+
+
+def test_control_polling_without_places_lets_newcomers_overtake(tmp_path: Path) -> None:
+    waits = between_place_and_turn(tmp_path / "file", "polling", 60, seed=11)
+    print(f"control, polling: {len(waits)} waits, up to {max(waits)} commits first, seed 11")
+    assert max(waits) > 5, "the harness does not notice who is overtaken"
+
+
+def queue_up(side: Sidecar, names: str) -> dict[str, Forked]:
+    """Processes that wait, each behind those before it."""
+    waiting = {}
+
+    def wait() -> None:
+        side.abandon()
+        queueing.visit(side.path, name, 0.2 if name == "t" else 60)
+
+    for name in names:
+        waiting[name] = Forked(wait)
+        assert waiting[name].line() == "queued"
+    return waiting
+
+
+def served(side: Sidecar) -> str:
+    return Path(side.path + ".served").read_text()
+
+
+@pytest.mark.parametrize("kind", ["ofd", "posix"])  # posix: as on macOS
+def test_processes_are_served_in_the_order_in_which_they_came(
+    side: Sidecar, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is killed or gives up meanwhile delays nobody."""
+    if kind == "posix":
+        monkeypatch.setattr(locks, "_SETLK", fcntl.F_SETLK)
+        monkeypatch.setattr(locks, "_GETLK", fcntl.F_GETLK)
+    side.lock_writer(0)
+    waiting = queue_up(side, "kabKct")
+    waiting.pop("k").kill()
+    waiting.pop("K").kill()
+    late = waiting.pop("t")
+    assert late.line() == f"busy with {os.getpid()}"
+    waiting |= queue_up(side, "def")
+    side.unlock_writer()
+    for process in waiting.values():
+        assert process.line() == "served"
+    assert served(side) == "abcdef"
+    assert side._waiting(locks.QUEUE) == 0, "a place is left"
+    side.lock_writer(0)
+    for process in (late, *waiting.values()):
+        process.end()
+
+
+def test_one_that_is_killed_while_its_forked_child_lives_leaves_no_place(side: Sidecar) -> None:
+    def wait_and_fork() -> None:
+        side.abandon()
+        mine, look = Sidecar(side.path), Sidecar(side.path)
+        threading.Thread(target=mine.lock_writer, args=(60,)).start()
+        while not look._waiting(locks.QUEUE):
+            time.sleep(0.001)
+        if os.fork() == 0:
+            mine.abandon()  # as Shared.forked does, inside fork()
+            queueing.say(str(os.getpid()))
+        time.sleep(60)
+
+    side.lock_writer(0)
+    other = Forked(wait_and_fork)
+    grandchild = int(other.line())
+    assert side._waiting(locks.QUEUE)
+    try:
+        other.kill()
+        assert not side._waiting(locks.QUEUE), "the child keeps its parent's place"
+    finally:
+        os.kill(grandchild, signal.SIGKILL)
+
+
+def test_a_process_that_is_stopped_while_it_waits_is_passed_over(side: Sidecar) -> None:
+    side.lock_writer(0)
+    waiting = queue_up(side, "abcd")
+    waiting["a"].signal(signal.SIGSTOP)
+    waiting["c"].signal(signal.SIGSTOP)
+    side.unlock_writer()
+    with pytest.raises(Busy):
+        side.lock_writer(0)  # who does not wait passes nobody over
+    assert waiting["b"].line() == waiting["d"].line() == "served"
+    side.lock_writer(60)
+    waiting["a"].signal(signal.SIGCONT)
+    waiting["c"].signal(signal.SIGCONT)
+    side.unlock_writer()
+    for process in waiting.values():
+        process.end()
+    assert served(side) == "bdac"
+
+
+def count_up(side: Sidecar, times: int, takes: list[str]) -> int:
+    """What a number in a file is when processes have added to it side by side."""
+    number = Path(side.path + ".number")
+    number.write_bytes(b"%-20d" % 0)
+    workers = [Forked(lambda take=take: queueing.increment(side.path, times, take)) for take in takes]
+    for worker in workers:
+        worker.end()
+    return int(number.read_bytes())
+
+
+def test_processes_of_before_and_of_now_exclude_each_other(side: Sidecar) -> None:
+    assert count_up(side, 200, ["places", "polling"] * 2) == 800
+
+
+def test_control_without_the_lock_increments_are_lost(side: Sidecar) -> None:
+    assert count_up(side, 20_000, ["none", "none"]) < 40_000
+
+
+def test_an_interrupted_process_keeps_neither_lock_nor_place(
+    side: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Sidecar(side.path)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(side, "_write", interrupted)  # the lock is in hand
+        with pytest.raises(KeyboardInterrupt):
+            side.lock_writer(1)
+    other.lock_writer(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(locks, "_nap", interrupted)  # the place is in hand
+        with pytest.raises(KeyboardInterrupt):
+            side.lock_writer(1)
+    assert other._waiting(locks.QUEUE) == 0
+    other.close()
+
+
+def test_closing_beneath_a_thread_that_waits_ends_its_wait_by_name(side: Sidecar) -> None:
+    holder = Sidecar(side.path)
+    holder.lock_writer(0)
+    found: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            side.lock_writer(60)
+        except BaseException as error:
+            found.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while not holder._waiting(locks.QUEUE):
+        time.sleep(0.001)
+    side.close()
+    thread.join(60)
+    assert [type(error) for error in found] == [Closed]
+    assert not holder._waiting(locks.QUEUE)
+    holder.close()

@@ -1,16 +1,18 @@
 """Who may write, and who is there?
 
-Writers queue twice: threads of one process in a `WriteQueue` (first come, first served), then
-processes on the sidecar file "<data>-writer". LMDB's own write mutex is taken last and is then
-always free; it knows neither a timeout nor the holder's name, which is why it is not enough.
+Writers queue twice, both times first come, first served: threads of one process in a
+`WriteQueue`, then processes on the sidecar file "<data>-writer", where a process has one place
+however many of its threads wait. LMDB's own write mutex is taken last and is then always free; it
+knows neither a timeout nor the holder's name, which is why it is not enough.
 
-The sidecar holds two short lines of text and carries three byte-range locks:
+The sidecar holds two short lines of text and carries these byte-range locks:
     line 1   pid of the last writer                      (what Busy names)
     line 2   identity of the data file last seen sound   (what makes another file "foreign")
     PRESENCE shared while a process has the database open; exclusive = alone (compaction)
     WRITER   exclusive while a process writes
-    TURN     exclusive while a process waits for WRITER: whoever has just written cannot take
-             WRITER again before the one that waits, so no process starves
+    QUEUE+n  exclusive while a process waits for WRITER at place n. A newcomer locks the first byte
+             behind every locked one, and takes WRITER when no byte before its own is locked:
+             all that the queue is are locks, so whoever is killed has left it
 
 Invariants:
   L1  the data file's "-lock" belongs to LMDB: it is never opened, closed or deleted here
@@ -19,10 +21,16 @@ Invariants:
       sidecar drops them; a killed process loses them at once;
   L3  a forked child shares its parent's open file: it closes its descriptor (`abandon`) and
       never unlocks, which would unlock for the parent;
-  L4  the sidecar is never deleted: two processes would lock two different files.
+  L4  the sidecar is never deleted: two processes would lock two different files;
+  L5  who waits is overtaken only by processes that came before: one that has looked at the queue
+      and found it empty, or a place free, may still take what it saw, once. A process that was
+      stopped (Ctrl-Z) while it waits is passed over: it does not take what is free for a second;
+  L6  at most one thread of a process is at WRITER and in the queue (`WriteQueue`, or the opening
+      of the file): locks of one open file do not keep its own threads apart.
 
 Rejected: flock (one lock a file, and no byte ranges), a pid file that is created and deleted
-(stale after a kill), waiting inside the kernel (no timeout without signals).
+(stale after a kill), waiting inside the kernel (no timeout without signals), a counter of tickets
+in the file (a write that a full disk refuses, and a lock around it that a stopped process keeps).
 Where there are no OFD locks (macOS), POSIX record locks serve: the same ranges, but closing any
 other descriptor of the sidecar in this process would drop them.
 """
@@ -32,22 +40,37 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 
-from vecdb.errors import Busy, InvalidArgument, ReadOnly, VecdbError
+from vecdb.errors import Busy, Closed, InvalidArgument, ReadOnly, VecdbError
 from vecdb.storage import place
 
-PRESENCE, WRITER, TURN = 1 << 20, (1 << 20) + 1, (1 << 20) + 2
+PRESENCE, WRITER, QUEUE = 1 << 20, (1 << 20) + 1, 1 << 32
 
-_FIRST_NAP = 0.0001  # a small durable commit takes 0.0005 s
+_FIRST_NAP = 0.00005  # a small durable commit takes 0.0005 s
 _LONGEST_NAP = 0.005
+_STOPPED = 200  # looks in a row, a second in all, at a free lock that those before do not take
+_TO_THE_END = 0  # as a length
 _PID_BYTES = 20
 _IDENTITY_BYTES = 100
-_FLOCK = struct.Struct("@hhqqi4x")  # struct flock of 64-bit Linux
-_OFD_SETLK: int | None = getattr(fcntl, "F_OFD_SETLK", None)
+_LINUX = sys.platform.startswith("linux")
+_FLOCK = struct.Struct("@hhqqi4x" if _LINUX else "@qqihh")  # struct flock of 64-bit systems
+_SETLK: int = getattr(fcntl, "F_OFD_SETLK", fcntl.F_SETLK)
+_GETLK: int = getattr(fcntl, "F_OFD_GETLK", fcntl.F_GETLK)
+
+
+def _flock(kind: int, start: int, length: int = 1) -> bytes:
+    if _LINUX:
+        return _FLOCK.pack(kind, os.SEEK_SET, start, length, 0)
+    return _FLOCK.pack(start, length, 0, kind, os.SEEK_SET)
+
+
+_TAKE, _GIVE_BACK = _flock(fcntl.F_WRLCK, WRITER), _flock(fcntl.F_UNLCK, WRITER)
+_ANYBODY = _flock(fcntl.F_WRLCK, QUEUE, _TO_THE_END)
 
 
 class WriteQueue:
@@ -124,13 +147,13 @@ class Sidecar:
 
     def share(self, timeout: float) -> None:
         """Note that this process has the database open; Busy while another is alone with it."""
-        if not self._poll(lambda: self._set(PRESENCE, fcntl.LOCK_SH), timeout):
+        if not self._poll(lambda: self._set(PRESENCE, fcntl.F_RDLCK), timeout):
             raise self._busy("is being compacted or repaired")
         self._sharing = True
 
     def alone(self, timeout: float) -> None:
         """Make this process the only one that has the database open; Busy while others have."""
-        if not self._poll(lambda: self._set(PRESENCE, fcntl.LOCK_EX), timeout):
+        if not self._poll(lambda: self._set(PRESENCE, fcntl.F_WRLCK), timeout):
             others = self.others()
             named = f" ({', '.join(map(str, others))})" if others else ""
             raise Busy(
@@ -153,24 +176,27 @@ class Sidecar:
 
     def not_alone(self) -> None:
         """Let other processes open the database again."""
-        self._set(PRESENCE, fcntl.LOCK_SH if self._sharing else fcntl.LOCK_UN)
+        self._set(PRESENCE, fcntl.F_RDLCK if self._sharing else fcntl.F_UNLCK)
 
     def lock_writer(self, timeout: float) -> None:
         """Take the writer lock among processes; Busy, naming the holder, after `timeout`."""
-        if not self._set(TURN, fcntl.LOCK_EX) or not self._set(WRITER, fcntl.LOCK_EX):
-            self._wait_for_writer(timeout)
-        self._set(TURN, fcntl.LOCK_UN)
-        self._write(b"%-19d\n" % os.getpid(), 0)
+        try:
+            if self._asked(_ANYBODY) or not self._did(_TAKE):
+                self._wait_for_writer(timeout)
+            self._write(b"%-19d\n" % os.getpid(), 0)
+        except BaseException:  # interrupted, perhaps with the lock in hand
+            self.unlock_writer()
+            raise
 
     def unlock_writer(self) -> None:
         """Give the writer lock back."""
-        self._set(WRITER, fcntl.LOCK_UN)
+        self._did(_GIVE_BACK)
 
     def owner_pid(self) -> int | None:
         """Return the process that last took the writer lock, if the file says so."""
         try:
-            return int(os.pread(self._fd, _PID_BYTES, 0)) or None
-        except (OSError, ValueError):
+            return int(self._last_writer()) or None
+        except ValueError:
             return None
 
     def identity(self) -> str:
@@ -194,17 +220,52 @@ class Sidecar:
         return self.path.removesuffix("-writer")
 
     def _wait_for_writer(self, timeout: float) -> None:
-        start = time.monotonic()
+        """Queue, and take WRITER when all places before one's own are free."""
+        since = time.monotonic()
+        end, writer, first, free = since + timeout, b"", QUEUE, 0
         try:
-            if self._poll(lambda: self._set(TURN, fcntl.LOCK_EX), timeout):
-                left = max(0.0, timeout - (time.monotonic() - start))
-                if self._poll(lambda: self._set(WRITER, fcntl.LOCK_EX), left):
+            place = self._draw() if timeout > 0 else 0
+            while place:
+                ahead = self._waiting(first, place)
+                if not ahead and self._did(_TAKE):
                     return
-        except BaseException:
-            self._set(TURN, fcntl.LOCK_UN)
-            raise
-        self._set(TURN, fcntl.LOCK_UN)
+                now = time.monotonic()
+                if now >= end:
+                    break
+                free = free + 1 if ahead and not self._asked(_TAKE) else 0
+                if free > _STOPPED:
+                    first, free = self._foremost(first, ahead) + 1, 0
+                if writer != self._last_writer():
+                    writer, since = self._last_writer(), now
+                time.sleep(min(end - now, _nap(now - since, place - ahead if ahead else 0)))
+        finally:
+            self._set(QUEUE, fcntl.F_UNLCK, _TO_THE_END)
         raise self._busy(f"is being written; waited {timeout:g} s for that to end")
+
+    def _draw(self) -> int:
+        """Lock the first byte behind all places that are taken, and return it."""
+        place = QUEUE
+        while True:
+            taken = self._waiting(place)
+            if taken:
+                place = taken + 1
+            elif self._set(place, fcntl.F_WRLCK):
+                return place
+
+    def _foremost(self, first: int, place: int) -> int:
+        """The least place from `first` on at which a process waits, `place` being one."""
+        while lower := self._waiting(first, place):
+            place = lower
+        return place
+
+    def _waiting(self, start: int, end: int | None = None) -> int:
+        """A place from `start` to before `end` at which another process waits; 0 when none is.
+
+        Of several it is any.
+        """
+        if start == end:
+            return 0
+        return self._asked(_flock(fcntl.F_WRLCK, start, end - start if end else _TO_THE_END))
 
     def _busy(self, what: str) -> Busy:
         pid = self.owner_pid()
@@ -214,22 +275,40 @@ class Sidecar:
             owner_pid=pid,
         )
 
-    def _set(self, offset: int, kind: int) -> bool:
+    def _set(self, start: int, kind: int, length: int = 1) -> bool:
         """Set one lock without waiting; False when another holds what is in its way."""
+        return self._did(_flock(kind, start, length))
+
+    def _did(self, lock: bytes) -> bool:
         try:
-            if _OFD_SETLK is None:
-                fcntl.lockf(self._fd, kind | fcntl.LOCK_NB, 1, offset)
-            else:
-                wanted = _FLOCK.pack(_KINDS[kind], os.SEEK_SET, offset, 1, 0)
-                fcntl.fcntl(self._fd, _OFD_SETLK, wanted)
+            fcntl.fcntl(self._fd, _SETLK, lock)
         except (BlockingIOError, PermissionError):
             return False
-        except OSError as error:
-            raise VecdbError(
-                f"{self.path} cannot be locked ({error.strerror}): the file system lacks file "
-                "locks; keep the database on a local disk"
-            ) from None
+        except (OSError, ValueError) as error:
+            raise self._unusable(error) from None
         return True
+
+    def _asked(self, lock: bytes) -> int:
+        """Where a lock begins that is in the way of this one; 0 when nothing is."""
+        try:
+            answer = fcntl.fcntl(self._fd, _GETLK, lock)
+        except (OSError, ValueError) as error:
+            raise self._unusable(error) from None
+        return _in_the_way(answer)
+
+    def _unusable(self, error: OSError | ValueError) -> VecdbError:
+        if self._fd < 0:
+            return Closed(f"{self._data} was closed by another thread of this process")
+        return VecdbError(
+            f"{self.path} cannot be locked ({getattr(error, 'strerror', error)}): the file system "
+            "lacks file locks; keep the database on a local disk"
+        )
+
+    def _last_writer(self) -> bytes:
+        try:
+            return os.pread(self._fd, _PID_BYTES, 0)
+        except OSError:
+            return b""
 
     def _write(self, line: bytes, offset: int) -> None:
         try:
@@ -248,6 +327,22 @@ class Sidecar:
             time.sleep(min(nap, left))
             nap = min(nap * 1.5, _LONGEST_NAP)
         return True
+
+
+def _nap(turn: float, places: int) -> float:
+    """How long to sleep while the process that writes has written for `turn` seconds.
+
+    An eighth of that, so that the lock never lies idle for long after a turn of any length, and
+    longer for those with more places before them, so that many who wait cost no more than a few.
+    """
+    return min(_LONGEST_NAP, max(_FIRST_NAP, turn / 8) * (1 + places))
+
+
+def _in_the_way(answer: bytes) -> int:
+    """Where the lock begins that the system found in the way; 0 when it found none."""
+    fields = _FLOCK.unpack(answer)
+    kind, start = (fields[0], fields[2]) if _LINUX else (fields[3], fields[0])
+    return 0 if kind == fcntl.F_UNLCK else int(start)
 
 
 def _has_open(pid: int, file: os.stat_result) -> bool:
@@ -282,10 +377,3 @@ def _identity(fd: int) -> str:
     except OSError:
         return ""
     return line.decode("ascii", "replace").strip()
-
-
-_KINDS = {
-    fcntl.LOCK_SH: fcntl.F_RDLCK,
-    fcntl.LOCK_EX: fcntl.F_WRLCK,
-    fcntl.LOCK_UN: fcntl.F_UNLCK,
-}

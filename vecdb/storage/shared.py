@@ -261,8 +261,8 @@ class Shared:
                 self.recover(Stale())
             if self.sidecar is not None:
                 self.sidecar.lock_writer(max(0.0, end_of_wait - time.monotonic()))
-        except BaseException:
-            self.queue.release()
+        except BaseException:  # interrupted, perhaps with the lock in hand
+            self.end_turn()
             raise
 
     def end_turn(self) -> None:
