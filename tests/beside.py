@@ -189,14 +189,15 @@ class Reader:
     def world_of(
         self, row: Any, at: int, floor: int, ceiling: int, since: int | None = None
     ) -> World | None:
-        n = -1 if row is None else row.metadata["clock"]
+        clock = None if row is None else shown(row)
+        n = -1 if clock is None else clock.metadata["clock"]
         if not floor <= n <= ceiling:
             self.wrong("clock", f"step {n} was shown; it had to be from {floor} to {ceiling}")
             return None
         self.seen = max(self.seen, n)
         world = self.history.at(n, self.name, since)
-        if not clock_is(shown(row), world[at]):
-            self.wrong("clock", f"{shown(row)}")
+        if not clock_is(clock, world[at]):
+            self.wrong("clock", f"{clock}")
         return world
 
     def judge_between(self, name: str, judge: Judge, at: int, before: World, after: World) -> None:
