@@ -181,10 +181,14 @@ class Reader:
 
     def look(self, c: Any, at: int, since: int | None = None) -> World | None:
         """The world of the clock that a collection shows now (R1, R2)."""
-        floor = max(self.board[Board.COMMITTED], self.seen)
+        floor = self.floor()
         row = c.get(CLOCK)
         self.tally.clocks += 1
         return self.world_of(row, at, floor, self.board[Board.BEGUN], since)
+
+    def floor(self) -> int:
+        """The oldest step that a read which begins now may show."""
+        return max(self.board[Board.COMMITTED], self.seen)
 
     def world_of(
         self, row: Any, at: int, floor: int, ceiling: int, since: int | None = None
@@ -214,8 +218,9 @@ class Reader:
     # --- reads in snapshots ------------------------------------------------------------------
 
     def in_a_snapshot(self, times: int) -> None:
+        floor = self.floor()
         with self.db.snapshot() as snapshot:
-            world = self.world_in(snapshot)
+            world = self.world_in(snapshot, floor)
             if self.way == "two snapshots":
                 time.sleep(0.01)
                 with self.db.snapshot() as later:
@@ -226,8 +231,9 @@ class Reader:
     def in_a_kept_snapshot(self, times: int) -> None:
         """Asked again and again while the writer goes on."""
         if len(self.kept) < KEPT_AT_ONCE:
+            floor = self.floor()
             snapshot = self.db.snapshot()
-            world = self.world_in(snapshot)
+            world = self.world_in(snapshot, floor)
             if world is None:
                 snapshot.close()
                 return
@@ -239,9 +245,8 @@ class Reader:
             snapshot.close()
             del self.kept[at]
 
-    def world_in(self, snapshot: Any) -> World | None:
+    def world_in(self, snapshot: Any, floor: int) -> World | None:
         """The world that a new snapshot shows, by the clocks of both collections (R3)."""
-        floor = max(self.board[Board.COMMITTED], self.seen)
         rows = [snapshot[kind.name].get(CLOCK) for kind in KINDS]
         self.tally.clocks += len(rows)
         ceiling = self.board[Board.BEGUN]

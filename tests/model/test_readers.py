@@ -19,6 +19,7 @@ import json
 import os
 import random
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -42,6 +43,7 @@ THERE: list[tuple[dict[str, Any], list[str]]] = [  # processes: how they open, a
     ({"upkeep": False, "durability": "relaxed"}, ["there 2", "there 3"]),
     ({"durability": "relaxed"}, ["there 4", "there 5"]),
 ]
+SWITCH_S = 0.0001  # else each lock that the writer leaves costs it several times five milliseconds
 LAST_REPORT_S = 60
 PAUSE_S = 0.01  # of readers in the writer's process: they hold the interpreter, and it shall write
 
@@ -148,8 +150,9 @@ def run(folder: Path, seconds: float, reader_way: str = "right", writer_way: str
     path, board = str(folder / "r.vecdb"), Board(folder / "board")
     recipe.create(path)
     children = [start(path, folder, seed, reader_way, *how) for how in THERE]
-    tally = Tally()
+    tally, switching = Tally(), sys.getswitchinterval()
     with vecdb.open(path, durability="relaxed") as db:
+        sys.setswitchinterval(SWITCH_S)
         readers = together(db, board, seed, HERE, reader_way, PAUSE_S)
         threads = [threading.Thread(target=reader.run, daemon=True) for reader in readers]
         writer = Writer(db, board, seed, writer_way)
@@ -163,6 +166,7 @@ def run(folder: Path, seconds: float, reader_way: str = "right", writer_way: str
             took = time.monotonic() - begun
         finally:
             board[Board.STOP] = 1
+            sys.setswitchinterval(switching)
         for thread, reader in zip(threads, readers, strict=True):
             thread.join()
             tally.add(reader.tally)
