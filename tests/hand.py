@@ -40,6 +40,7 @@ class Hand:
         self.handles: list[vecdb.Database] = []
         self.snapshots: dict[int, vecdb.Snapshot] = {}
         self.local = threading.local()
+        self.opened: list[Any] = []  # nothing is ended by being collected, in a child least of all
         self.old: Any = None
         self.open(options)
 
@@ -79,6 +80,7 @@ class Hand:
     def begin(self, db: vecdb.Database) -> None:
         opened = db.transaction()
         opened.__enter__()
+        self.opened = [*self.opened[-10:], opened]
         self.local.open = opened
 
     def commit(self, db: vecdb.Database) -> None:
