@@ -355,6 +355,22 @@ def perform_ghost(call: Any, db: vecdb.Database) -> None:
     perform(call, db["rows"])
 
 
+def test_names_of_fields_whose_rows_came_and_went_are_known_to_all(path: str) -> None:
+    """A field's number is its place among the names: who misses one counts all later ones wrongly."""
+    with vecdb.open(path, durability="relaxed") as db, vecdb.open(path, durability="relaxed") as other:
+        c, theirs = db.create_collection("c", dim=2), other["c"]
+        assert theirs.count(F.p == 1) == 0
+        with db.transaction():
+            c.add("x", [1, 0], metadata={"p": 1})
+            c.delete("x")
+        theirs.add("y", [1, 0], metadata={"p": 1})
+        c.add("z", [0, 1], metadata={"q": 2, "p": 1})
+        for each in (c, theirs):
+            assert each.count(F.p == 1) == 2 and each.count(F.q == 2) == 1
+            assert each.search([1, 0], where=F.p == 1).ids == ["y", "z"]
+        assert db.check() == []
+
+
 def test_a_killed_transaction_leaves_no_trace_in_any_process(
     small: tuple[vecdb.Database, vecdb.Collection], path: str
 ) -> None:

@@ -413,7 +413,7 @@ class Writing(Folding, Sweeping):
         if folded:
             self._fold_everything(changes)
         else:
-            if touched:
+            if touched or part.names:  # rows that came and went left names, which all must number alike
                 log.put(self.txn, self.cid, self.commit, log.ROWS, part.pack())
                 self.state.rows_last = self.commit
             self._fold_slice(touched)
