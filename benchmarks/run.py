@@ -1,5 +1,5 @@
 """Measure vecdb beside its peers: `python benchmarks/run.py ingest | search | open | follow | surface |
-interchange`.
+interchange | live | durable | pinned`.
 
 Each engine runs in its own process. Searches are one query a call on one thread, with the ids
 read; they are swept over `ef`, so that speeds are compared at equal recall. Engines take turns
@@ -50,7 +50,7 @@ def main() -> None:
     }
     workloads = {
         "ingest": ingest, "search": search, "open": open_, "follow": follow, "surface": surface,
-        "interchange": interchange,
+        "interchange": interchange, "live": live, "durable": durable, "pinned": pinned,
     }  # fmt: skip
     measure = workloads[options.workload]
     for name in options.data:
@@ -148,6 +148,27 @@ def interchange(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return measure_interchange(name, options.queries, options.rounds, options.limit or None)
 
 
+def live(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds of following, of searches beside a writer and of its commits."""
+    from workloads.live import measure as measure_live
+
+    return measure_live(name, options.rounds, options.limit or None, options.threads)
+
+
+def durable(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds of single durable commits beside bare ones of the same bytes, by kind."""
+    from workloads.durable import measure as measure_durable
+
+    return measure_durable(name, options.rounds, options.limit or None, options.threads)
+
+
+def pinned(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Pages that the file grows by while a stopped reader holds a snapshot, and afterwards."""
+    from workloads.pinned import measure as measure_pinned
+
+    return measure_pinned(name, options.limit or None, options.threads)
+
+
 def search(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Queries a second at a recall, one thread, one query a call, ids read."""
     found: dict[str, Any] = {engine: {"sweeps": [], "at": {}} for engine in options.engines}
@@ -236,7 +257,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    workloads = ["ingest", "search", "open", "follow", "surface", "interchange"]
+    workloads = [
+        "ingest", "search", "open", "follow", "surface", "interchange", "live", "durable", "pinned",
+    ]  # fmt: skip
     parser.add_argument("workload", choices=workloads)
     choices = ["debian", "fashion", "made"]
     parser.add_argument("--data", nargs="+", choices=choices, default=datasets.names())

@@ -234,6 +234,8 @@ def test_damaged_changes_are_corrupt_or_harmless(made: list[RowChange], data: An
     for _ in range(data.draw(st.integers(1, 3))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     try:
-        decode_changes(codec.unpack(bytes(raw)))
+        batch = decode_changes(codec.unpack(bytes(raw)))
+        for fieldid in batch.fields():
+            batch.field(fieldid)
     except Corrupt:
         pass

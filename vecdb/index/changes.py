@@ -9,7 +9,9 @@ Invariants:
   C1  a batch is self-contained: `came` and `kept` are the touched rows' whole new states,
       `gone` is what they lost; kinds (valuekey.py) are derived when a batch is made;
   C2  each rid occurs once in a batch: the first old and the last new state of a transaction;
-  C3  bitmaps in a batch are never changed: tails and copies of tails share them.
+  C3  bitmaps in a batch are never changed: tails and copies of tails share them;
+  C4  a batch from the log decodes a field when somebody asks for it, once: following costs what the
+      rows cost, and a filter the fields that it names. Damage in a field is found by whoever asks.
 
 Rejected: logging rows' metadata and deriving states when following. Every process would decode
 every row that any process writes.
@@ -19,24 +21,27 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate, chain
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from pyroaring import BitMap
 
 from vecdb.errors import Corrupt, SchemaError
 from vecdb.fields import NOTHING, Declared
 from vecdb.index import valuekey
+from vecdb.storage.rows import damaged
 
 Pair = tuple[int, bytes]
 State = tuple[Pair, ...]
+_Packed = tuple[list[bytes], int, int, bytes, bytes]
 
 MAX_FIELDS: Final = 1 << 16
 MAX_TRIGRAMS: Final = 1 << 16  # kept of a field, in memory
 _WIDTHS: Final = {"B": 1 << 8, "H": 1 << 16, "I": 1 << 32}
+_UNREADABLE: Final = (ValueError, TypeError, IndexError, KeyError, AttributeError)
 
 
 class RowChange(NamedTuple):
@@ -56,13 +61,57 @@ class FieldBatch:
     gone: dict[bytes, BitMap] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
 class Batch:
-    """What one commit did: `touched` rows, those of them that are `alive` now, by field."""
+    """What one commit did: the rows it `touched`, those of them that are `alive` now, by field."""
 
-    touched: BitMap
-    alive: BitMap
-    fields: dict[int, FieldBatch]
+    __slots__ = ("_fields", "_key", "_packed", "_rids", "alive", "living", "touched")
+
+    def __init__(
+        self,
+        rids: array[int],
+        living: int,
+        fields: dict[int, FieldBatch],
+        packed: dict[int, _Packed] | None = None,
+        key: bytes | None = None,
+    ) -> None:
+        self.touched = BitMap(rids)
+        self.living = living  # so many rows, the first, are alive
+        self.alive = self.touched if living == len(rids) else BitMap(rids[:living])
+        self._rids = rids
+        self._fields = fields  # those that are decoded
+        self._packed = packed or {}  # all that the log has
+        self._key = key  # of its log record
+
+    @property
+    def rows(self) -> dict[int, bool]:
+        """Each touched row, and whether it is alive."""
+        found = dict.fromkeys(self._rids[: self.living], True)
+        found.update(dict.fromkeys(self._rids[self.living :], False))
+        return found
+
+    def fields(self) -> Collection[int]:
+        """The fields that changed."""
+        return self._packed or self._fields
+
+    def field(self, fieldid: int) -> FieldBatch | None:
+        """What changed in a field; Corrupt where its part of the log cannot be read."""
+        found = self._fields.get(fieldid)
+        if found is None and fieldid in self._packed:
+            try:
+                found = _decode_field(self._rids, *self._packed[fieldid])
+            except _UNREADABLE as error:
+                raise _unreadable(error, self._key) from None
+            self._fields[fieldid] = found
+        return found
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Batch) or set(self.fields()) != set(other.fields()):
+            return False
+        if (self.touched, self.alive) != (other.touched, other.alive):
+            return False
+        return all(self.field(fieldid) == other.field(fieldid) for fieldid in self.fields())
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 # --- from metadata to states -------------------------------------------------------------
@@ -178,7 +227,9 @@ def batch_of(changes: Iterable[RowChange]) -> Batch:
         for (fieldid, key), positions in pairs.items():
             rows = BitMap([rids[at] for at in positions])
             getattr(fields[fieldid], section)[key] = rows
-    return _batch(rids, alive, dict(fields))
+    for one in fields.values():
+        _derive_kinds(one)
+    return Batch(array("I", rids), alive, dict(fields))
 
 
 def encode_changes(changes: Iterable[RowChange]) -> list[Any] | None:
@@ -208,17 +259,26 @@ def encode_changes(changes: Iterable[RowChange]) -> list[Any] | None:
     return [_pack(rids), alive, fields]
 
 
-def decode_changes(encoded: list[Any]) -> Batch:
-    """Return the batch that `encode_changes` wrote; Corrupt when it did not."""
+def decode_changes(encoded: list[Any], key: bytes | None = None) -> Batch:
+    """Return the batch that `encode_changes` wrote; Corrupt when it did not.
+
+    `key`: of the log record that errors name, also those that are found when a field is asked for.
+    """
     try:
-        return _decode(encoded)
-    except (ValueError, TypeError, IndexError, KeyError) as error:
-        raise Corrupt(
-            f"a commit's attribute changes cannot be read ({error}); run db.check()",
-            code="A3",
-            where="log",
-            detail=str(error),
-        ) from None
+        return _decode(encoded, key)
+    except _UNREADABLE as error:
+        raise _unreadable(error, key) from None
+
+
+def _unreadable(error: Exception, key: bytes | None) -> Corrupt:
+    if key is not None:
+        return damaged("A3", key, str(error))
+    return Corrupt(
+        f"a commit's attribute changes cannot be read ({error}); run db.check()",
+        code="A3",
+        where="log",
+        detail=str(error),
+    )
 
 
 def _gather(changes: Iterable[RowChange]) -> _Gathered:
@@ -250,18 +310,28 @@ def _gather(changes: Iterable[RowChange]) -> _Gathered:
     return _Gathered([c.rid for c in found], alive, came, kept, gone)
 
 
-def _decode(encoded: list[Any]) -> Batch:
+def _decode(encoded: list[Any], key: bytes | None) -> Batch:
     packed, alive, flat_fields = encoded
     rids = _unpack(packed)
-    fields: dict[int, FieldBatch] = {}
+    if type(alive) is not int or not 0 <= alive <= len(rids):
+        raise ValueError(f"{alive!r:.20} of {len(rids)} rows cannot be alive")
     pieces = iter(flat_fields)
-    for fieldid, keys, came, kept, counts, positions in zip(*[pieces] * 6, strict=True):
-        rows = _rows(rids, len(keys), counts, positions)
-        pairs = list(zip(keys, rows, strict=True))
-        fields[fieldid] = FieldBatch(
-            dict(pairs[:came]), dict(pairs[came : came + kept]), dict(pairs[came + kept :])
-        )
-    return _batch(rids, alive, fields)
+    fields = {fieldid: tuple(rest) for fieldid, *rest in zip(*[pieces] * 6, strict=True)}
+    if not all(type(fieldid) is int for fieldid in fields):
+        raise TypeError("a field's number is no number")
+    return Batch(rids, alive, {}, cast("dict[int, _Packed]", fields), key)
+
+
+def _decode_field(
+    rids: array[int], keys: list[bytes], came: int, kept: int, counts: bytes, positions: bytes
+) -> FieldBatch:
+    rows = _rows(rids, len(keys), counts, positions)
+    pairs = list(zip(keys, rows, strict=True))
+    one = FieldBatch(
+        dict(pairs[:came]), dict(pairs[came : came + kept]), dict(pairs[came + kept :])
+    )
+    _derive_kinds(one)
+    return one
 
 
 def _rows(rids: array[int], keys: int, counts: bytes, positions: bytes) -> list[BitMap]:
@@ -276,23 +346,16 @@ def _rows(rids: array[int], keys: int, counts: bytes, positions: bytes) -> list[
     ]
 
 
-def _batch(rids: list[int] | array[int], alive: int, fields: dict[int, FieldBatch]) -> Batch:
-    for one in fields.values():
-        for section in (one.came, one.kept, one.gone):
-            _derive_kinds(section)
-    touched = BitMap(rids)
-    return Batch(touched, touched if alive == len(rids) else BitMap(rids[:alive]), fields)
-
-
-def _derive_kinds(section: dict[bytes, BitMap]) -> None:
+def _derive_kinds(one: FieldBatch) -> None:
     """Add the rows of every kind: the union over the values of its tag (C1)."""
-    kinds: dict[bytes, list[BitMap]] = {}
-    for key, rows in section.items():
-        kind = valuekey.KIND_OF_TAG.get(key[0])
-        if kind is not None:
-            kinds.setdefault(kind, []).append(rows)
-    for kind, parts in kinds.items():
-        section[kind] = parts[0] if len(parts) == 1 else BitMap.union(*parts)
+    for section in (one.came, one.kept, one.gone):
+        kinds: dict[bytes, list[BitMap]] = {}
+        for key, rows in section.items():
+            kind = valuekey.KIND_OF_TAG.get(key[0])
+            if kind is not None:
+                kinds.setdefault(kind, []).append(rows)
+        for kind, parts in kinds.items():
+            section[kind] = parts[0] if len(parts) == 1 else BitMap.union(*parts)
 
 
 def _pack(numbers: list[int]) -> bytes:

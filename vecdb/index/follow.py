@@ -25,7 +25,6 @@ from typing import Any
 from pyroaring import BitMap
 
 from vecdb import _core
-from vecdb.errors import Corrupt
 from vecdb.fields import declared as declared_fields
 from vecdb.index import attributes, seats
 from vecdb.index.changes import Batch, decode_changes
@@ -42,7 +41,7 @@ from vecdb.storage.state import State
 CACHED_FILTERS = 64
 MAX_READY = 64
 READY_BYTES = 16 << 20
-TRIM_ABOVE = 4096  # touched rows in memory: trimming costs as much as what is left
+TRIM_ABOVE = 4096  # touched rows in memory
 
 
 class Follower:
@@ -257,11 +256,7 @@ class Follower:
         return View(commit, view.schema, new, live, mask, tail, names, view.vectors)
 
     def _decoded(self, commit: int, encoded: Any) -> Batch:
-        try:
-            return decode_changes(encoded)
-        except Corrupt as error:
-            key = keys.log(self.cid, commit, log.ROWS)
-            raise rows.damaged("A3", key, error.detail) from None
+        return decode_changes(encoded, keys.log(self.cid, commit, log.ROWS))
 
     # --- loading -------------------------------------------------------------------------
 

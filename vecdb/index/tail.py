@@ -9,7 +9,9 @@ Invariants:
       so that folding twice, or onto an image that is already ahead, ends in the same image;
   T3  nothing that a copy can reach ever changes: `advance` and `trim` replace, so that `copy`
       is cheap and a copy is a snapshot;
-  T4  a rid may die and be handed out again: order of commits decides.
+  T4  a rid may die and be handed out again: order of commits decides;
+  T5  a field's column is brought up to `commit` when it is asked for: what nobody filters by costs
+      neither time nor memory beyond the log's bytes.
 
 Rejected: a map from rid to state. Filters would loop over rows, and a fold over their pairs.
 """
@@ -31,14 +33,14 @@ _MERGE: Final = 64
 class Tail:
     """The unfolded changes of one collection, up to one commit."""
 
-    __slots__ = ("_batches", "_fields", "alive", "commit", "touched")
+    __slots__ = ("_batches", "_columns", "alive", "commit", "touched")
 
     def __init__(self, commit: int = 0) -> None:
         self.commit = commit
         self.touched = _NONE  # rows that changed
         self.alive = _NONE  # those of them that exist
         self._batches: tuple[tuple[int, Batch], ...] = ()
-        self._fields: dict[int, _Column] = {}
+        self._columns: dict[int, _Column] = {}  # those that were asked for, up to some commit
 
     def __len__(self) -> int:
         return len(self.touched)
@@ -50,24 +52,30 @@ class Tail:
         if not batch.touched:
             return
         self._batches = (*self._batches, (commit, batch))
-        self._apply(batch)
+        self.touched = self.touched | batch.touched
+        self.alive = (self.alive - batch.touched) | batch.alive
 
     def copy(self) -> Tail:
         """Return an independent tail, at the cost of a few references."""
         other = Tail(self.commit)
         other.touched, other.alive = self.touched, self.alive
-        other._batches, other._fields = self._batches, self._fields
+        other._batches, other._columns = self._batches, self._columns.copy()
         return other
 
     def trim(self, commit: int) -> None:
-        """Forget commits up to this one, which every image now contains."""
-        kept = tuple(entry for entry in self._batches if entry[0] > commit)
-        if len(kept) == len(self._batches):
+        """Forget commits up to this one, which every image now contains, once they are the half.
+
+        What is kept is gone through again, so that each commit pays for itself once.
+        """
+        kept = [entry for entry in self._batches if entry[0] > commit]
+        if 2 * sum(len(batch.touched) for _, batch in kept) > len(self.touched):
             return
-        self._batches, self._fields = kept, {}
-        self.touched = self.alive = _NONE
+        rows: dict[int, bool] = {}
         for _, batch in kept:
-            self._apply(batch)
+            rows.update(batch.rows)
+        self._batches, self._columns = tuple(kept), {}
+        self.touched = BitMap(rows.keys())
+        self.alive = BitMap([rid for rid, alive in rows.items() if alive])
 
     def live(self, live: BitMap) -> BitMap:
         """Return the live rows at `commit`, given those of the image."""
@@ -82,7 +90,8 @@ class Tail:
                 return None
             return tuple(
                 (fieldid, key)
-                for fieldid, one in batch.fields.items()
+                for fieldid in batch.fields()
+                if (one := batch.field(fieldid)) is not None
                 for section in (one.came, one.kept)
                 for key, rows in section.items()
                 if rid in rows
@@ -93,18 +102,15 @@ class Tail:
 
     def get(self, fieldid: int, key: bytes) -> BitMap:
         """Return the touched rows whose field has this value key."""
-        column = self._fields.get(fieldid)
-        return _NONE if column is None else column.get(key)
+        return self._column(fieldid).get(key)
 
     def range(self, fieldid: int, start: bytes, stop: bytes) -> list[tuple[bytes, BitMap]]:
         """Return the value keys in [start, stop) with their touched rows, in no order."""
-        column = self._fields.get(fieldid)
-        return [] if column is None else column.range(start, stop)
+        return self._column(fieldid).range(start, stop)
 
     def keys(self, fieldid: int, start: bytes, stop: bytes) -> list[bytes]:
         """Return the value keys in [start, stop) that touched rows may have, ascending."""
-        column = self._fields.get(fieldid)
-        return [] if column is None else column.keys(start, stop)
+        return self._column(fieldid).keys(start, stop)
 
     def many(self, fieldid: int, wanted: Sequence[bytes]) -> BitMap:
         """Return the touched rows whose field has any of these value keys."""
@@ -128,8 +134,8 @@ class Tail:
         put: dict[bytes, BitMap] = {}
         out: dict[bytes, BitMap] = {}
         for commit, batch in self._batches:
-            one = batch.fields.get(fieldid)
-            if one is None or commit <= after:
+            one = batch.field(fieldid) if commit > after else None
+            if one is None:
                 continue
             for key, rows in one.gone.items():
                 put[key] = put.get(key, _NONE) - rows
@@ -142,14 +148,17 @@ class Tail:
             (k, put.get(k, _NONE), out.get(k, _NONE)) for k in sorted(put.keys() | out.keys())
         ]
 
-    def _apply(self, batch: Batch) -> None:
-        fields = dict(self._fields)
-        for fieldid, one in batch.fields.items():
-            column = fields.get(fieldid)
-            fields[fieldid] = (_Column({}, {}) if column is None else column).after(one)
-        self._fields = fields
-        self.touched = self.touched | batch.touched
-        self.alive = (self.alive - batch.touched) | batch.alive
+    def _column(self, fieldid: int) -> _Column:
+        """The column of a field at `commit` (T5). Threads that ask at once make the same."""
+        column = self._columns.get(fieldid, _EMPTY)
+        if column.commit < self.commit:
+            at = len(self._batches)
+            while at and self._batches[at - 1][0] > column.commit:
+                at -= 1
+            new = (batch.field(fieldid) for _, batch in self._batches[at:])
+            column = column.after(self.commit, [one for one in new if one is not None])
+            self._columns[fieldid] = column
+        return column
 
 
 class _Column:
@@ -159,9 +168,10 @@ class _Column:
     so that a commit costs its own size however long the tail is.
     """
 
-    __slots__ = ("_base", "_order", "_over", "_sorted")
+    __slots__ = ("_base", "_order", "_over", "_sorted", "commit")
 
-    def __init__(self, base: dict[bytes, BitMap], over: dict[bytes, BitMap]) -> None:
+    def __init__(self, commit: int, base: dict[bytes, BitMap], over: dict[bytes, BitMap]) -> None:
+        self.commit = commit  # all changes up to this one are in
         self._base = base
         self._over = over
         self._sorted: list[bytes] | None = None  # keys of _base, when a range has asked
@@ -189,19 +199,28 @@ class _Column:
             self._sorted = sorted(self._base)
         return self._sorted
 
-    def after(self, one: FieldBatch) -> _Column:
+    def after(self, commit: int, changes: list[FieldBatch]) -> _Column:
+        """The column once these have happened."""
+        if not changes:
+            column = _Column(commit, self._base, self._over)
+            column._sorted, column._order = self._sorted, self._order
+            return column
         base, over = self._base, self._over.copy()
-        for key, rows in one.gone.items():
-            over[key] = (over[key] if key in over else base.get(key, _NONE)) - rows
-        for section in (one.came, one.kept):
-            for key, rows in section.items():
-                known = over[key] if key in over else base.get(key)
-                over[key] = rows if known is None else known | rows
+        for one in changes:
+            for key, rows in one.gone.items():
+                over[key] = (over[key] if key in over else base.get(key, _NONE)) - rows
+            for section in (one.came, one.kept):
+                for key, rows in section.items():
+                    known = over[key] if key in over else base.get(key)
+                    over[key] = rows if known is None else known | rows
         if len(over) > _MERGE + len(base) // 4:
-            return _Column({key: rows for key, rows in {**base, **over}.items() if rows}, {})
-        column = _Column(base, over)
+            return _Column(commit, {key: rows for key, rows in {**base, **over}.items() if rows}, {})
+        column = _Column(commit, base, over)
         column._sorted = self._sorted
         return column
+
+
+_EMPTY: Final = _Column(-1, {}, {})
 
 
 def _between(ascending: list[bytes], start: bytes, stop: bytes) -> list[bytes]:
