@@ -9,7 +9,7 @@ Live bitmap, attributes and graph on disk are images, folded from the log in bat
 has a watermark; readers ignore records at or below it, and upkeep takes them away a few per commit,
 so that no commit pays for a whole round.
 
-Invariants (checked by vecdb/check.py):
+Invariants (checked by vecdb/check/):
   L1  replay is last-event-wins: applying records that an image already contains changes nothing;
   L2  a part that is absent above its watermark means that the commit did not touch that part.
 

@@ -15,7 +15,7 @@ A row record (the framing and its checksum are `_core.seal`'s) holds
 and with SEVERAL, instead of the vector: u8 count, for each vector field that the row has its number
 u8 and the size u32 of the vector that travels here (FFFFFFFF: none does), then those vectors.
 
-Invariants (checked by vecdb/check.py):
+Invariants (checked by vecdb/check/):
   R1  every id leads to one live row that carries that id, and every live row is led to;
   R2  a checksum covers the key too: a record moved to another key is caught;
   R3  `changed` is at most the file's commit number;

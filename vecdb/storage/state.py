@@ -17,7 +17,7 @@ tree as the newest log records. It is what a reader needs in order to follow or 
         scale        lo and step of the vectors' codes, None before the first vector
         graph        number of the graph; a rebuilt graph has another one
 
-Invariants (checked by vecdb/check.py):
+Invariants (checked by vecdb/check/):
   S1  a log record of commit c is present, for each of its parts, while c is above that part's
       watermark, unless that commit did not touch the collection;
   S2  `live`, `seated` and `ranked` are the counts of the rows.
