@@ -74,8 +74,10 @@ def put(txn: Any, cid: int, commit: int, part: int, payload: bytes) -> None:
     txn.put(key, _core.seal(keys.LOG, key, payload))
 
 
-def read(txn: Any, cid: int, after: int, to: int) -> Iterator[tuple[int, int, memoryview]]:
-    """The log of commits in (after, to], in order: (commit, part, payload)."""
+def read(
+    txn: Any, cid: int, after: int, to: int, only: int | None = None
+) -> Iterator[tuple[int, int, memoryview]]:
+    """The log of commits in (after, to], in order: (commit, part, payload); `only`: of one part."""
     if after >= to:
         return
     end = keys.state(cid)
@@ -88,7 +90,8 @@ def read(txn: Any, cid: int, after: int, to: int) -> Iterator[tuple[int, int, me
         commit, part = _position(key)
         if commit > to:
             return
-        yield commit, part, rows.open_record(keys.LOG, key, cursor.value(), code="L2")
+        if only is None or part == only:
+            yield commit, part, rows.open_record(keys.LOG, key, cursor.value(), code="L2")
         found = cursor.next()
 
 

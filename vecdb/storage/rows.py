@@ -45,6 +45,13 @@ if TYPE_CHECKING:
 
 PLAIN: Final = 1 << 31  # rids from here on have no slot in the graphs
 
+INDEX_CODES: Final = frozenset({"S1", "L2", "W1", "A1", "A2", "A3", "E1", "G1"})
+_OF_INDEX: Final = (
+    "this is an index, and the rows that it follows from are apart from it: run optimize() on the "
+    "collection to build it again from them, or restore a backup"
+)
+_OF_ROWS: Final = "restore a backup, or save what is sound with vecdb.repair(src, dst)"
+
 _HEADER: Final = struct.Struct("<QBBHII")
 _PART: Final = struct.Struct("<BI")
 _RID: Final = struct.Struct("<I")
@@ -168,13 +175,18 @@ def unpack_record(kind: int, key: bytes, record: Any, *, code: str) -> Any:
 def damaged(code: str, key: bytes, detail: str) -> Corrupt:
     """The error for a record that cannot be trusted."""
     where = keys.describe(key)
+    remedy = _OF_INDEX if code in INDEX_CODES else _OF_ROWS
     return Corrupt(
-        f"{where} is damaged ({code}: {detail}); restore a backup, or save what is sound with "
-        "vecdb.repair(src, dst)",
+        f"{where} is damaged ({code}: {detail}); {remedy}",
         code=code,
         where=where,
         detail=detail,
     )
+
+
+def is_of_index(error: Corrupt) -> bool:
+    """Whether what is damaged follows from the rows, so that `optimize` can build it again."""
+    return error.code in INDEX_CODES
 
 
 def rid_of(txn: Any, key: bytes) -> int | None:
