@@ -11,6 +11,8 @@ Invariants:
   R3  damage to rows, ids or vectors ends it, with nothing written.
 
 Costs what inserting the rows again would (graphs) or a pass over the rows and their metadata.
+Rejected: to mend what can be read but contradicts the rows without being asked. Answers before may have
+been wrong, and after it `check` could not tell; `rebuild=True` says that somebody knows.
 Rejected: mending the damaged record alone. What a lost log record said is in no other index, and the
 links of a lost chunk are in no other chunk; a pass over the rows gives all of it.
 """
@@ -66,14 +68,24 @@ def damaged(txn: Any, follower: Follower, commit: int, error: Corrupt | None) ->
     view, broken = parts.load(txn, cid, commit, follower.threads, graphs=error is not None)
     if broken.state is not None:
         return everything(view.vectors)
-    unsound = next(attributes.AttributeImage(cid).problems(txn), None)
-    metadata = broken.live is not None or broken.metadata is not None or unsound is not None
+    metadata = broken.live is not None or broken.metadata is not None or not _readable(txn, cid, view)
     graphs = frozenset(broken.graphs)
     mine = follower.newest()
     if error is None and mine is not None:
         known = mine.vectors.items()
         graphs |= {number for number, each in known if _strays(txn, cid, number, each.graph)}
     return Wanted(False, metadata, graphs, graphs | frozenset(broken.efforts))
+
+
+def _readable(txn: Any, cid: int, view: View) -> bool:
+    """Whether every posting can be read; what contradicts the rows is for `check` to tell."""
+    reader = attributes.AttributeImage(cid).reader(txn)
+    try:
+        for fieldid in range(len(view.names)):
+            reader.range(fieldid, b"", attributes.END)
+    except Corrupt:
+        return False
+    return True
 
 
 def _strays(txn: Any, cid: int, number: int, graph: Any) -> bool:
