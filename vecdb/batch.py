@@ -16,16 +16,19 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from vecdb.errors import InvalidArgument, NotFound, VecdbError
+from vecdb.errors import Corrupt, InvalidArgument, NotFound, VecdbError
+from vecdb.index import parts
 from vecdb.index.view import View
 from vecdb.index.writing import Writing
 from vecdb.storage import embeddings, keys
 from vecdb.storage.env import LMDB_ERRORS
+from vecdb.storage.rows import is_of_index
 from vecdb.storage.schema import Schema, put
 
 if TYPE_CHECKING:
     from vecdb.collection import Collection
     from vecdb.database import Database
+    from vecdb.progress import Progress
 
 Catalog = dict[str, tuple[int, Schema]]
 NO_COLLECTION = 0  # a number that no collection has
@@ -69,6 +72,32 @@ class Batch:
             found = Writing(follower, self._wt)
             self._writings[cid] = found
         return found
+
+    def mend(self, cid: int, report: Progress, done: int, *, everything: bool) -> int:
+        """Build a collection's damaged indexes again from its rows, or all of them; how many."""
+        from vecdb.index import rebuild
+
+        follower, last = self._db._follower(cid), self._wt.last
+        error = None
+        try:
+            self.writing(cid)
+        except Corrupt as problem:
+            if not (everything or is_of_index(problem)):
+                raise
+            error = problem
+        if everything:
+            graphed = [each for each in self._db._schema(cid).vectors.values() if not each.multi]
+            wanted = rebuild.everything(each.number for each in graphed)
+        else:
+            wanted = rebuild.damaged(self.txn, follower, last, error)
+        if wanted:
+            self.forget(cid)
+            made = rebuild.Rebuilding(follower, self.txn, last, self.commit_number, wanted)
+            self._writings[cid] = made
+            made.run(report, done)
+        elif error is not None:
+            follower.forget()  # the file is whole: it is what this process had that did not fit
+        return wanted.steps
 
     def forget(self, cid: int) -> None:
         """Drop what is pending in a collection that is going away."""
@@ -176,7 +205,14 @@ class Reading:
             if cid not in db._schemas:
                 raise NotFound("the collection of this handle was dropped")
             follower = db._followers.get(cid) or db._follower(cid)
-            return txn, follower.at(txn, commit)
+            if follower.newest() is None:
+                partial = parts.known(follower, commit)
+                if partial is not None:
+                    return txn, partial
+            try:
+                return txn, follower.at(txn, commit)
+            except Corrupt as error:
+                return txn, parts.view(follower, txn, commit, error)
         except BaseException as error:
             txn.abort()
             if isinstance(error, LMDB_ERRORS):

@@ -200,15 +200,17 @@ class Database(Catalogued):
         self._outside_transaction("compact")
         self._env.compact()
 
-    def optimize(self) -> None:
+    def optimize(self, *, rebuild: bool = False) -> None:
         """Fold pending work of every collection now; never required for right results.
+
+        Indexes that cannot be read are built again from the rows; with `rebuild=True` all of them.
 
         >>> import vecdb
         >>> vecdb.open().optimize()
         """
         self._outside_transaction("optimize")
         for name in self.collections():
-            self[name].optimize()
+            self[name].optimize(rebuild=rebuild)
 
     def check(self) -> list[Problem]:
         """Read everything and return every violated invariant; an empty list means sound.

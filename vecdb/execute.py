@@ -28,6 +28,7 @@ from pyroaring import BitMap
 from vecdb import _core, parallel
 from vecdb.fields import declared
 from vecdb.index.effort import WIDEST, rerank
+from vecdb.index.parts import Damaged
 from vecdb.index.view import Graphed, Held, View, slots_of
 from vecdb.query.filter import Filter
 from vecdb.query.plan import Choice, Question, choose
@@ -369,6 +370,8 @@ def _prepare(context: Context, run: Run) -> Any:
     snapshot, scope, request, view = context.snapshot, run.scope, run.request, context.view
     strategy = run.choice.strategy
     if snapshot is None or request.with_vectors or strategy == "nothing":
+        return None
+    if isinstance(context.field.graph, Damaged):
         return None
     scans = strategy not in WALKS
     if scans and scope.matching > ONE_THREAD:

@@ -27,7 +27,8 @@ from vecdb.collection.facets import FacetVerbs
 from vecdb.collection.read import ReadVerbs
 from vecdb.collection.search import SearchVerbs
 from vecdb.collection.tables import ArrowVerbs
-from vecdb.errors import Closed, NotFound, ReadOnly
+from vecdb.errors import Closed, Corrupt, NotFound, ReadOnly
+from vecdb.index import parts
 from vecdb.index.follow import Follower
 from vecdb.index.view import View
 from vecdb.query.filter import Filter
@@ -128,10 +129,17 @@ class Snapshot:
             try:
                 view = self._views.get(cid)
                 if view is None:
-                    view = self._views[cid] = self._follower(cid).at(self._txn, self._commit)
+                    view = self._views[cid] = self._view(cid)
                 yield self._txn, view
             except LMDB_ERRORS as error:
                 raise self._db._env.translated(error) from error
+
+    def _view(self, cid: int) -> View:
+        follower = self._follower(cid)
+        try:
+            return follower.at(self._txn, self._commit)
+        except Corrupt as error:
+            return parts.view(follower, self._txn, self._commit, error)
 
     def _follower(self, cid: int) -> Follower:
         """The database's, or one of its own for a collection that was dropped (S1)."""

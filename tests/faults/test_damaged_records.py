@@ -37,7 +37,7 @@ from vecdb.storage import keys, rows
 
 SEED = 20
 PATIENCE_S = 60
-REMEDY = ("backup", "newer vecdb", "repair", "path of a vecdb file")
+REMEDY = ("optimize()", "backup", "newer vecdb", "repair", "path of a vecdb file")
 READER = "from tests.faults.damage_reader import main; main()"
 
 

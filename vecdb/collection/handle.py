@@ -16,6 +16,7 @@ from vecdb.errors import Corrupt, EncoderMismatch, FilterError, InvalidArgument
 from vecdb.fields import Declared
 from vecdb.fields import declared as declared_fields
 from vecdb.index.follow import Follower
+from vecdb.index.parts import Damaged
 from vecdb.index.seats import RESERVED
 from vecdb.query.declared import bind
 from vecdb.query.filter import Filter, as_filter
@@ -178,13 +179,16 @@ class Handle:
         declared = view.schema.only
         snapshot = self._db._env.snapshot(txn)
         follower = self._db._followers.get(self._cid)
+        graph = view.vectors[0].graph
         if snapshot is None or follower is None or declared.dtype not in LOOKED_UP:
+            return None
+        if isinstance(graph, Damaged):
             return None
         ready = follower.ready(LOOKUP)
         if ready is not None and ready.record == snapshot.record:
             return ready
         made = tree.lookup(
-            snapshot, view.vectors[0].graph, self._cid, Record, codec.unpack_metadata,
+            snapshot, graph, self._cid, Record, codec.unpack_metadata,
             vectors.DTYPES[declared.dtype],
         )  # fmt: skip
         follower.keep_ready(LOOKUP, view, made, made.held_bytes)

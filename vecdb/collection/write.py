@@ -23,13 +23,14 @@ from vecdb.errors import AlreadyExists, NotFound, SchemaError
 from vecdb.index.changes import flat
 from vecdb.index.writing import Writing
 from vecdb.ingest import given_ids, given_metadata, given_texts, new_ids, no_duplicates
-from vecdb.progress import reporter, stopper
+from vecdb.progress import Progress, reporter, stopper
 from vecdb.storage import codec, keys, rows
 from vecdb.storage.rows import NewRow, Row
 from vecdb.storage.schema import Schema, VectorField
 from vecdb.storage.vectors import Given
 from vecdb.types import REMOVE, Id, Metadata
 
+MOST_MENDED: Final = 4  # times that `optimize` looks for damage: what was built lets it see the rest
 UNCHANGED: Final = object()  # a vector that an update leaves as it is
 UNSOURCED: Final = object()  # one whose text is not in the patch; the row may have it elsewhere
 
@@ -154,26 +155,31 @@ class WriteVerbs(Handle):
                     deleted += 1
         return deleted
 
-    def optimize(self, *, progress: Any = False, cancel: Any = None) -> None:
-        """Fold pending work now; never required for right results.
+    def optimize(
+        self, *, progress: Any = False, cancel: Any = None, rebuild: bool = False
+    ) -> None:
+        """Fold pending work now, and build damaged indexes again; never required for right results.
 
         Rewrites the metadata indexes and the graphs' images up to the last commit, so that the next
-        open replays nothing: a commit for each of them. `progress` and `cancel` as in `add_table`.
-        InvalidArgument inside a transaction.
+        open replays nothing: a commit for each of them. An index that cannot be read is built again
+        from the rows first, in a commit of its own; `rebuild=True` does so with all of them, as after
+        `check()` has found that one contradicts the rows. `progress` and `cancel` as in `add_table`.
+        InvalidArgument inside a transaction; Corrupt when rows or vectors are damaged themselves.
 
         >>> import vecdb
         >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
         >>> c.optimize()
         """
         self._db._outside_transaction("optimize")
-        stopped, done = stopper(cancel), 0
+        stopped, step = stopper(cancel), 0
         with reporter(progress, "optimize") as report:
+            built = 0 if stopped() else self._mend(report, everything=rebuild)
             while not stopped():
                 with self._db._writing(self._cid) as writing:
-                    total = writing.fold_step(done)
-                done += 1
-                report(done, total)
-                if done >= total:
+                    total = writing.fold_step(step)
+                step += 1
+                report(built + step, built + total)
+                if step >= total:
                     return
 
     def add_vector(self, name: str, vector: Vector) -> None:
@@ -206,6 +212,17 @@ class WriteVerbs(Handle):
         self._db._drop_vector(self._cid, name)
 
     # --- behind the verbs ----------------------------------------------------------------
+
+    def _mend(self, report: Progress, *, everything: bool) -> int:
+        """Build indexes again until none is damaged; how many that were."""
+        built = 0
+        for _ in range(MOST_MENDED):
+            with self._db._batch() as batch:
+                more = batch.mend(self._cid, report, built, everything=everything)
+            built, everything = built + more, False
+            if not more:
+                break
+        return built
 
     def _put(
         self, ids: Any, given: Any, metadata: Any, texts: Any, *, replace: bool

@@ -290,13 +290,12 @@ class Follower:
     ) -> View:
         live = attributes.load_live(txn, self.cid)
         tail = Tail(now.rows_to)
-        for at, part, payload in log.read(txn, self.cid, now.rows_to, commit):
-            if part == log.ROWS:
-                change = RowsPart.unpack(payload, self.cid, at)
-                live.update(change.born)
-                live.difference_update(BitMap(change.died))
-                if change.attributes is not None:
-                    tail.advance(at, self._decoded(at, change.attributes))
+        for at, _, payload in log.read(txn, self.cid, now.rows_to, commit, only=log.ROWS):
+            change = RowsPart.unpack(payload, self.cid, at)
+            live.update(change.born)
+            live.difference_update(BitMap(change.died))
+            if change.attributes is not None:
+                tail.advance(at, self._decoded(at, change.attributes))
         return View(
             commit, declared, now, live, live_mask(live, now.slots), tail,
             read_names(txn, self.cid), fields,

@@ -73,9 +73,8 @@ class Loading:
         graph.encode(0, mine.slots, self.threads)
         self._load_chunks(graph)
         part = keys.log_links(self.declared.number)
-        for at, found, payload in log.read(self.txn, self.cid, mine.links_to, commit):
-            if found == part:
-                self.apply(graph, at, payload)
+        for at, _, payload in log.read(self.txn, self.cid, mine.links_to, commit, only=part):
+            self.apply(graph, at, payload)
         return graph
 
     def follow(

@@ -9,7 +9,7 @@ The cache is the database's, not a collection's: two collections with one encode
 dropped collection leaves it. It is a cache and never the truth: a record that cannot be trusted is
 a miss, and is written over when the text has been encoded again.
 
-Invariants (checked by vecdb/check.py):
+Invariants (checked by vecdb/check/):
   E2  a cached embedding is a float32 vector of finite numbers;
   E3  the counts are those of the records.
 

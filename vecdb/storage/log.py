@@ -9,7 +9,7 @@ Live bitmap, attributes and graph on disk are images, folded from the log in bat
 has a watermark; readers ignore records at or below it, and upkeep takes them away a few per commit,
 so that no commit pays for a whole round.
 
-Invariants (checked by vecdb/check.py):
+Invariants (checked by vecdb/check/):
   L1  replay is last-event-wins: applying records that an image already contains changes nothing;
   L2  a part that is absent above its watermark means that the commit did not touch that part.
 
@@ -76,8 +76,10 @@ def put(txn: Any, cid: int, commit: int, part: int, payload: bytes) -> None:
     txn.put(key, _core.seal(keys.LOG, key, payload))
 
 
-def read(txn: Any, cid: int, after: int, to: int) -> Iterator[tuple[int, int, memoryview]]:
-    """The log of commits in (after, to], in order: (commit, part, payload)."""
+def read(
+    txn: Any, cid: int, after: int, to: int, only: int | None = None
+) -> Iterator[tuple[int, int, memoryview]]:
+    """The log of commits in (after, to], in order: (commit, part, payload); `only`: of one part."""
     if after >= to:
         return
     end = keys.condemned(cid)
@@ -90,7 +92,8 @@ def read(txn: Any, cid: int, after: int, to: int) -> Iterator[tuple[int, int, me
         commit, part = _position(key)
         if commit > to:
             return
-        yield commit, part, rows.open_record(keys.LOG, key, cursor.value(), code="L2")
+        if only is None or part == only:
+            yield commit, part, rows.open_record(keys.LOG, key, cursor.value(), code="L2")
         found = cursor.next()
 
 

@@ -15,7 +15,7 @@ A row record (the framing and its checksum are `_core.seal`'s) holds
 and with SEVERAL, instead of the vector: u8 count, for each vector field that the row has its number
 u8 and the size u32 of the vector that travels here (FFFFFFFF: none does), then those vectors.
 
-Invariants (checked by vecdb/check.py):
+Invariants (checked by vecdb/check/):
   R1  every id leads to one live row that carries that id, and every live row is led to;
   R2  a checksum covers the key too: a record moved to another key is caught;
   R3  `changed` is at most the file's commit number;
@@ -44,6 +44,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 PLAIN: Final = 1 << 31  # rids from here on have no slot in the graphs
+
+INDEX_CODES: Final = frozenset({"S1", "L2", "W1", "A1", "A2", "A3", "E1", "G1"})
+_OF_INDEX: Final = (
+    "this is an index, and the rows that it follows from are apart from it: run optimize() on the "
+    "collection to build it again from them, or restore a backup"
+)
+_OF_ROWS: Final = "restore a backup, or save what is sound with vecdb.repair(src, dst)"
 
 _HEADER: Final = struct.Struct("<QBBHII")
 _PART: Final = struct.Struct("<BI")
@@ -168,13 +175,18 @@ def unpack_record(kind: int, key: bytes, record: Any, *, code: str) -> Any:
 def damaged(code: str, key: bytes, detail: str) -> Corrupt:
     """The error for a record that cannot be trusted."""
     where = keys.describe(key)
+    remedy = _OF_INDEX if code in INDEX_CODES else _OF_ROWS
     return Corrupt(
-        f"{where} is damaged ({code}: {detail}); restore a backup, or save what is sound with "
-        "vecdb.repair(src, dst)",
+        f"{where} is damaged ({code}: {detail}); {remedy}",
         code=code,
         where=where,
         detail=detail,
     )
+
+
+def is_of_index(error: Corrupt) -> bool:
+    """Whether what is damaged follows from the rows, so that `optimize` can build it again."""
+    return error.code in INDEX_CODES
 
 
 def rid_of(txn: Any, key: bytes) -> int | None:

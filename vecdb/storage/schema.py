@@ -3,7 +3,7 @@
 A collection has vector fields, each with a name, a number and a graph of its own (unless it holds a
 variable number of vectors a row). The rows' numbers are the slots of every field's graph.
 
-Invariants (checked by vecdb/check.py):
+Invariants (checked by vecdb/check/):
   C1  names are unique, and every collection number is below the meta record's next one;
   C2  a number is never used again, neither a collection's nor a vector field's, so that no record
       of a dropped one can be mistaken.

@@ -25,7 +25,7 @@ tree as the newest log records. It is what a reader needs in order to follow or 
         graph        number of the graph; a rebuilt graph has another one
         inserted     vectors that were ever inserted
 
-Invariants (checked by vecdb/check.py):
+Invariants (checked by vecdb/check/):
   S1  a log record of commit c is present, for each of its parts, while c is above that part's
       watermark, unless that commit did not touch the collection;
   S2  `live`, `seated` and `ranked` are the counts of the rows.

@@ -11,7 +11,7 @@ a bit for each row; a block all of whose rows do is its sub-header alone.
 
 Fields of many vectors a row have no slots and no blocks: a record a row.
 
-Invariants (checked by vecdb/check.py):
+Invariants (checked by vecdb/check/):
   V1  block b of a field exists exactly when all its slots have been handed out,
       (b + 1) * block_rows <= slots, and some of them when or after the field was added;
   V2  its sub-header names its first slot, its count, the dimension and the dtype of the field;

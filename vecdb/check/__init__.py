@@ -1,0 +1,121 @@
+"""Is everything in the file as it should be? Every violated invariant, not only the first.
+
+`check_database` reads one snapshot whole. It trusts nothing that a process remembers: the graph and
+the metadata indexes are loaded again from images and log, and compared with the rows. The numbered
+invariants are those of the modules that keep them; tests/unit/test_check.py plants a violation of
+each.
+
+    F1  every record is of a known kind, is framed, and its checksum covers its key
+    F2  every key is spelled as its kind spells it
+    F3  the file's pages form sound trees; where they do not, nothing else is looked at, because the
+        engine would end the process on its way there
+    M1  the meta record can be read, and no commit number in the file is above its own
+    C1  collection names are unique, declarations possible, and collection numbers below the next
+        one; no orphan records
+    R1  ids and live rows lead to each other
+    R2  the records that the graph is loaded from pass their checksums
+    R3  a row's `changed` is at most the file's commit number
+    R4  a row without a slot has no vector in a field with a graph, a row has vectors in declared or
+        dropped fields only, and its number has been handed out
+    R5  a row's record and its metadata can be decoded
+    R6  a row's metadata contradicts no declaration of its collection's fields
+    V1  every full block of vectors is written, and no other
+    V2  a block names its place, shape and dtype
+    V3  a row's vector is in its record exactly while its block is not written; then it is in its block
+    V4  a row that has a field of many vectors has a record of them, and no other row has
+    S1  the collection's state is readable, no watermark lies beyond the last commit, and the last
+        log records that it names are there
+    S2  the state's counts are those of the rows
+    L2  log records can be read
+    W1  the bitmap of live rows (image and log) names the live rows
+    A1  postings and orders (image and tail) say of every row what its metadata says: nothing of
+        fields declared Unindexed, each trigram of those with a substring index
+    A2  every chunk of a long posting is the one that its leaf names, and no other is there
+    A3  the log's attribute changes can be read
+    E1  the measured effort can be read
+    E2  a cached embedding is a float32 vector of finite numbers
+    E3  the count of cached embeddings is that of the records
+    G1  link images and link log can be loaded
+    G2  links are in range, without loops, duplicates or gaps
+    G3  every live slot is in the graph and can be reached
+    G4  this process's graph is the file's, link for link
+
+Where images and log cannot be loaded, what rests on them (W1, A1 against the rows, G2 to G4) is not
+looked at: the damage that is reported comes first. What is of the whole file is in whole.py, S, R and V
+are in rows.py, W, A and G in indexes.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from vecdb.check import indexes, rows, whole
+from vecdb.check.subject import Subject, problem_of
+from vecdb.errors import VecdbError
+from vecdb.storage import state
+from vecdb.storage.env import LMDB_ERRORS
+from vecdb.storage.schema import read_all
+from vecdb.types import Problem
+
+if TYPE_CHECKING:
+    from vecdb.database import Database
+    from vecdb.index.view import View
+
+LIMIT = 1000  # problems reported of one collection; more of the same tell nothing new
+
+
+def check_database(db: Database) -> list[Problem]:
+    """Every violated invariant of a database."""
+    txn = db._env.begin_read()
+    try:
+        unsound = db._env.unsound()
+        if unsound:
+            return [Problem("F3", "structure", finding) for finding in unsound[:LIMIT]]
+        return list(_problems(db, txn))
+    except LMDB_ERRORS as error:
+        raise db._env.translated(error) from error
+    finally:
+        txn.abort()
+
+
+def _problems(db: Database, txn: Any) -> Iterator[Problem]:
+    yield from whole.frames(txn)
+    try:
+        commit = db._env.commit_number(txn)
+        next_cid = db._env.meta(txn).next_cid
+    except VecdbError as error:
+        yield Problem("M1", "meta", getattr(error, "detail", "") or str(error))
+        return
+    try:
+        catalog = read_all(txn)
+    except VecdbError as error:
+        yield problem_of(error, "C1", getattr(error, "where", "") or "the catalog")
+        return
+    yield from whole.collections(txn, catalog, next_cid)
+    yield from whole.cached(txn)
+    for name, (cid, schema) in sorted(catalog.items()):
+        follower = db._followers.get(cid)
+        mine = None if follower is None else follower.newest()
+        subject = Subject(name, cid, schema, txn, commit, db._threads)
+        for number, problem in enumerate(_of_collection(subject, mine)):
+            if number == LIMIT:
+                yield Problem("C1", name, f"more than {LIMIT} problems; the rest is left out")
+                break
+            yield problem
+
+
+def _of_collection(of: Subject, mine: View | None) -> Iterator[Problem]:
+    try:
+        now = state.read(of.txn, of.cid)
+    except VecdbError as error:
+        yield of.problem(error, "S1", of.name)
+        return
+    yield from rows.problems(of, now)
+    yield from indexes.images(of)
+    try:
+        view = of.follower.at(of.txn, of.commit)
+    except VecdbError as error:
+        yield of.problem(error, "G1", of.name)
+        return
+    yield from indexes.problems(of, view, mine)

@@ -1,0 +1,142 @@
+"""Do the indexes say what the rows say? Bitmap, postings and graphs, loaded again from the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from pyroaring import BitMap
+
+from vecdb.check.subject import Subject, some
+from vecdb.errors import SchemaError, VecdbError
+from vecdb.fields import declared as declared_fields
+from vecdb.index import seats
+from vecdb.index.attributes import END
+from vecdb.index.changes import state_of
+from vecdb.index.valuekey import KIND_OF_TAG
+from vecdb.index.view import Graphed, View
+from vecdb.storage import codec
+from vecdb.storage.rows import PLAIN
+from vecdb.types import Problem
+
+KINDS = frozenset(KIND_OF_TAG.values())
+EMPTY = 0xFFFFFFFF  # an entry that is no link
+
+
+def problems(of: Subject, view: View, mine: View | None) -> Iterator[Problem]:
+    """W1, A1 and G of a collection whose rows have been looked at; `mine`: this process's view."""
+    yield from _bitmap(of, view)
+    yield from _attributes(of, view)
+    yield from _graph(of, view, mine)
+
+
+def images(of: Subject) -> Iterator[Problem]:
+    """The images in themselves, before they are compared with the rows."""
+    for code, where, detail in of.follower.attributes.problems(of.txn):
+        yield Problem(code, of.at(where), detail)
+
+
+def _bitmap(of: Subject, view: View) -> Iterator[Problem]:
+    if view.live != of.live:
+        wrong = view.live ^ of.live
+        yield Problem("W1", of.name, f"the bitmap of live rows is wrong for {some(wrong)}")
+
+
+def _attributes(of: Subject, view: View) -> Iterator[Problem]:
+    expected: dict[tuple[int, bytes], BitMap] = {}
+    names = dict(view.names)
+    declared = declared_fields(of.schema.fields)
+    for rid, row in of.found.items():
+        metadata = codec.unpack_metadata(row.metadata) if row.metadata else {}
+        try:
+            declared.check(metadata, "its metadata")
+        except SchemaError as error:
+            yield Problem("R6", of.at(f"row {rid}"), str(error))
+        try:
+            entries = state_of(metadata, names, declared)
+            entries += seats.lacking(rid, row.fields, of.graphed, names)
+        except VecdbError as error:
+            yield Problem("R5", of.at(f"row {rid}"), str(error))
+            continue
+        for entry in entries:
+            expected.setdefault(entry, BitMap()).add(rid)
+    for fieldid, name in enumerate(names):
+        if fieldid >= len(view.names):
+            yield Problem("A1", of.at(f"field {name!r}"), "the field is not registered")
+    try:
+        for entry, rids in _postings(of, view):
+            if rids & of.live != expected.pop(entry, BitMap()):
+                yield Problem(
+                    "A1", _field(of, view, entry[0]), "a posting disagrees with the rows"
+                )
+    except VecdbError as error:
+        yield of.problem(error, "A1", of.name)
+        return
+    for entry in expected:
+        yield Problem("A1", _field(of, view, entry[0]), "a posting is missing")
+
+
+def _postings(of: Subject, view: View) -> Iterator[tuple[tuple[int, bytes], BitMap]]:
+    """Every value key with its rows, by the rule that filters use; kinds are derived."""
+    reader = of.follower.attributes.reader(of.txn)
+    for fieldid, name in enumerate(view.names):
+        if seats.is_of_dropped(name, of.layouts):
+            continue
+        image = dict(reader.range(fieldid, b"", END))
+        tail = dict(view.tail.range(fieldid, b"", END))
+        for key in sorted(image.keys() | tail.keys()):
+            if key not in KINDS:
+                rids = image.get(key, BitMap()) - view.tail.touched
+                yield (fieldid, key), rids | tail.get(key, BitMap())
+
+
+def _field(of: Subject, view: View, fieldid: int) -> str:
+    names = list(view.names)
+    return of.at(f"field {names[fieldid] if fieldid < len(names) else fieldid!r}")
+
+
+def _graph(of: Subject, view: View, mine: View | None) -> Iterator[Problem]:
+    for number, field in view.vectors.items():
+        held = of.follower.holders(of.txn, view, field.declared)
+        members = of.live & BitMap(range(view.slots)) if held is None else held.rids
+        other = None if mine is None else mine.vectors.get(number)
+        if mine is None or mine.commit != view.commit or other is None:
+            yield from _links(of, field, members, None)
+        else:
+            yield from _links(of, field, members, other.graph)
+
+
+def _links(of: Subject, field: Graphed, members: BitMap, mine: Any) -> Iterator[Problem]:
+    graph = field.graph
+    name = of.name if of.layouts[field.declared.number].sole else of.at(
+        f"vector field {field.declared.number}"
+    )
+    for detail in graph.check():
+        yield Problem("G2", name, detail)
+    lost = BitMap(graph.unreachable()) & members
+    if lost:
+        yield Problem("G3", name, f"no walk reaches {some(lost)}")
+    outside = _outside(of, field, members)
+    if outside:
+        yield Problem("G3", name, f"the graph has no links of {some(outside)}")
+    if mine is None:
+        return
+    if mine.n_slots != graph.n_slots:
+        detail = f"memory has {mine.n_slots} slots, the file {graph.n_slots}"
+        yield Problem("G4", of.at("links"), detail)
+        return
+    for layer in (0, 1):
+        for chunk in range(graph.n_chunks(layer)):
+            if graph.chunk(layer, chunk) != mine.chunk(layer, chunk):
+                yield Problem("G4", of.at(f"links {layer}/{chunk}"), "it differs from memory")
+
+
+def _outside(of: Subject, field: Graphed, members: BitMap) -> BitMap:
+    """Slots that are not in the graph: the first place of their row is empty."""
+    graph, width, outside = field.graph, 2 * field.declared.M, BitMap()
+    for chunk in range(graph.n_chunks(0)):
+        first_places = np.frombuffer(graph.chunk(0, chunk), "<u4")[::width]
+        empty = np.flatnonzero(first_places == EMPTY) + chunk * graph.chunk_rows
+        outside.update(empty.tolist())
+    return (outside | BitMap(range(graph.n_slots, PLAIN))) & members
