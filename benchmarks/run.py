@@ -169,6 +169,13 @@ def pinned(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return measure_pinned(name, options.limit or None, options.threads)
 
 
+def churn(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Recall, time, memory and file while rows come and go, beside a fresh build of what is left."""
+    from workloads.churn import measure as measure_churn
+
+    return measure_churn(name, options.limit or None, options.threads)
+
+
 def search(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Queries a second at a recall, one thread, one query a call, ids read."""
     found: dict[str, Any] = {engine: {"sweeps": [], "at": {}} for engine in options.engines}

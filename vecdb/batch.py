@@ -92,7 +92,7 @@ class Batch:
             wanted = rebuild.damaged(self.txn, follower, last, error)
         if wanted:
             self.forget(cid)
-            made = rebuild.Rebuilding(follower, self.txn, last, self.commit_number, wanted)
+            made = rebuild.Rebuilding(follower, self._wt, wanted)
             self._writings[cid] = made
             made.run(report, done)
         elif error is not None:

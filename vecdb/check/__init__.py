@@ -21,7 +21,8 @@ each.
     R6  a row's metadata contradicts no declaration of its collection's fields
     V1  every full block of vectors is written, and no other
     V2  a block names its place, shape and dtype
-    V3  a row's vector is in its record exactly while its block is not written; then it is in its block
+    V3  a row's vector is in its record while its block is not written, then in its block; where a slot
+        was handed out again it may be in the record until the block is written anew
     V4  a row that has a field of many vectors has a record of them, and no other row has
     S1  the collection's state is readable, no watermark lies beyond the last commit, and the last
         log records that it names are there
@@ -39,6 +40,12 @@ each.
     G2  links are in range, without loops, duplicates or gaps
     G3  every live slot is in the graph and can be reached
     G4  this process's graph is the file's, link for link
+    G5  the codes in this process's memory are those of the stored vectors
+    Q1  slots that rest since their rows died, or since they left the graphs, can be read, were handed
+        out, are not live, and are named once
+    Q2  the state counts them
+    Q3  there are condemned slots exactly while a round of upkeep is under way, and none is live
+    Q4  the state counts the vacant slots: neither live nor in a graph
 
 Where images and log cannot be loaded, what rests on them (W1, A1 against the rows, G2 to G4) is not
 looked at: the damage that is reported comes first. What is of the whole file is in whole.py, S, R and V
@@ -50,7 +57,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from vecdb.check import indexes, rows, whole
+from vecdb.check import indexes, rows, slots, whole
 from vecdb.check.subject import Subject, problem_of
 from vecdb.errors import VecdbError
 from vecdb.storage import state
@@ -118,4 +125,5 @@ def _of_collection(of: Subject, mine: View | None) -> Iterator[Problem]:
     except VecdbError as error:
         yield of.problem(error, "G1", of.name)
         return
+    yield from slots.problems(of, view)
     yield from indexes.problems(of, view, mine)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from pyroaring import BitMap
 
+from vecdb.check import slots
 from vecdb.check.subject import Subject, some
 from vecdb.errors import SchemaError, VecdbError
 from vecdb.fields import declared as declared_fields
@@ -15,13 +16,14 @@ from vecdb.index import seats
 from vecdb.index.attributes import END
 from vecdb.index.changes import state_of
 from vecdb.index.valuekey import KIND_OF_TAG
-from vecdb.index.view import Graphed, View
+from vecdb.index.view import Graphed, View, mask_of
 from vecdb.storage import codec
 from vecdb.storage.rows import PLAIN
 from vecdb.types import Problem
 
 KINDS = frozenset(KIND_OF_TAG.values())
 EMPTY = 0xFFFFFFFF  # an entry that is no link
+CODES = 4096  # compared at a time
 
 
 def problems(of: Subject, view: View, mine: View | None) -> Iterator[Problem]:
@@ -97,22 +99,25 @@ def _field(of: Subject, view: View, fieldid: int) -> str:
 
 
 def _graph(of: Subject, view: View, mine: View | None) -> Iterator[Problem]:
+    mask = mask_of(slots.condemned(of, view), view.slots)
     for number, field in view.vectors.items():
         held = of.follower.holders(of.txn, view, field.declared)
         members = of.live & BitMap(range(view.slots)) if held is None else held.rids
         other = None if mine is None else mine.vectors.get(number)
         if mine is None or mine.commit != view.commit or other is None:
-            yield from _links(of, field, members, None)
+            yield from _links(of, field, members, mask, None)
         else:
-            yield from _links(of, field, members, other.graph)
+            yield from _links(of, field, members, mask, other.graph)
 
 
-def _links(of: Subject, field: Graphed, members: BitMap, mine: Any) -> Iterator[Problem]:
+def _links(
+    of: Subject, field: Graphed, members: BitMap, mask: bytes, mine: Any
+) -> Iterator[Problem]:
     graph = field.graph
     name = of.name if of.layouts[field.declared.number].sole else of.at(
         f"vector field {field.declared.number}"
     )
-    for detail in graph.check():
+    for detail in graph.check(mask):
         yield Problem("G2", name, detail)
     lost = BitMap(graph.unreachable()) & members
     if lost:
@@ -130,6 +135,22 @@ def _links(of: Subject, field: Graphed, members: BitMap, mine: Any) -> Iterator[
         for chunk in range(graph.n_chunks(layer)):
             if graph.chunk(layer, chunk) != mine.chunk(layer, chunk):
                 yield Problem("G4", of.at(f"links {layer}/{chunk}"), "it differs from memory")
+    for first in range(0, graph.n_slots, CODES):
+        count = min(CODES, graph.n_slots - first)
+        if graph.codes(first, count) != mine.codes(first, count) and not _same_codes(
+            graph, mine, first, count
+        ):
+            yield Problem("G5", of.at(f"codes {first}"), "a code in memory is not its vector's")
+
+
+def _same_codes(graph: Any, mine: Any, first: int, count: int) -> bool:
+    """Whether the codes of slots in the graph agree: those of vacant ones are nobody's."""
+    slots = np.arange(first, first + count, dtype=np.uint32)
+    inside = np.frombuffer(graph.absent(slots), np.uint8) == 0
+    ours, theirs = (
+        np.frombuffer(each.codes(first, count), np.uint8).reshape(count, -1) for each in (mine, graph)
+    )
+    return bool((ours[inside] == theirs[inside]).all())
 
 
 def _outside(of: Subject, field: Graphed, members: BitMap) -> BitMap:

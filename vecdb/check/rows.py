@@ -75,11 +75,6 @@ def _rows(of: Subject, now: state.State) -> Iterator[Problem]:
         if not row.dead:
             of.live.add(rid)
             of.found[rid] = row
-    for number, layout in of.layouts.items():
-        if layout.sole and number in now.vectors:
-            for slot in range(inline_from[number], now.slots):
-                if of.txn.get(keys.row(of.cid, slot)) is None:
-                    yield Problem("V3", of.at(f"row {slot}"), "the vector of this slot is missing")
 
 
 def _row(
@@ -95,7 +90,8 @@ def _row(
     if rid >= (now.slots if rid < PLAIN else PLAIN + now.plain):
         yield Problem("R4", where, "its number has not been handed out yet")
     for number in graphed:
-        if rid < PLAIN and (number in row.inline) != (rid >= inline_from[number]):
+        written, travels = rid < inline_from[number], number in row.inline
+        if rid < PLAIN and travels == written and not (travels and rid in now.loose):
             yield Problem("V3", where, "its vector is both or neither in its block and inline")
     for number, vector in row.inline.items():
         layout = of.layouts.get(number)
@@ -148,11 +144,12 @@ def _blocks(of: Subject, now: state.State) -> Iterator[Problem]:
             if block not in blocks:
                 where = of.at(_block(declared.number, block))
                 yield Problem("V1", where, "the block of vectors is missing")
-        yield from _seats(of, declared.number, layout, blocks)
+        yield from _seats(of, now, declared.number, layout, blocks)
 
 
 def _seats(
     of: Subject,
+    now: state.State,
     number: int,
     layout: vectors.Layout,
     blocks: dict[int, vectors.Block | None],
@@ -162,6 +159,8 @@ def _seats(
         block = blocks.get(rid // layout.block_rows) if rid < PLAIN else None
         if block is None or number in row.inline:
             continue
+        if rid in now.loose and number not in row.fields:
+            continue  # what its block has is of the row that had the slot before
         if block.has(rid % layout.block_rows) != (number in row.fields):
             where = of.at(f"row {rid}")
             yield Problem("V3", where, f"it and its block disagree on its vector in field {number}")
@@ -191,7 +190,9 @@ def _many(of: Subject) -> Iterator[Problem]:
 
 def _log(of: Subject) -> Iterator[Problem]:
     for key, _ in of.scan(keys.LOG):
-        if key != keys.state(of.cid) and keys.log_position(key)[0] > of.commit:
+        if key >= keys.condemned(of.cid):
+            continue  # slots.py
+        if keys.log_position(key)[0] > of.commit:
             yield Problem("M1", of.at(keys.describe(key)), "it lies beyond the last commit")
     for key, value in of.scan(keys.LINKS):
         commit = int.from_bytes(value[FRAME : FRAME + 8], "little")

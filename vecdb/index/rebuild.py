@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from pyroaring import BitMap
@@ -34,9 +34,12 @@ from vecdb.index.follow import Follower, write_effort, write_names
 from vecdb.index.tail import Tail
 from vecdb.index.view import Graphed, View, live_mask
 from vecdb.index.writing import ADOPTED_SAMPLES, Writing
-from vecdb.storage import codec, keys, log, rows, state, vectors
+from vecdb.storage import codec, keys, log, resting, rows, state, vectors
 from vecdb.storage.rows import PLAIN
 from vecdb.storage.state import State
+
+if TYPE_CHECKING:
+    from vecdb.storage.writing import WriteTxn
 
 AT_ONCE: Final = 1 << 14  # vectors that are read and linked at a time
 
@@ -113,14 +116,14 @@ def everything(numbers: Iterable[int]) -> Wanted:
 class Rebuilding(Writing):
     """A transaction's share in one collection, when it builds indexes again."""
 
-    def __init__(self, known: Follower, txn: Any, last: int, commit: int, wanted: Wanted) -> None:
+    def __init__(self, known: Follower, wt: WriteTxn, wanted: Wanted) -> None:
         self._known = known  # the process's own, which forgets what it has
         self._wanted = wanted
-        base = _base(txn, known, last, commit, wanted)
+        base = _base(wt.txn, known, wt.last, wanted)
         aside = Follower(known.cid, lambda: -1, known.threads)
         aside.lock = known.lock  # held from the commit until it is published
         aside._show(base)
-        super().__init__(aside, txn, last, commit)
+        super().__init__(aside, wt)
         self._samples = ADOPTED_SAMPLES
 
     def run(self, report: Callable[[int, None], object], done: int) -> None:
@@ -139,7 +142,20 @@ class Rebuilding(Writing):
 
     def finish(self) -> None:
         """Write the state: everything else is written already."""
+        if self._wanted.graphs or self._wanted.state:
+            self._rest_anew()
         state.write(self.txn, self.cid, self.state)
+
+    def _rest_anew(self) -> None:
+        """Dead slots are in no graph that was built again; no round is under way any more."""
+        now, gone = self.state, BitMap(range(self.state.slots)) - self.live
+        _delete_range(self.txn, keys.condemned(self.cid)[:6])
+        _delete_range(self.txn, keys.resting(self.cid, 0)[:6])
+        self._vacant = self._absent(gone)
+        now.condemned, now.resting, now.vacant = 0, len(gone), len(self._vacant)
+        if gone:
+            slots = np.array(gone, np.uint32)
+            resting.put(self.txn, self.cid, self.commit, self.wt.txn_id, slots)
 
     def publish(self) -> None:
         """After the commit: this process loads what is new, as every other does."""
@@ -219,7 +235,7 @@ class Rebuilding(Writing):
 
     def _delete_log(self, part: int) -> None:
         """Take one part of the log away, and what is no key of the log."""
-        cursor, end = self.txn.cursor(), keys.state(self.cid)
+        cursor, end = self.txn.cursor(), keys.condemned(self.cid)
         found = cursor.set_range(keys.prefix(keys.LOG, self.cid))
         while found:
             key = bytes(cursor.key())
@@ -229,7 +245,7 @@ class Rebuilding(Writing):
             found = cursor.delete() if mine else cursor.next()
 
 
-def _base(txn: Any, known: Follower, last: int, commit: int, wanted: Wanted) -> View:
+def _base(txn: Any, known: Follower, last: int, wanted: Wanted) -> View:
     """The view that a rebuild starts from: rows as they are, and the indexes that stay."""
     mine = known.newest()
     whole = mine is not None and mine.commit == last and not wanted.graphs

@@ -141,7 +141,7 @@ class Sweeping:
             record = self.txn.get(key)
             if record is None:
                 raise rows.damaged("Q3", key, "the slots of the round under way are missing")
-            known = self.follower.condemned = (began, _slots_in(key, record))
+            known = self.follower.condemned = (began, condemned_in(key, record))
         return known[1]
 
     # --- handing out again ---------------------------------------------------------------------
@@ -282,7 +282,8 @@ class Sweeping:
 
     @property
     def _inline_from(self) -> int:
-        return min(self._layouts[n].inline_from(self.state.slots) for n in self.state.vectors)
+        return min(  # the first slot whose block is not written, in some field
+            self._layouts[n].inline_from(self.state.slots) for n in self.state.vectors)
 
     def _end_round(self, condemned: BitMap) -> None:
         self._left = list(condemned & self._vacancies())
@@ -305,7 +306,8 @@ def is_due(now: State) -> bool:
     return now.condemned > 0 or now.dead >= max(LEAST, ROUND_AT * now.slots)
 
 
-def _slots_in(key: bytes, record: Any) -> BitMap:
+def condemned_in(key: bytes, record: Any) -> BitMap:
+    """The slots in the record of a round; Corrupt where it is none."""
     payload = rows.open_record(keys.LOG, key, record, code="Q3")
     try:
         return posting_of(bytes(payload))

@@ -25,11 +25,11 @@ from vecdb.fields import declared as declared_fields
 from vecdb.index import effort, loading, measure, seats
 from vecdb.index.changes import RowChange, encode_changes, state_of
 from vecdb.index.folding import Folding
-from vecdb.index.sweeping import Sweeping
 from vecdb.index.follow import Follower, write_effort, write_names
+from vecdb.index.sweeping import Sweeping
 from vecdb.index.view import Graphed, View, live_mask
 from vecdb.query.filter import Filter
-from vecdb.storage import codec, log, rows, state, vectors
+from vecdb.storage import codec, keys, log, rows, state, vectors
 from vecdb.storage.log import RowsPart
 from vecdb.storage.rows import PLAIN, NewRow, Row
 from vecdb.storage.schema import Schema, VectorField

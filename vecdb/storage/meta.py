@@ -38,7 +38,7 @@ from vecdb import _core
 from vecdb.errors import Corrupt, WrongFormat
 from vecdb.storage.keys import META, META_KEY
 
-# 1: a collection had one vector field. 2: slots were not handed out again. Both are read, and written as 3.
+# 1: a collection had one vector field; 2: no slot was handed out again. Both are read and written as 3.
 FORMAT_VERSION = 3
 MAGIC = b"vecdb\r\n\x1a"  # a text-mode copy would damage it visibly
 FRAME = 12  # bytes before the payload of every record
