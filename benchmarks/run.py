@@ -1,5 +1,5 @@
 """Measure vecdb beside its peers: `python benchmarks/run.py ingest | search | open | follow | surface |
-interchange | live | durable | pinned`.
+interchange | live | durable | pinned | churn`.
 
 Each engine runs in its own process. Searches are one query a call on one thread, with the ids
 read; they are swept over `ef`, so that speeds are compared at equal recall. Engines take turns
@@ -50,7 +50,7 @@ def main() -> None:
     }
     workloads = {
         "ingest": ingest, "search": search, "open": open_, "follow": follow, "surface": surface,
-        "interchange": interchange, "live": live, "durable": durable, "pinned": pinned,
+        "interchange": interchange, "live": live, "durable": durable, "pinned": pinned, "churn": churn,
     }  # fmt: skip
     measure = workloads[options.workload]
     for name in options.data:
@@ -266,6 +266,7 @@ def _options() -> argparse.Namespace:
     )
     workloads = [
         "ingest", "search", "open", "follow", "surface", "interchange", "live", "durable", "pinned",
+        "churn",
     ]  # fmt: skip
     parser.add_argument("workload", choices=workloads)
     choices = ["debian", "fashion", "made"]

@@ -104,6 +104,7 @@ cdef extern from "writer.h" namespace "vecdb" nogil:
         void extend_to(uint32_t) except +
         void condemn(const uint8_t*, size_t) except +
         uint32_t sweep(uint32_t, uint32_t, uint32_t, uint32_t) except +
+        uint32_t rehome(uint32_t, uint32_t) except +
         uint32_t vacate(uint32_t, uint32_t, vector[uint32_t]&) except +
         cbool recalibrate(uint32_t) except +
         uint32_t n_slots()

@@ -92,8 +92,8 @@ std::vector<std::string> Graph::check(const u8* condemned, u64 bits) {
     return out;
 }
 
-// Slots in the graph that no path leads to: from the starts through the entry layer and down, or
-// from the root where there is no entry node.
+// Slots in the graph that no path leads to: from the starts through the entry layer and down, and
+// from the root.
 std::vector<u32> Graph::unreachable() {
     std::lock_guard<std::mutex> hold(write_mutex);
     u32 n = n_slots();
@@ -105,7 +105,7 @@ std::vector<u32> Graph::unreachable() {
     from.clear();
     for (u32 u = 0; u < high.size(); u++)
         if (high[u]) from.push_back(u << ENTRY_SHIFT);
-    if (from.empty() && root.load() < n) from.push_back(root.load());
+    if (root.load() < n) from.push_back(root.load());
     std::vector<u8> low = reached(base, n, from);
     std::vector<u32> lost;
     for (u32 s = 0; s < n; s++)

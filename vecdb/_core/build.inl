@@ -253,10 +253,12 @@ static void insert_as(InsertArgs& a) {
         }
         w.limit = a.limit;
         if (size) visit(s, (u32)s.pool[0] & ID);
+        if (size && a.root != q) add_root<K>(w, a.root, a.limit, code, size);
         if (a.mask) {
             Wanted want = {a.mask, a.mask_bits, a.limit, q};
             u32 found = 0;
-            if (size && want.has((u32)s.pool[0] & ID)) s.result[found++] = s.pool[0];
+            for (u32 i = 0; i < size; i++)
+                if (want.has((u32)s.pool[i] & ID)) s.result[found++] = s.pool[i];
             size = walk_masked<K, true>(w, a.layer, code, want, size, found, a.ef, a.ef);
             found_in = s.result;
         } else {

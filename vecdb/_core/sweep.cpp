@@ -1,16 +1,20 @@
 // sweep.cpp: how dead slots leave the graph, in small steps, without a row becoming unreachable.
 //
 // A round has a set of condemned slots, all of them dead. Its steps, each in a commit of its own if
-// need be, are sweep(), for all rows of both layers, then vacate() until none is left in the graph:
+// need be, are sweep() for all rows of both layers, rehome() for all condemned slots, and, once no
+// reader is older than that, vacate() until none is left in the graph:
 //
 // 1. sweep() takes every link to a condemned slot out of the other rows, but for pinned ones, and fills
 //    their places from the condemned slot's own row. One sequential pass over the links finds them all.
 //    Rows are independent of each other: threads share the work, and the result is the same.
-// 2. vacate() lets a slot go whose pinned children have gone or have another parent: condemned ones go
-//    first, the others are pinned to their nearest link that is not below them, or to an ancestor.
-//    The tree of pins (graph.h, 7) is whole after each slot: a round may stop anywhere.
-// 3. A layer's first node is never let go.
-// 4. Between the first vacated slot and the last of a round, rows of condemned slots may link to vacated
+// 2. rehome() gives what is pinned to a condemned slot, and stays, another parent: its nearest link that
+//    is not below it, or an ancestor. The old link stays, as one that is not pinned. A search that has
+//    read the new parent's row before that finds its way through the old one: so nothing is vacated
+//    while there is a reader who may have (tests/model/protocol.py found what happens otherwise).
+// 3. vacate() lets slots go, those that are pinned below others first. The tree of pins (graph.h, 7) is
+//    whole after each step and each slot: a round may stop anywhere.
+// 4. A layer's first node is never let go.
+// 5. Between the first vacated slot and the last of a round, rows of condemned slots may link to vacated
 //    ones. Whoever hands out vacated slots waits for the end of the round.
 // Rejected: vacating a slot as soon as it is due (each has 20 to 40 in-links: a row would be rewritten
 // for each of its dead neighbours, and a pass over all links would serve one of them).
@@ -58,7 +62,7 @@ void Writer::condemn(const u8* mask, size_t bytes) {
     require_alive();
     condemned_.assign(mask, mask + bytes);
     u32 first = starts_.node[0];
-    for (u32 s : {root_.load(), first == NO_SLOT ? NO_SLOT : first << ENTRY_SHIFT})  // 3
+    for (u32 s : {root_.load(), first == NO_SLOT ? NO_SLOT : first << ENTRY_SHIFT})  // 4
         if (s < bytes * 8) condemned_[s >> 3] &= (u8)~(1u << (s & 7));
 }
 
@@ -113,17 +117,60 @@ u32 Writer::vacate(u32 first, u32 most, std::vector<u32>& vacated) {
     u32 end = (u32)std::min<u64>(base_n_, condemned_.size() * 8), s = first;
     if (!codes_) return base_n_;
     know_moved();
+    came_ = false;
     failed_ = true;  // until it is done
     for (; s < end; s++) {
         if (!gone(0, s) || load_link(row_of<true>(layer(0), s)) == EMPTY) continue;
-        if (!vacate_below(s, most, vacated)) break;
+        if (!vacate_below(s, most, vacated) && vacated.size() >= most) break;
+    }
+    failed_ = out_of_memory_.load();
+    if (failed_) throw std::bad_alloc();
+    if (s < end) return s;
+    return came_ || left_behind() ? NO_SLOT : base_n_;
+}
+
+// Whether a condemned slot is in the graph still: an earlier call may have passed it over.
+bool Writer::left_behind() const {
+    for (u32 s = 0; s < std::min<u64>(base_n_, condemned_.size() * 8); s++)
+        if (gone(0, s) && load_link(row_of<true>(layer(0), s)) != EMPTY) return true;
+    return false;
+}
+
+u32 Writer::rehome(u32 first, u32 most) {
+    std::lock_guard<std::mutex> hold(g_.write_mutex);
+    std::unique_lock<std::shared_mutex> alone(sight_mutex_);
+    require_alive();
+    u32 end = (u32)std::min<u64>(base_n_, condemned_.size() * 8), s = first, done = 0;
+    if (!codes_) return base_n_;
+    know_moved();
+    failed_ = true;  // until it is done
+    for (; s < end && done < most; s++) {
+        if (!gone(0, s) || load_link(row_of<true>(layer(0), s)) == EMPTY) continue;
+        done += rehome_children(0, s);
+        if (!(s & ((1u << ENTRY_SHIFT) - 1))) done += rehome_children(1, s >> ENTRY_SHIFT);
     }
     failed_ = out_of_memory_.load();
     if (failed_) throw std::bad_alloc();
     return s < end ? s : base_n_;
 }
 
-// Lets s go and, first, every condemned node that is pinned below it; false: `most` was reached.
+// In layer 0 those that stay; in the entry layer all of them, so that its nodes go one by one.
+u32 Writer::rehome_children(u32 layer, u32 u) {
+    u32 done = 0;
+    LayerView v = this->layer(layer);
+    for (u32 j = 0; j < v.R; j++) {
+        u32 e = load_link(row_of<true>(v, u) + j);
+        if (e >= ALONE) break;
+        if (!(e & PIN) || (!layer && gone(0, e & ID))) continue;
+        rehome_one(layer, u, e & ID);
+        done++;
+    }
+    return done;
+}
+
+// Lets s go and, first, every condemned node that is pinned below it; false: `most` was reached, or
+// something that stays is pinned to one of them (`came_`), because no other row had room for a pin: what
+// goes now makes room.
 bool Writer::vacate_below(u32 s, u32 most, std::vector<u32>& vacated) {
     std::vector<u32> path{s};
     while (!path.empty()) {
@@ -131,7 +178,13 @@ bool Writer::vacate_below(u32 s, u32 most, std::vector<u32>& vacated) {
         u32 u = path.back(), child = pinned_child(0, u, EMPTY);
         if (path.size() > LONGEST) damaged("a circle through", u);
         if (child == EMPTY) {
-            if (!(u & ((1u << ENTRY_SHIFT) - 1))) leave(1, u >> ENTRY_SHIFT);
+            if (!(u & ((1u << ENTRY_SHIFT) - 1))) {
+                if (pinned_child(1, u >> ENTRY_SHIFT, EMPTY) != EMPTY) {
+                    came_ = true;
+                    return false;
+                }
+                leave(1, u >> ENTRY_SHIFT);
+            }
             leave(0, u);
             vacated_.push_back(u);
             vacated.push_back(u);
@@ -139,7 +192,8 @@ bool Writer::vacate_below(u32 s, u32 most, std::vector<u32>& vacated) {
         } else if (gone(0, child) && load_link(row_of<true>(layer(0), child)) != EMPTY) {
             path.push_back(child);
         } else {
-            rehome(0, u, child);
+            came_ = true;
+            return false;
         }
     }
     return true;
@@ -160,9 +214,8 @@ u32 Writer::pinned_child(u32 layer, u32 u, u32 but) const {
     return child;
 }
 
-// Takes a node out of a layer: no pinned child of it may stay behind.
+// Takes a node out of a layer to which none is pinned any more.
 void Writer::leave(u32 layer, u32 u) {
-    for (u32 c; (c = pinned_child(layer, u, EMPTY)) != EMPTY;) rehome(layer, u, c);
     u32 p = parent(layer, u), R = g_.width(layer);
     if (p == NO_SLOT) damaged("none leads to", u);
     if (gone(layer, p)) {
@@ -197,7 +250,7 @@ void Writer::take_out(u32 layer, u32 p, u32 u) {
 }
 
 // Pins c, a child of u, to another node that stays.
-void Writer::rehome(u32 layer, u32 u, u32 c) {
+void Writer::rehome_one(u32 layer, u32 u, u32 c) {
     u32 *row = own_row(layer, u), R = g_.width(layer), ids[MAX_ROW], n = 0;
     if (!row) return unpinned(layer, c, NO_SLOT);
     for (u32 j = 0; j < R; j++)

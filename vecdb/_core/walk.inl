@@ -342,6 +342,16 @@ static u32 rerank(SearchArgs& a, const QueryCode& q, const u64* keys, u32 n) {
     return found;
 }
 
+// The layer's first node as one more start, where it is no node of the entry layer: nothing but the
+// place where walks begin is sure to lead to it.
+template <Kind K>
+static void add_root(Walk& w, u32 root, u32 limit, const QueryCode& q, u32& size) {
+    if (!(root & ((1u << ENTRY_SHIFT) - 1)) || root >= limit || !visit(*w.s, root)) return;
+    u32 d = key1<K>(q, code_of(*w.codes, root), w.codes->stride);
+    w.n_dist++;
+    put(w.s->pool, size, 2, (u64)d << 32 | root);
+}
+
 template <Kind K, bool OV>
 static void search_as(SearchArgs& a) {
     Scratch& s = *a.scratch;
@@ -374,9 +384,11 @@ static void search_as(SearchArgs& a) {
     w.budget = a.budget;
     const u64* keys = pool;
     if (size) visit(s, (u32)pool[0] & ID);
+    if (n) add_root<K>(w, a.root, a.limit, q, size);
     if (a.skip != NO_SLOT) visit(s, a.skip);  // as if it were not there: its links are not read
     if (masked) {
-        if (size && want.has((u32)pool[0] & ID)) s.result[found++] = pool[0];
+        for (u32 i = 0; i < size; i++)
+            if (want.has((u32)pool[i] & ID)) s.result[found++] = pool[i];
         size = walk_masked<K, OV>(w, a.base, q, want, size, found, a.ef, cap);
         keys = s.result;
     } else {

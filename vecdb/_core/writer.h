@@ -31,7 +31,9 @@ class Writer {
     // How condemned slots leave the graph: sweep.cpp. A bit a slot says which they are.
     void condemn(const u8* mask, size_t bytes);
     u32 sweep(u32 layer, u32 first, u32 n, u32 threads);  // how many rows have changed
-    // Vacates up to `most` slots from `first` on, and adds them; returns where to go on.
+    u32 rehome(u32 first, u32 most);  // up to about so many nodes; returns where to go on
+    // Vacates up to `most` slots from `first` on, and adds them; returns where to go on, or NO_SLOT where
+    // rehome() must be asked once more.
     u32 vacate(u32 first, u32 most, std::vector<u32>& vacated);
     bool recalibrate(u32 threads);  // a new scale, if the vectors ask for it
     u32 n_slots() const { return n_.load(std::memory_order_acquire); }
@@ -69,7 +71,9 @@ class Writer {
     u32 pinned_child(u32 layer, u32 u, u32 but) const;
     void leave(u32 layer, u32 u);
     void take_out(u32 layer, u32 p, u32 u);
-    void rehome(u32 layer, u32 u, u32 c);
+    bool left_behind() const;
+    u32 rehome_children(u32 layer, u32 u);
+    void rehome_one(u32 layer, u32 u, u32 c);
     void unpinned(u32 layer, u32 c, u32 now);
     u32 parent(u32 layer, u32 u) const;
     bool is_below(u32 layer, u32 u, u32 c) const;
@@ -97,6 +101,7 @@ class Writer {
     bool all_linkable_;
     std::unordered_map<u32, u32> moved_[2];  // rows whose pinned link is another's now
     std::atomic<bool> out_of_memory_{false};
+    bool came_ = false;  // a node was pinned to a condemned one since rehome()
     size_t last_size_ = 0;
     u32 last_crc_ = 0;
     std::vector<u8> locks_;

@@ -103,16 +103,23 @@ cdef class Writer:
             changed = self.writer.sweep(which, a, b, t)
         return changed
 
+    def rehome(self, first, most):
+        """Pin what is pinned to condemned slots elsewhere, from `first` on; where to go on."""
+        cdef uint32_t a = count_of(first, "first"), b = count_of(most, "most"), next
+        with nogil:
+            next = self.writer.rehome(a, b)
+        return next
+
     def vacate(self, first, most):
         """Take up to `most` condemned slots out, from `first` on: (slots, where to go on).
 
-        Only after a sweep of all rows of both layers. ValueError where pinned links are damaged.
+        Only after a sweep of all rows of both layers, and `rehome` of all slots; None: once more. ValueError where pinned links are damaged.
         """
         cdef uint32_t a = count_of(first, "first"), b = count_of(most, "most"), next
         cdef vector[uint32_t] vacated
         with nogil:
             next = self.writer.vacate(a, b, vacated)
-        return [vacated[i] for i in range(vacated.size())], next
+        return [vacated[i] for i in range(vacated.size())], None if next == 0xFFFFFFFF else next
 
     def recalibrate(self, threads=1):
         """Take a new scale of the codes if the vectors ask for one; whether that was so."""

@@ -3,7 +3,8 @@
 A row that dies leaves a node behind that walks still pass through. When a tenth of the slots is dead, a
 round begins: the dead slots that no reader can need any more are condemned, and every commit takes a
 slice of the round in proportion to what it logs. Slices sweep the rows of each graph, so that nothing
-links to condemned slots, and then vacate these (`_core/sweep.cpp`). When the last one has left the last
+links to condemned slots but what pins them, pin elsewhere what was pinned to them, and, when no reader is
+older than that, vacate them (`_core/sweep.cpp`). When the last one has left the last
 graph, they are entered among the resting slots, and new rows get them as soon as no reader is older
 than that. So memory, file and speed stay level under endless change, without a pause and without a
 thread.
@@ -25,6 +26,7 @@ Rejected: a thread that repairs. A process that commits and exits would never do
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,7 +53,7 @@ LEAST: Final = 64  # dead slots for which a round is worth while
 PACE: Final = 8  # rows swept for each row that a commit touches
 VACATED_AS: Final = 4  # rows swept that cost as much as one slot vacated
 IDLE_STEP: Final = 256  # rows swept between looks at the clock
-VACATING: Final = 2  # the phase of a round after those that sweep a layer each
+REHOMING, VACATING = 2, 3  # the phases of a round after those that sweep a layer each
 
 
 class Sweeping:
@@ -150,6 +152,7 @@ class Sweeping:
         """Up to `count` free slots, ascending, and what becomes of their blocks (G3)."""
         now = self.state
         self._settled: list[range] = []
+        self._was_loose = now.loose
         if not now.vacant or not count:
             return np.empty(0, np.uint32)
         free = self._vacancies() - self._resting_now() - self._condemned()
@@ -219,7 +222,7 @@ class Sweeping:
         self.txn.put(key, _core.seal(keys.LOG, key, dead.serialize()))
         self.follower.condemned = None  # a number that was aborted may come again
         now.condemned = self.commit
-        now.sweep_field, now.sweep_phase, now.sweep_at = min(now.vectors, default=0), 0, 0
+        self._go_to(min(now.vectors, default=0), 0)
         for number in now.vectors:
             self._writer(number).recalibrate(self.follower.threads)  # G4
         return True
@@ -233,13 +236,39 @@ class Sweeping:
             self._end_round(condemned)
             return
         if number != now.sweep_field:
-            now.sweep_field, now.sweep_phase, now.sweep_at = number, 0, 0
+            self._go_to(number, 0)
         writer = self._writer(number)
         writer.condemn(mask_of(condemned, self.base.slots))
-        while units > 0 and now.sweep_phase < VACATING:
+        while units > 0 and now.sweep_phase < REHOMING:
             units -= self._sweep(writer, number, units)
-        if units > 0:
+        if units > 0 and now.sweep_phase == REHOMING:
+            self._rehome(writer, number, max(1, units // VACATED_AS))
+        elif units > 0 and self._may_vacate():
             self._vacate(writer, number, max(1, units // VACATED_AS))
+
+    def _go_to(self, number: int, phase: int) -> None:
+        now = self.state
+        now.sweep_field, now.sweep_phase, now.sweep_at = number, phase, 0
+
+    def _may_vacate(self) -> bool:
+        """Whether every reader sees the new pins."""
+        now = self.state
+        if now.sweep_after and self.wt.due(now.sweep_after, self.wt.reader_floor()):
+            now.sweep_after = 0
+        return not now.sweep_after
+
+    def _rehome(self, writer: Any, number: int, most: int) -> None:
+        now = self.state
+        now.sweep_at = self._unless_damaged(number, lambda: writer.rehome(now.sweep_at, most))
+        if now.sweep_at >= self._fields[number].graph.n_slots:
+            self._go_to(number, VACATING)
+            now.sweep_after = self.wt.txn_id
+
+    def _unless_damaged(self, number: int, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except ValueError as error:
+            raise rows.damaged("G2", keys.links(self.cid, number, 0, 0), str(error)) from None
 
     def _sweep(self, writer: Any, number: int, units: int) -> int:
         now, graph = self.state, self._fields[number].graph
@@ -249,22 +278,23 @@ class Sweeping:
             writer.sweep(now.sweep_phase, now.sweep_at, step, self.follower.threads)
             now.sweep_at += step
         if now.sweep_at >= total:
-            now.sweep_phase, now.sweep_at = now.sweep_phase + 1, 0
+            self._go_to(number, now.sweep_phase + 1)
         return max(1, step)
 
     def _vacate(self, writer: Any, number: int, most: int) -> None:
         now = self.state
-        try:
-            slots, now.sweep_at = writer.vacate(now.sweep_at, most)
-        except ValueError as error:
-            raise rows.damaged("G2", keys.links(self.cid, number, 0, 0), str(error)) from None
+        slots, at = self._unless_damaged(number, lambda: writer.vacate(now.sweep_at, most))
         self._note_vacated(number, BitMap(slots))
+        if at is None:
+            self._go_to(number, REHOMING)
+            return
+        now.sweep_at = at
         if now.sweep_at >= self._fields[number].graph.n_slots:
             following = min((n for n in now.vectors if n > number), default=None)
             if following is None:
                 self._end_round(self._condemned())
             else:
-                now.sweep_field, now.sweep_phase, now.sweep_at = following, 0, 0
+                self._go_to(following, 0)
 
     def _note_vacated(self, number: int, slots: BitMap) -> None:
         """Slots that left one graph are vacant where no other has them; their records go."""

@@ -303,7 +303,7 @@ class Writing(Folding, Sweeping):
         holders = rids[part.rows] if part is not None else np.empty(0, np.int64)
         full = range(max(self._fresh_from // count, layout.first_block), now.slots // count)
         for block in full:
-            self._write_block(layout, block, rids, holders, array, None)
+            self._write_block(layout, block, rids, holders, array, None, True)
         for group in self._settled:
             for block in range(group.start // count, -(-group.stop // count)):
                 if layout.first_block <= block < now.slots // count and block not in full:
@@ -311,7 +311,7 @@ class Writing(Folding, Sweeping):
                     if old is None:
                         key = keys.vector_block(self.cid, layout.number, block)
                         raise rows.damaged("V1", key, "the block of vectors is missing")
-                    self._write_block(layout, block, rids, holders, array, old)
+                    self._write_block(layout, block, rids, holders, array, old, group == self._was_loose)
                     self._rewritten.append([layout.number, block])
 
     def _write_block(
@@ -322,8 +322,9 @@ class Writing(Folding, Sweeping):
         holders: npt.NDArray[np.int64],
         array: Any,
         old: Block | None,
+        travelling: bool,
     ) -> None:
-        """Write a block from its former self, from rows' records, and from new vectors."""
+        """Write a block from its former self, from rows' records if any travels there, and new vectors."""
         count, start = layout.block_rows, block * layout.block_rows
         low, high = np.searchsorted(holders, (start, start + count))
         if high - low == count:
@@ -335,6 +336,8 @@ class Writing(Folding, Sweeping):
         for slot in range(max(start, layout.first), start + count):
             if slot in given:
                 present[slot - start] = False
+                continue
+            if not travelling:
                 continue
             row = rows.find(self.txn, self.cid, slot)
             found = self._settle(layout, slot, row, old is not None)

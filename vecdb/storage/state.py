@@ -12,6 +12,7 @@ tree as the newest log records. It is what a reader needs in order to follow or 
     resting          slots that are named in records of what died or was vacated lately
     condemned        the commit that began the round of upkeep under way, 0 when there is none
     sweep_field, sweep_phase, sweep_at   how far that round has come
+    sweep_after      LMDB's id of a commit that every reader must see before it goes on, or 0
     loose_from, loose_to   the slots whose vectors may travel in rows' records although their blocks
                      are written: free ones among them are handed out first
     reused_last      the last commit that handed out a slot again
@@ -88,6 +89,7 @@ class State:
     sweep_field: int = 0
     sweep_phase: int = 0
     sweep_at: int = 0
+    sweep_after: int = 0
     loose_from: int = 0
     loose_to: int = 0
     reused_last: int = 0
@@ -175,7 +177,7 @@ def _plausible(state: State) -> bool:
             return False
     if not all(type(n) is int and 0 <= n < 1 << 63 for n in (*numbers, *state.fields_to)):
         return False
-    if state.loose_to > rows.PLAIN or state.vacant > state.slots or state.sweep_phase > 2:
+    if state.loose_to > rows.PLAIN or state.vacant > state.slots or state.sweep_phase > 3:
         return False
     return max(state.slots, state.plain) <= rows.PLAIN and all(
         each.slots <= state.slots for each in state.vectors.values()
