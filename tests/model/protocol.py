@@ -48,7 +48,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tests.model.protocol_arena import Arena, Arenas, Memory, Op, require_unchanged, vector
 from tests.model.protocol_store import ENTRY, SLOTS, Broken, Store, Version, bits, changed, check

@@ -13,6 +13,15 @@ among the snapshots that any reader holds, else the last committed id):
          -> vacated: its row is emptied (U); it waits for nobody, and may be one commit with S
          -> reused (V), floor >= U
 
+The wait for A is the model's finding: where what a dead slot led to is attached in the commit that
+unlinks it, or just before, a search under way may have read the new parent's row before the one and the
+way through the dead slot after the other, and miss a row that is live at its snapshot (controls "attach
+and unlink in one commit", "unlink does not wait for attach"). With it nobody need be waited for between
+unlinking and vacating. It contains the wait for D; both stand here as the design has it.
+
+What it leaves out: a full row's links that are overwritten (pinned ones never are), the upper layer,
+new scales of codes, memory that readers still hold when it is given back (`tests/native/races.cpp`).
+
 Rows of the graph are sets of slots, six bits each; the row ENTRY is where a walk begins. A row in the
 table is the number of its version: positive live, negative dead, 0 none.
 
