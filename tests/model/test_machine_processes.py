@@ -55,6 +55,7 @@ PROCESSES, THREADS = 3, 2
 SNAPSHOTS_EACH = 2
 PATIENCE_S = 120  # for one answer
 LAST_DEEDS = 40
+ONE_PAGE = 40  # rows that a scan reads at once, and some
 
 
 class Difference(AssertionError):
@@ -206,6 +207,9 @@ class Machine:
         """Those that can be told something."""
         return [t for process in self.processes for t in process.threads if t.waiting is None]
 
+    def waiting(self) -> list[Thread]:
+        return [t for process in self.processes for t in process.threads if t.waiting is not None]
+
     def some_thread(self, *, writes: bool = False, outside: bool = False) -> Thread | None:
         found = [
             thread
@@ -295,7 +299,7 @@ class Machine:
             if deed[0] in ("create", "drop", "rename"):  # some are refused before they wait
                 return
             expected = [("error", "Busy", holder.process.pid)]
-            if any(t.waiting for t in thread.process.threads):  # it queues behind its own process
+            if any(t.waiting is not None for t in thread.process.threads):  # it queues behind its own process
                 expected.append(("error", "Busy", thread.process.pid))
             self.do(thread, deed, Foreseen(lambda answer: one_of(answer, expected), nothing))
 
@@ -304,7 +308,7 @@ class Machine:
         thread = self.some_thread(writes=True, outside=True)
         free = len({t for t in self.threads() if t is not self.holder})
         if self.holder is not None and thread is not None and free > THREADS * PROCESSES // 2:
-            if not any(t.waiting for process in self.processes for t in process.threads):
+            if not self.waiting():
                 self.steps["wait"] += 1
                 begins = self.rng.random() < 0.3
                 thread.waiting = (
@@ -314,7 +318,7 @@ class Machine:
 
     def let_waiting_write(self) -> None:
         """The holder has ended: the write that waited happens now."""
-        for thread in [t for process in self.processes for t in process.threads if t.waiting]:
+        for thread in self.waiting():
             deed, thread.waiting = thread.waiting, None
             assert deed is not None
             if deed[0] == "begin":
@@ -406,7 +410,7 @@ class Machine:
     def kill_while_it_commits(self) -> None:
         """What it was writing is there whole or not at all; somebody looks which."""
         thread = self.holder or self.some_thread(writes=True)
-        if thread is None or any(t.waiting for process in self.processes for t in process.threads):
+        if thread is None or self.waiting():
             return
         self.steps["kill in a commit"] += 1
         before, after = self.committed, copied(self.seen_by(thread))
@@ -485,7 +489,8 @@ class Machine:
         writer = self.holder if self.holder in free else None
         told: list[tuple[Thread, Deed, list[Foreseen]]] = []
         after = before
-        if self.rng.random() < 0.6 and (writer is not None or self.holder is None):
+        may = writer is not None or self.holder is None
+        if may and not self.waiting() and self.rng.random() < 0.6:
             writer = writer or self.some_thread(writes=True)
             after = self.volley_write(writer, told) if writer is not None else before
         for thread in free:
@@ -494,6 +499,8 @@ class Machine:
             states = [thread.inside] if thread.inside is not None else [before, after]
             for _ in range(self.rng.choice((1, 2, 4))):
                 deed = some_read(self.rng, states[0], self.handle(thread), self.now)
+                if deed[0] == "scan" and thread.inside is None:
+                    deed = (*deed[:-1], deed[-1] or ONE_PAGE)  # each page is of a commit of its own
                 told.append((thread, deed, [foresee(deed, state) for state in states]))
         self.rng.shuffle(told)
         for thread, deed, _ in told:
@@ -508,7 +515,6 @@ class Machine:
             self.committed = after
             if writer is not None and writer is self.holder:
                 self.let_go(True)
-                self.let_waiting_write()
 
     def volley_write(self, writer: Thread, told: list[tuple[Thread, Deed, list[Foreseen]]]) -> State:
         """What one thread does beside the readers; the state after it."""
