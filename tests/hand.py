@@ -28,7 +28,7 @@ PATIENT, IMPATIENT = 0, 1
 TIMEOUTS = (60.0, 0.02)
 Deed = tuple[Any, ...]
 Answer = tuple[Any, ...]
-FORGETS_EVERY = 30  # of the controls
+FORGETS_EVERY = 8  # of the controls
 
 
 class Hand:

@@ -337,8 +337,8 @@ def hits_are(
 # --- which kinds there are ---------------------------------------------------------------------------------
 
 WAYS: dict[str, tuple[Ask, int]] = {
-    "get": (get, 20), "get many": (get_many, 6), "in": (contains, 4), "vectors": (vectors, 4),
-    "len": (size, 4), "count": (count, 10), "facets": (facets, 4), "scan": (scan, 5),
+    "get": (get, 26), "get many": (get_many, 8), "in": (contains, 4), "vectors": (vectors, 4),
+    "len": (size, 4), "count": (count, 10), "facets": (facets, 3), "scan": (scan, 5),
     "exact": (exact, 10), "default": (default, 18), "filtered": (filtered, 8), "offset": (later, 2),
     "radius": (within, 2), "batch": (batch, 2),
 }  # fmt: skip
