@@ -273,7 +273,7 @@ class Crowd:
     def judge(self) -> Tally:
         """Compare the file with what was said, and see that nobody has left anything."""
         tally = self.tally
-        with vecdb.open(self.path, timeout=0) as db:
+        with vecdb.open(self.path, timeout=0, upkeep=False) as db:
             with db.transaction():
                 pass  # the writer lock can be had at once
             log = entries(db["log"])
@@ -314,8 +314,8 @@ class Crowd:
 
 
 def mixture(count: int) -> list[str]:
-    """Kinds of `count` processes: a sixteenth are commands, an eighth start a Python of their own."""
-    commands, started = max(2, count // 16), max(2, count // 8)
+    """Kinds of `count` processes: a sixteenth are commands, another start a Python of their own."""
+    commands, started = max(2, count // 16), max(2, count // 16)
     kinds = ["ingest", "search"] * (commands // 2) + ["started"] * started
     return kinds + ["forked"] * (count - len(kinds))
 
