@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import re
 import shutil
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,8 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
      "rows/log/1/0x00000000000003e701", "beyond"),
     ("M1", "links of the future", lambda t: patch(t, keys.links(CID, 0, 0, 1), "<Q", 0, 999),
      "rows/links/1/0x000000000001", "999"),
+    ("M2", "times that are none", lambda t: put(t, keys.TIMES_KEY, b"123"), "times", "3 bytes"),
+    ("M2", "times that go back", lambda t: put(t, keys.TIMES_KEY, struct.pack("<QIQI", 7, 90, 8, 80)), "times", "ascend"),
     # catalog
     ("C1", "two of a name", lambda t: change(t, keys.catalog(3), lambda d: {**d, "name": "empty"}),
      "the catalog", "same name"),

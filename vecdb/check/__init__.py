@@ -10,6 +10,7 @@ each.
     F3  the file's pages form sound trees; where they do not, nothing else is looked at, because the
         engine would end the process on its way there
     M1  the meta record can be read, and no commit number in the file is above its own
+    M2  the record of commits' times can be read, and its entries ascend
     C1  collection names are unique, declarations possible, and collection numbers below the next
         one; no orphan records
     R1  ids and live rows lead to each other
@@ -93,6 +94,7 @@ def _problems(db: Database, txn: Any) -> Iterator[Problem]:
         yield problem_of(error, "C1", getattr(error, "where", "") or "the catalog")
         return
     yield from whole.collections(txn, catalog, next_cid)
+    yield from whole.noted(txn)
     yield from whole.cached(txn)
     for name, (cid, schema) in sorted(catalog.items()):
         follower = db._followers.get(cid)
