@@ -25,7 +25,7 @@ each.
     V3  a row's vector is in its record exactly while its block is not written; then it is in its block
     V4  a row that has a field of many vectors has a record of them, and no other row has
     S1  the collection's state is readable, no watermark lies beyond the last commit, and the last
-        log records that it names are there
+        log records that it names are there; no log is cut beyond a watermark
     S2  the state's counts are those of the rows
     L2  log records can be read
     W1  the bitmap of live rows (image and log) names the live rows
@@ -33,13 +33,15 @@ each.
         fields declared Unindexed, each trigram of those with a substring index
     A2  every chunk of a long posting is the one that its leaf names, and no other is there
     A3  the log's attribute changes can be read
-    E1  the measured effort can be read
+    E1  the measured effort can be read, and found no more than there was
     E2  a cached embedding is a float32 vector of finite numbers
     E3  the count of cached embeddings is that of the records
     G1  link images and link log can be loaded
     G2  links are in range, without loops, duplicates or gaps
     G3  every live slot is in the graph and can be reached
-    G4  this process's graph is the file's, link for link
+    G4  this process's graph is the file's, link for link, in the same scale of codes, and its
+        private copies of vectors are those stored
+    G5  a chunk of links names its layer, and a commit that is not before the image's watermark
 
 Where images and log cannot be loaded, what rests on them (W1, A1 against the rows, G2 to G4) is not
 looked at: the damage that is reported comes first. What is of the whole file is in whole.py, S, R and V
@@ -114,7 +116,7 @@ def _of_collection(of: Subject, mine: View | None) -> Iterator[Problem]:
         yield of.problem(error, "S1", of.name)
         return
     yield from rows.problems(of, now)
-    yield from indexes.images(of)
+    yield from indexes.images(of, now)
     try:
         view = of.follower.at(of.txn, of.commit)
     except VecdbError as error:
