@@ -228,18 +228,26 @@ class Database(Catalogued):
         return check_database(self)
 
     def stats(self) -> dict[str, Any]:
-        """Return sizes, commit number, readers, cached embeddings and every collection's stats.
+        """Return where space and memory go, commit number, readers, and every collection's stats.
+
+        `space`: bytes of the file by what they hold: records of each kind, the tree's inner pages, free
+        pages; they add up to `file_bytes`. `oldest_reader`: the process whose snapshot is the oldest, by
+        how many commits and for how long, at least and at most, and `pinned_bytes`, the free pages that
+        cannot be used again before it ends. Reads every page of the file but those of long values: about
+        15 us for each of `pages` that is not of vectors or links.
 
         >>> import vecdb
-        >>> vecdb.open().stats()["collections"]
-        {}
+        >>> found = vecdb.open().stats()
+        >>> found["collections"], sum(found["space"].values()) == found["file_bytes"]
+        ({}, True)
         """
         self._usable()
+        figures, space = self._env.figures()
         return {
-            **self._env.info(),
+            **figures,
             "threads": self._threads,
             "embedding_cache": asdict(embedding.cached(self)),
-            "collections": {name: self[name].stats() for name in self.collections()},
+            "collections": {name: self[name]._stats(space) for name in self.collections()},
         }
 
     def clear_embedding_cache(self) -> int:

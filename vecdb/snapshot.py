@@ -212,5 +212,8 @@ class SnapshotCollection(ReadVerbs, ArrowVerbs, FacetVerbs, SearchVerbs):
     def _follower(self) -> Follower:
         return self._snapshot._follower(self._cid)
 
+    def _space(self) -> None:
+        return None
+
     def _live(self) -> bool:
         return False

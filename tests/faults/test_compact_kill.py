@@ -175,6 +175,39 @@ def test_compact_is_refused_where_others_are(tmp_path: Path) -> None:
         assert db.check() == []
 
 
+COMER = """
+import sys, numpy as np, vecdb
+from tests.faults.test_compact_kill import ROWS, vectors
+expected, opened = vectors(), 0
+print("ready", flush=True)
+while opened < int(sys.argv[2]):
+    with vecdb.open(sys.argv[1], timeout=60) as db:
+        opened += 1
+        assert len(db["c"]) == ROWS and db["c"].search(expected[opened % ROWS], 1).ids == [opened % ROWS]
+"""
+
+
+def test_compact_between_processes_that_come_and_go(tmp_path: Path) -> None:
+    """It is alone or Busy: nobody finds a file that is half the old one, or none."""
+    path = str(tmp_path / "c.vecdb")
+    fill(path)
+    comers = [child.start(COMER, path, 60) for _ in range(2)]
+    for each in comers:
+        assert each.stdout is not None and each.stdout.readline() == b"ready\n"
+    done = busy = 0
+    while any(each.poll() is None for each in comers):
+        with vecdb.open(path, timeout=60) as db:
+            try:
+                db.compact()
+                done += 1
+            except Busy:
+                busy += 1
+    for each in comers:
+        child.end(each)
+    assert wrong(path) == [] and done + busy > 0
+    print(f"compact beside 120 openings by two processes: {done} times alone, {busy} times Busy, wrong 0")
+
+
 def test_compact_in_memory_changes_nothing() -> None:
     with vecdb.open() as db:
         db.create_collection("c", dim=2).add("a", [1, 2])

@@ -35,7 +35,7 @@ from vecdb.index import rebuild
 from vecdb.storage import keys
 
 FILTERS = [F.n < 400, F.tag == "a", F["in.deep"] >= 100, F.n.exists(), F.list.contains("x"), F.n == 7]
-INDEX_CODES = {"W1", "A1", "A2", "A3", "E1", "G1", "G2", "G3", "L2", "S1", "S2"}
+INDEX_CODES = {"W1", "A1", "A2", "A3", "E1", "G1", "G2", "G3", "G5", "L2", "S1", "S2"}
 NOT_OF_ROWS = {"no trigrams"}  # changes a row as well
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import re
 import shutil
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,8 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
      "rows/log/1/0x00000000000003e701", "beyond"),
     ("M1", "links of the future", lambda t: patch(t, keys.links(CID, 0, 0, 1), "<Q", 0, 999),
      "rows/links/1/0x000000000001", "999"),
+    ("M2", "times that are none", lambda t: put(t, keys.TIMES_KEY, b"123"), "times", "3 bytes"),
+    ("M2", "times that go back", lambda t: put(t, keys.TIMES_KEY, struct.pack("<QIQI", 7, 90, 8, 80)), "times", "ascend"),
     # catalog
     ("C1", "two of a name", lambda t: change(t, keys.catalog(3), lambda d: {**d, "name": "empty"}),
      "the catalog", "same name"),
@@ -191,6 +194,10 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
     ("S1", "a field's watermark of the future", lambda t: now(t, fields_to=[999] * 8), "rows", "watermark"),
     ("S1", "the last links are gone", delete(keys.log(CID, 11, 0)), "rows/log/1/0x000000000000000b00", "missing"),
     ("S1", "the last rows are gone", delete(LOG_KEY), "rows/log/1/0x000000000000000e01", "missing"),
+    ("S1", "a log of rows cut too far", lambda t: now(t, rows_cut=14), "rows", "cut beyond"),
+    ("S1", "a log of links cut too far", lambda t: now_field(t, links_cut=14), "rows", "cut beyond"),
+    ("S1", "an impossible scale", lambda t: now_field(t, scale=[0.5, float("nan")]), "rows/log/1/0xffffffffffffffffff", "hold"),
+    ("S1", "a scale that falls", lambda t: now_field(t, scale=[0.5, -1.0]), "rows/log/1/0xffffffffffffffffff", "hold"),
     ("S2", "a wrong count", lambda t: now(t, live=1317), "rows", "1317"),
     ("S2", "a wrong count of vectors", lambda t: now_field(t, ranked=1), "rows", "1 vectors in field 0"),
     ("S2", "a wrong count of slots in use", lambda t: now(t, seated=1), "rows", "1 with vectors"),
@@ -239,6 +246,8 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
      "rows/effort/1/0x00", "measurement"),
     ("E1", "sums of another shape", lambda t: change(t, keys.effort(CID, 0), lambda e: [e[0], e[1], e[2][:2]]),
      "rows/effort/1/0x00", "measurement"),
+    ("E1", "more found than there is", lambda t: change(t, keys.effort(CID, 0), more_found), "rows/effort/1/0x00", "found of"),
+    ("E1", "samples that wanted too much", lambda t: change(t, keys.effort(CID, 0), no_samples), "rows/effort/1/0x00", "in 0 samples"),
     # cached embeddings
     ("F1", "a flipped bit in an embedding", lambda t: flip(ONE, 30)(t), keys.describe(ONE), "checksum"),
     ("F2", "an embedding's key too short", lambda t: put(t, b"\x70ab", b"1234"), "embeddings/6162", "spelled"),
@@ -255,6 +264,8 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
      "rows/links/1/0x000000000009", "handed out"),
     ("G1", "a link log that is none", lambda t: put(t, keys.log(CID, 11, 0), b"\x09"),
      "rows/log/1/0x000000000000000b00", "version"),
+    ("G5", "a chunk of another layer", lambda t: patch(t, keys.links(CID, 0, 0, 1), "B", 8, 1), "rows/links/1/0x000000000001", "layer 1"),
+    ("G5", "a chunk before the watermark", lambda t: patch(t, keys.links(CID, 0, 0, 1), "<Q", 0, 1), "rows/links/1/0x000000000001", "watermark"),
     ("G2", "a link to itself", lambda t: link(t, 0, 8, 0, 8), "rows", "row 8: a link to itself"),
     ("G2", "a link twice", lambda t: link(t, 0, 8, 0, links(t, 0, 8)[1]), "rows", "row 8: a link twice"),
     ("G2", "a gap", lambda t: link(t, 0, 8, 0, 0xFFFFFFFF), "rows", "row 8: a link after an empty place"),
@@ -302,6 +313,15 @@ def fewer_numbers(body: list[Any]) -> list[Any]:
     before = sum(body[1][:at])
     rids = body[2][: 4 * before] + body[2][4 * (before + body[1][at]) :]
     return [body[0][:at] + body[0][at + 1 :], body[1][:at] + body[1][at + 1 :], rids, body[3]]
+
+
+def more_found(effort: list[Any]) -> list[Any]:
+    samples, wanted, found, distances = effort[1][0]
+    return [effort[0], [[samples, wanted, [wanted + 1, *found[1:]], distances], *effort[1][1:]], effort[2]]
+
+
+def no_samples(effort: list[Any]) -> list[Any]:
+    return [effort[0], [[0, *effort[1][0][1:]], *effort[1][1:]], effort[2]]
 
 
 def delete_links(txn: Any) -> None:
@@ -387,6 +407,11 @@ def test_a_graph_in_memory_that_is_not_the_files_is_named(path: Path) -> None:
         found = [(p.code, p.where) for p in db.check()]
         assert found == [("G4", "rows/links 0/1")]
         graph.load_chunk(0, 1, whole)
+        assert db.check() == []
+        slots, vector = np.array([1310], np.uint32), np.frombuffer(graph.vector(1310), np.float32)[None]
+        graph.put_vectors(slots, vector + 1)
+        assert [(p.code, p.where) for p in db.check()] == [("G4", "rows/row 1310")]
+        graph.put_vectors(slots, vector)
         assert db.check() == []
 
 

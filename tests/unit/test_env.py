@@ -531,7 +531,7 @@ def test_info_says_what_there_is(env: Env, path: str) -> None:
     put(env, b"x")
     info = env.info()
     assert info["file_bytes"] == os.path.getsize(path)
-    assert info["commit"] == 1 and info["records"] == 2 and info["readers"] == 0
+    assert info["commit"] == 1 and info["records"] == 3 and info["readers"] == 0
     assert info["used_bytes"] <= info["file_bytes"]
 
 

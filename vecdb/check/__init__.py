@@ -10,6 +10,7 @@ each.
     F3  the file's pages form sound trees; where they do not, nothing else is looked at, because the
         engine would end the process on its way there
     M1  the meta record can be read, and no commit number in the file is above its own
+    M2  the record of commits' times can be read, and its entries ascend
     C1  collection names are unique, declarations possible, and collection numbers below the next
         one; no orphan records
     R1  ids and live rows lead to each other
@@ -25,7 +26,7 @@ each.
         was handed out again it may be in the record until the block is written anew
     V4  a row that has a field of many vectors has a record of them, and no other row has
     S1  the collection's state is readable, no watermark lies beyond the last commit, and the last
-        log records that it names are there
+        log records that it names are there; no log is cut beyond a watermark
     S2  the state's counts are those of the rows
     L2  log records can be read
     W1  the bitmap of live rows (image and log) names the live rows
@@ -33,14 +34,16 @@ each.
         fields declared Unindexed, each trigram of those with a substring index
     A2  every chunk of a long posting is the one that its leaf names, and no other is there
     A3  the log's attribute changes can be read
-    E1  the measured effort can be read
+    E1  the measured effort can be read, and found no more than there was
     E2  a cached embedding is a float32 vector of finite numbers
     E3  the count of cached embeddings is that of the records
     G1  link images and link log can be loaded
     G2  links are in range, without loops, duplicates or gaps
     G3  every live slot is in the graph and can be reached
-    G4  this process's graph is the file's, link for link
-    G5  the codes in this process's memory are those of the stored vectors
+    G4  this process's graph is the file's, link for link, in the same scale of codes, and its
+        private copies of vectors are those stored
+    G5  a chunk of links names its layer, and a commit that is not before the image's watermark
+    G6  the codes in this process's memory are those of the stored vectors
     Q1  slots that rest since their rows died, or since they left the graphs, can be read, were handed
         out, are not live, and are named once
     Q2  the state counts them
@@ -100,6 +103,7 @@ def _problems(db: Database, txn: Any) -> Iterator[Problem]:
         yield problem_of(error, "C1", getattr(error, "where", "") or "the catalog")
         return
     yield from whole.collections(txn, catalog, next_cid)
+    yield from whole.noted(txn)
     yield from whole.cached(txn)
     for name, (cid, schema) in sorted(catalog.items()):
         follower = db._followers.get(cid)
@@ -119,7 +123,7 @@ def _of_collection(of: Subject, mine: View | None) -> Iterator[Problem]:
         yield of.problem(error, "S1", of.name)
         return
     yield from rows.problems(of, now)
-    yield from indexes.images(of)
+    yield from indexes.images(of, now)
     try:
         view = of.follower.at(of.txn, of.commit)
     except VecdbError as error:

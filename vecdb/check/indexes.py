@@ -15,10 +15,14 @@ from vecdb.fields import declared as declared_fields
 from vecdb.index import seats
 from vecdb.index.attributes import END
 from vecdb.index.changes import state_of
+from vecdb.index.effort import MEASURED_K
+from vecdb.index.loading import CHUNK_HEADER
 from vecdb.index.valuekey import KIND_OF_TAG
 from vecdb.index.view import Graphed, View, mask_of
-from vecdb.storage import codec
+from vecdb.storage import codec, keys
+from vecdb.storage.meta import FRAME
 from vecdb.storage.rows import PLAIN
+from vecdb.storage.state import State
 from vecdb.types import Problem
 
 KINDS = frozenset(KIND_OF_TAG.values())
@@ -30,13 +34,24 @@ def problems(of: Subject, view: View, mine: View | None) -> Iterator[Problem]:
     """W1, A1 and G of a collection whose rows have been looked at; `mine`: this process's view."""
     yield from _bitmap(of, view)
     yield from _attributes(of, view)
+    yield from _effort(of, view)
     yield from _graph(of, view, mine)
 
 
-def images(of: Subject) -> Iterator[Problem]:
+def images(of: Subject, now: State) -> Iterator[Problem]:
     """The images in themselves, before they are compared with the rows."""
     for code, where, detail in of.follower.attributes.problems(of.txn):
         yield Problem(code, of.at(where), detail)
+    for key, record in of.scan(keys.LINKS):
+        mine = now.vectors.get(key[5])
+        if mine is None or len(record) < FRAME + CHUNK_HEADER:
+            continue
+        where, commit = of.at(keys.describe(key)), int.from_bytes(record[FRAME : FRAME + 8], "little")
+        if record[FRAME + 8] != key[6]:
+            yield Problem("G5", where, f"it names layer {record[FRAME + 8]}")
+        if commit < mine.links_to:
+            detail = f"of commit {commit}, before the image's watermark {mine.links_to}"
+            yield Problem("G5", where, detail)
 
 
 def _bitmap(of: Subject, view: View) -> Iterator[Problem]:
@@ -98,6 +113,17 @@ def _field(of: Subject, view: View, fieldid: int) -> str:
     return of.at(f"field {names[fieldid] if fieldid < len(names) else fieldid!r}")
 
 
+def _effort(of: Subject, view: View) -> Iterator[Problem]:
+    """Nobody finds more than there is, and each sample wanted ten neighbours at most."""
+    for number, (_, _, effort) in view.vectors.items():
+        where = of.at(keys.describe(keys.effort(of.cid, number)))
+        for measured in () if effort is None else (effort.done, effort.pending):
+            for sums in (measured.plain, *measured.bands):
+                if max(sums.found) > sums.wanted or sums.wanted > MEASURED_K * sums.samples:
+                    detail = f"{max(sums.found)} found of {sums.wanted} in {sums.samples} samples"
+                    yield Problem("E1", where, detail)
+
+
 def _graph(of: Subject, view: View, mine: View | None) -> Iterator[Problem]:
     mask = mask_of(slots.condemned(of, view), view.slots)
     for number, field in view.vectors.items():
@@ -131,6 +157,11 @@ def _links(
         detail = f"memory has {mine.n_slots} slots, the file {graph.n_slots}"
         yield Problem("G4", of.at("links"), detail)
         return
+    if mine.scale != graph.scale:
+        yield Problem("G4", of.at("codes"), f"memory has the scale {mine.scale}, the file {graph.scale}")
+    for slot in _private(mine):
+        if graph.has_vector(slot) and mine.vector(slot) != graph.vector(slot):
+            yield Problem("G4", of.at(f"row {slot}"), "its vector in memory differs")
     for layer in (0, 1):
         for chunk in range(graph.n_chunks(layer)):
             if graph.chunk(layer, chunk) != mine.chunk(layer, chunk):
@@ -140,7 +171,7 @@ def _links(
         if graph.codes(first, count) != mine.codes(first, count) and not _same_codes(
             graph, mine, first, count
         ):
-            yield Problem("G5", of.at(f"codes {first}"), "a code in memory is not its vector's")
+            yield Problem("G6", of.at(f"codes {first}"), "a code in memory is not its vector's")
 
 
 def _same_codes(graph: Any, mine: Any, first: int, count: int) -> bool:
@@ -151,6 +182,16 @@ def _same_codes(graph: Any, mine: Any, first: int, count: int) -> bool:
         np.frombuffer(each.codes(first, count), np.uint8).reshape(count, -1) for each in (mine, graph)
     )
     return bool((ours[inside] == theirs[inside]).all())
+
+
+def _private(graph: Any) -> Iterator[int]:
+    """The slots whose vectors are copies in memory, and not the file's own pages."""
+    for block in graph.private_blocks():
+        first = block * graph.block_rows
+        slots = np.arange(first, first + graph.block_rows, dtype=np.uint32)
+        for slot, absent in zip(slots.tolist(), graph.absent(slots), strict=True):
+            if not absent and graph.has_vector(slot):
+                yield slot
 
 
 def _outside(of: Subject, field: Graphed, members: BitMap) -> BitMap:

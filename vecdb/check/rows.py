@@ -35,6 +35,8 @@ def _state(of: Subject, now: state.State) -> Iterator[Problem]:
         marks += [each.links_to, each.round_from, each.links_cut, each.links_last]
     if max(marks) > of.commit:
         yield Problem("S1", of.name, "a watermark lies beyond the last commit")
+    if now.rows_cut > now.rows_to or any(each.links_cut > each.links_to for each in fields):
+        yield Problem("S1", of.name, "its log was cut beyond what an image contains")
     last = [(log.ROWS, now.rows_last, now.rows_to)]
     last += [(keys.log_links(n), f.links_last, f.links_to) for n, f in now.vectors.items()]
     for part, commit, folded in last:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from vecdb import _core
-from vecdb.storage import embeddings, keys
+from vecdb.storage import embeddings, keys, times
 from vecdb.storage.schema import Schema
 from vecdb.types import Problem
 
@@ -52,6 +53,19 @@ def collections(
             yield Problem("C1", name, f"its number {cid} is not below the next one, {next_cid}")
     if sum(found.values()) > len(catalog):
         yield Problem("C1", "the catalog", "two collections have the same name")
+
+
+def noted(txn: Any) -> Iterator[Problem]:
+    """M2: the times of commits."""
+    record = txn.get(keys.TIMES_KEY)
+    where = keys.describe(keys.TIMES_KEY)
+    try:
+        found = [] if record is None else times.unpack(record)
+    except ValueError as error:
+        yield Problem("M2", where, str(error))
+        return
+    if any(one[0] >= two[0] or one[1] > two[1] for one, two in pairwise(found)):
+        yield Problem("M2", where, "numbers and times do not ascend")
 
 
 def cached(txn: Any) -> Iterator[Problem]:

@@ -106,25 +106,28 @@ def get(
 
 
 def info(file: File, as_json: AsJson = False) -> None:
-    """Print what a database holds and how large it is.
+    """Print what a database holds, where its space goes, and who keeps old pages.
 
     \b
     Example:
       vecdb info python-docs.vecdb
     """
     with reading(file) as db:
-        collections = [_facts(db[name]) for name in db.collections()]
+        stats = db.stats()
+        collections = [_facts(db[name], stats["collections"][name]) for name in db.collections()]
         facts = {
             "file": str(file),
             "bytes": file.stat().st_size,
             "format": vecdb.FORMAT_VERSION,
             "vecdb": vecdb.__version__,
+            "commit": stats["commit"],
         }
     if as_json:
-        show.print_json({**facts, "collections": collections})
+        kept = {name: stats[name] for name in ("space", "readers", "oldest_reader")}
+        show.print_json({**facts, **kept, "collections": collections})
         return
     out = show.console()
-    show.fields(out, list(facts.items()))
+    show.fields(out, [*facts.items(), ("readers", _readers(stats))])
     if collections:
         out.print()
         rows = [
@@ -134,6 +137,12 @@ def info(file: File, as_json: AsJson = False) -> None:
         ]
         columns = ("collection", "rows", "vectors", "dim", "metric", "dtype", "encoder")
         show.table(out, columns, rows)
+        out.print()
+        show.table(out, ("collection", *COUNTED), [_counted(one) for one in collections])
+    if stats["space"] is not None:
+        out.print()
+        spent = [(size, SPENT_ON[name]) for name, size in stats["space"].items() if size]
+        show.table(out, ("bytes", "what they hold"), sorted(spent, reverse=True))
 
 
 def check(file: File, as_json: AsJson = False) -> None:
@@ -192,7 +201,51 @@ def encoders(as_json: AsJson = False) -> None:
 # --- behind the commands --------------------------------------------------------------------
 
 
-def _facts(collection: vecdb.Collection) -> dict[str, Any]:
+SPENT_ON = {
+    "rows": "rows: ids, texts, metadata, vectors of blocks that are not full yet",
+    "ids": "from ids to rows",
+    "vectors": "blocks of vectors",
+    "links": "links of the graphs",
+    "effort": "measured effort of searches",
+    "attributes": "metadata indexes",
+    "postings": "long postings of metadata indexes",
+    "live": "which rows are live",
+    "log": "changes that are not folded into the indexes yet, or not cleared away",
+    "embeddings": "cached embeddings",
+    "catalog": "declarations",
+    "meta": "the state of the file",
+    "tree": "inner pages of the tree",
+    "engine": "the engine's own pages",
+    "free": "free pages: used again by later writes, given back by vecdb compact",
+    "rest": "pages that nothing names: given back by vecdb compact",
+}
+COUNTED = ("slots", "dead slots", "unfolded commits", "bytes in the file", "bytes in memory when open")
+
+
+def _readers(stats: dict[str, Any]) -> str:
+    """How many read, and what the oldest of them keeps, in words."""
+    oldest = stats["oldest_reader"]
+    if oldest is None:
+        return "none"
+    least, most = oldest["at_least_seconds"], oldest["at_most_seconds"]
+    age = f"for {least:,.0f} s or more" if most is None else f"for {least:,.0f} to {most:,.0f} s"
+    said = f"{stats['readers']}; the oldest, process {oldest['pid']}, sees the file as it was "
+    said += f"{oldest['commits']:,} commits ago, {age}"
+    if oldest["pinned_bytes"]:
+        said += f", and keeps {oldest['pinned_bytes']:,} free bytes from being used again"
+    return said
+
+
+def _counted(one: dict[str, Any]) -> tuple[Any, ...]:
+    graphs = sum(sum(field["memory"].values()) for field in one["stats"]["vectors"].values())
+    stats = one["stats"]
+    return (
+        one["collection"], stats["slots"], stats["dead_slots"], stats["unfolded_commits"],
+        sum((stats["space"] or {}).values()), graphs + stats["memory"]["live_rows"],
+    )  # fmt: skip
+
+
+def _facts(collection: vecdb.Collection, stats: dict[str, Any]) -> dict[str, Any]:
     fields = {
         name: {
             "dim": field.dim,
@@ -202,7 +255,9 @@ def _facts(collection: vecdb.Collection) -> dict[str, Any]:
         }
         for name, field in collection.schema.vectors.items()
     }
-    return {"collection": collection.name, "rows": len(collection), "vectors": fields}
+    return {
+        "collection": collection.name, "rows": len(collection), "vectors": fields, "stats": stats,
+    }  # fmt: skip
 
 
 def _vector(query: str) -> list[float] | None:

@@ -163,6 +163,11 @@ class Handle:
         """Whether it reads the last commit: then what is ready for that may answer."""
         return self._db._local.batch is None
 
+    def _space(self) -> Any:
+        """Where the file's space goes; None for handles that read another commit than the last."""
+        self._db._usable()
+        return self._db._env.space()
+
     def _ready(self, key: Any) -> Any:
         """What was made ready for the last commit under a key, and sees by itself whether it is
         still the last; None inside a transaction, and for handles that read another commit."""

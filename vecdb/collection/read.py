@@ -15,6 +15,8 @@ import numpy as np
 from vecdb.arrays import nothing
 from vecdb.collection.handle import LOOKUP, Handle, Where, refuse
 from vecdb.errors import InvalidArgument, NotFound
+from vecdb.index import footprint
+from vecdb.index.parts import Damaged
 from vecdb.index.seats import RESERVED
 from vecdb.index.view import slots_of
 from vecdb.ingest import given_ids
@@ -149,31 +151,46 @@ class ReadVerbs(Handle):
             return len(self._matches(txn, view)(chosen))
 
     def stats(self) -> dict[str, Any]:
-        """Return counts and watermarks: rows, slots, dead slots, unfolded commits, effort.
+        """Return counts, watermarks, and where the collection's space and memory go.
+
+        `slots` is how many places in the graph were handed out: `live_slots` and `dead_slots`;
+        `unfolded_commits` how many commits an image still lacks; `space` bytes of the file by what they
+        hold, as of the last commit (not of a snapshot); `memory` bytes of this process: links, codes and
+        private copies of vectors of each graph (`vectors`), bitmaps, and rows of the log's tail.
+        Costs what `db.stats()` costs.
 
         >>> import vecdb
         >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
-        >>> c.stats()["rows"]
-        0
+        >>> _ = c.add(["a", "b"], [[1, 0], [0, 1]]); _ = c.delete("a")
+        >>> found = c.stats()
+        >>> found["rows"], found["slots"], found["dead_slots"], found["unfolded_commits"]
+        (1, 2, 1, 2)
         """
-        with self._reading() as (_, view):
+        return self._stats(self._space())
+
+    # --- behind the verbs ----------------------------------------------------------------
+
+    def _stats(self, space: Any) -> dict[str, Any]:
+        with self._reading() as (txn, view):
             state = view.state
             return {
                 "name": self.name,
                 "rows": state.live,
                 "slots": state.slots,
+                "live_slots": state.seated,
                 "dead_slots": state.slots - state.seated,
-                "fields": [n for n in view.names if not _is_hidden(n, view.names)],
+                "fields": _field_names(view.names),
                 "commit": view.commit,
                 "metadata_folded_to": state.rows_to,
+                "unfolded_commits": footprint.unfolded(txn, self._cid, state),
+                "space": None if space is None else space.of_collection(self._cid),
+                "memory": footprint.of_view(view),
                 "vectors": {
                     name: _field_stats(view, declared.number)
                     for name, declared in view.schema.vectors.items()
                     if not declared.multi
                 },
             }
-
-    # --- behind the verbs ----------------------------------------------------------------
 
     def _vector_of(
         self, txn: Any, schema: Schema, declared: VectorField, where: str, key: bytes
@@ -201,7 +218,13 @@ def _field_stats(view: Any, number: int) -> dict[str, Any]:
         "links_folded_to": mine.links_to,
         "code_scale": mine.scale,
         "effort": dict(effort.table) if effort else {},
+        "memory": footprint.of_field(view, number),
     }
+
+
+def _field_names(names: Any) -> list[str]:
+    """What users may filter by; nothing where the names are damaged."""
+    return [] if isinstance(names, Damaged) else [n for n in names if not _is_hidden(n, names)]
 
 
 def _is_hidden(name: str, names: Any) -> bool:

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from vecdb.errors import AlreadyExists, Closed, ReadOnly
-from vecdb.storage import engine, meta, place
+from vecdb.storage import engine, meta, place, times
 from vecdb.storage.counted import plain
 from vecdb.storage.engine import LMDB_ERRORS, end
 from vecdb.storage.keys import META_KEY
@@ -108,6 +108,7 @@ def _adopt(shared: Shared, part: str) -> Meta:
             with copy.begin(write=True) as txn:
                 found = meta.as_copy(meta.decode(txn.get(META_KEY), part))
                 txn.put(META_KEY, meta.encode(found))
+                times.forget(txn)
             copy.sync(True)
         finally:
             copy.close()

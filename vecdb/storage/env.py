@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from vecdb.errors import ReadOnly, VecdbError
 from vecdb.options import Durability, Mode, Verify
-from vecdb.storage import copies, engine, opening, place, tree, writing
+from vecdb.storage import copies, engine, figures, opening, place, tree, writing
 from vecdb.storage.engine import LMDB_ERRORS
 from vecdb.storage.keys import META_KEY
 from vecdb.storage.meta import Meta
@@ -35,6 +35,7 @@ from vecdb.storage.writing import WriteTxn
 
 if TYPE_CHECKING:
     from vecdb.storage.engine import Txn
+    from vecdb.storage.space import Space
     from vecdb.storage.tree import Snapshot
 
 __all__ = ["LMDB_ERRORS", "Env", "WriteTxn"]
@@ -175,7 +176,15 @@ class Env:
 
     def info(self) -> dict[str, Any]:
         """Return sizes, pages, readers and settings."""
-        return self._shared.info()
+        return self.figures()[0]
+
+    def figures(self) -> tuple[dict[str, Any], Space | None]:
+        """Return sizes, pages, readers and settings, and where the space goes."""
+        return figures.figures(self._shared)
+
+    def space(self) -> Space | None:
+        """Return where the space of the last commit goes."""
+        return figures.space_of(self._shared)
 
     def translated(self, error: BaseException) -> VecdbError:
         """Return the error of vecdb's that an error in LMDB_ERRORS stands for."""

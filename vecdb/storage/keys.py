@@ -18,6 +18,7 @@ All integers in keys are big-endian, so that byte order is numeric order.
     0xE0 cid commit part            redo log: part 1 rows; links of vector field n: part 0 for
                                     n = 0, n + 1 for the others
     0xE0 cid 0xFF*9                 state of a collection: in the leaf of its newest log
+    0xEE                            when some commits were made: in the leaf of the newest log
     0xEF                            how many embeddings are cached: in the leaf of the newest log
     0xF0                            meta record: the last key, in the leaf of the newest log
 
@@ -49,10 +50,11 @@ LINKS = 0x60
 EFFORT = 0x61
 EMBEDDINGS = 0x70
 LOG = 0xE0
+TIMES = 0xEE
 CACHED = 0xEF
 META = 0xF0
 
-OF_THE_DATABASE = frozenset((EMBEDDINGS, CACHED, META))  # kinds whose keys name no collection
+OF_THE_DATABASE = frozenset((EMBEDDINGS, TIMES, CACHED, META))  # kinds whose keys name no collection
 
 # what a dropped collection leaves, its catalog record apart
 COLLECTION_KINDS = (
@@ -73,6 +75,7 @@ KIND_NAMES = {
     EFFORT: "effort",
     EMBEDDINGS: "embeddings",
     LOG: "log",
+    TIMES: "times",
     CACHED: "cached",
     META: "meta",
 }
@@ -80,6 +83,7 @@ KIND_NAMES = {
 MAX_KEY = 511  # LMDB's limit as it is compiled everywhere
 MAX_ID_BYTES = 480  # leaves room for prefix, collection and tag
 DIGEST = 16  # bytes of BLAKE2b that stand for a text and its encoder
+TIMES_KEY = b"\xee"
 CACHED_KEY = b"\xef"
 META_KEY = b"\xf0"
 LOG_ROWS = 1
@@ -256,6 +260,7 @@ _SIZES = {
     EFFORT: (6, 6),
     EMBEDDINGS: (1 + DIGEST, 1 + DIGEST),
     LOG: (14, 14),
+    TIMES: (1, 1),
     CACHED: (1, 1),
     META: (1, 1),
 }

@@ -86,6 +86,7 @@ class Shared:
         self.epoch = 0
         self.wrote = False  # since the last clean mark
         self.unsynced = False  # commits of durability "none" since the last sync
+        self.note_at = 0.0  # when the time of a commit is worth noting again (times.py)
         self.seen: tuple[bytes, Meta] = (b"", NOTHING)
         self.base: tuple[int, int] | None = None  # (epoch, address of the map), for tree.py
         self.snapshot: Snapshot | None = None  # the last one that tree.py found
@@ -399,32 +400,3 @@ class Shared:
 
     def translated(self, error: BaseException) -> VecdbError:
         return translate.translated(error, self.name, self.map_size, self.max_size is not None)
-
-    def info(self) -> dict[str, Any]:
-        """Return sizes, pages, readers and settings, as of the last commit."""
-        txn = self.begin_again(False)  # held to the end: nobody closes what is asked
-        try:
-            return self._said(txn)
-        finally:
-            end(txn)
-
-    def _said(self, txn: Txn) -> dict[str, Any]:
-        found, stat, said = self.decode(txn.get(META_KEY)), txn.stat(), self.lmdb.info()
-        return {
-            "path": self.name,
-            "file_bytes": os.fstat(self.fd).st_size,
-            "used_bytes": stat["psize"]
-            * (stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]),
-            "page_bytes": stat["psize"],
-            "pages": said["last_pgno"] + 1,
-            "records": stat["entries"],
-            "depth": stat["depth"],
-            "map_bytes": self.map_size,
-            "max_size": self.max_size,
-            "commit": found.commit,
-            "format": found.format,
-            "readers": 0 if self.immutable else len(readers(self.lmdb)) - 1,  # without this one
-            "max_readers": said["max_readers"],
-            "durability": self.durability,
-            "engine": engine.VERSION,
-        }

@@ -187,7 +187,9 @@ def _plausible(state: State) -> bool:
 def _is_scale(scale: Any) -> bool:
     if scale is None:
         return True
-    return isinstance(scale, list) and [type(part) for part in scale] == [float, float]
+    if not isinstance(scale, list) or [type(part) for part in scale] != [float, float]:
+        return False
+    return abs(scale[0]) < 3e38 and 0 <= scale[1] < 1e38  # as the graphs take it
 
 
 def write(txn: Any, cid: int, state: State) -> None:

@@ -16,10 +16,11 @@ Rejected: comparing LMDB's transaction ids to settle a commit. An aborted id is 
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from vecdb.errors import Closed, InvalidArgument, VecdbError
-from vecdb.storage import meta, opening, place
+from vecdb.storage import meta, opening, place, times
 from vecdb.storage.engine import LMDB_ERRORS, end, readers
 from vecdb.storage.keys import META_KEY
 from vecdb.storage.meta import Meta
@@ -106,6 +107,7 @@ def commit(wt: WriteTxn) -> int:
         shared.wrote = True
         shared.unsynced = shared.durability == "none"
         try:
+            _note_time(wt)
             wt.txn.put(META_KEY, record)
             wt.txn.commit()
         except LMDB_ERRORS as error:
@@ -115,6 +117,14 @@ def commit(wt: WriteTxn) -> int:
         return found.commit
     finally:
         abort(wt)
+
+
+def _note_time(wt: WriteTxn) -> None:
+    """Let the file tell later when this commit was made: once a second."""
+    now, shared = time.time(), wt.shared
+    if not 0 < shared.note_at - now <= times.EVERY:
+        times.note(wt.txn, now)
+        shared.note_at = now + times.EVERY
 
 
 def abort(wt: WriteTxn) -> None:
