@@ -314,7 +314,7 @@ class Worker:
     # --- answers ---------------------------------------------------------------------------------
 
     def answer(self, order: str) -> tuple[int, int, int, list[str], float]:
-        """"at once": while others may write; "settled": nobody does, and `at` is the file's end."""
+        """For "at once" others may write meanwhile; for "settled" nobody does."""
         self.waited = 0.0
         if order == "at once":
             with self.db.snapshot() as snap:

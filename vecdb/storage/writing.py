@@ -56,6 +56,11 @@ class WriteTxn:
         self.ended = False
 
     @property
+    def inherited(self) -> bool:
+        """Whether it is the parent's, and this process a forked child (W4)."""
+        return self.epoch != self.shared.epoch
+
+    @property
     def txn_id(self) -> int:
         """LMDB's id of this transaction: for entries that `due` is asked about, only."""
         return self.txn.id()
@@ -121,7 +126,7 @@ def abort(wt: WriteTxn) -> None:
     """Drop what has not been committed, and let the next writer write."""
     if wt.ended:
         return
-    if wt.epoch != wt.shared.epoch:
+    if wt.inherited:
         wt.ended = True
         return
     _must_own(wt)
@@ -159,7 +164,7 @@ def mark_clean(shared: Shared) -> None:
 def _must_own(wt: WriteTxn) -> None:
     """Raise unless this thread may end the transaction."""
     name = wt.shared.name
-    if wt.ended or wt.epoch != wt.shared.epoch:
+    if wt.ended or wt.inherited:
         raise Closed(f"{name}: the transaction has ended, or belongs to the parent process")
     if wt.thread != threading.get_ident():
         raise InvalidArgument(f"{name}: a write transaction ends on the thread that began it")
