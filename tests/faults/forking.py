@@ -116,7 +116,7 @@ def make(path: str, rows: Rows, timeout: float = 20.0) -> None:
     with vecdb.open(path, durability="relaxed", upkeep=False, timeout=timeout) as db:
         c = db.create_collection("c", dim=DIM, metric="l2")
         put(c, rows)
-        put(c, {id: 0 for id in CHURN})
+        put(c, dict.fromkeys(CHURN, 0))
         c.delete(CHURN)
 
 

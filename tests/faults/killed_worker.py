@@ -15,7 +15,7 @@ import random
 import select
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -329,3 +329,12 @@ class Worker:
             n = self.caught_up(len(self.log))
             seen = look(self.rows, self.model, self.kind, self.rng)
         return n, seen.asked, seen.found, [f"{order}: {each}" for each in seen.wrong], self.waited
+
+
+def hold_a_snapshot(line: Line, path: str) -> None:
+    """Until it is killed."""
+    with vecdb.open(path, mode="r") as db, db.snapshot() as snap:
+        len(snap["c"])
+        line.put("held")
+        with suppress(EOFError):
+            line.get()

@@ -8,7 +8,10 @@ Invariants:
       LMDB refuses new transactions after a failed write of its own header;
   W3  the mark of a clean close is no commit: number and nonce stay;
   W4  a transaction inherited through fork is the parent's: in the child it can neither be
-      committed nor does ending it touch anything.
+      committed nor does ending it touch anything;
+  W5  what killed readers held is free from the next transaction on: LMDB by itself would keep the
+      pages of their snapshots for as long as any process has the file open (0.1 us; 1 us while other
+      processes read).
 
 Rejected: comparing LMDB's transaction ids to settle a commit. An aborted id is used again.
 """
@@ -16,6 +19,7 @@ Rejected: comparing LMDB's transaction ids to settle a commit. An aborted id is 
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from vecdb.errors import Closed, InvalidArgument, VecdbError
@@ -92,6 +96,8 @@ def begin(shared: Shared, timeout: float) -> WriteTxn:
     try:
         txn = shared.begin_again(True)
         try:
+            with suppress(*LMDB_ERRORS):
+                shared.lmdb.reader_check()
             return WriteTxn(shared, txn, shared.decode(txn.get(META_KEY)))
         except BaseException:
             end(txn)
