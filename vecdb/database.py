@@ -109,7 +109,7 @@ class Database(Catalogued):
         """In a child, inside fork(): keep what is the parent's from ever being ended (D4)."""
         keep_forever(self._local)
         for snapshot in list(self._snapshots):
-            snapshot.forked()
+            snapshot._forked()
         self._reset()
 
     def _reset(self) -> None:

@@ -106,7 +106,7 @@ class Snapshot:
             self._views.clear()
             self._filters.clear()
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """In a child, inside fork(): give up what is the parent's; another thread may have the lock."""
         keep_forever((self._txn, self._views))
         self._lock = threading.RLock()
