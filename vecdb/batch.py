@@ -7,6 +7,8 @@ Invariants (database.py, D1 to D3, say what they serve):
   T1  nothing is published before the commit has succeeded, and everything is before it returns;
   T2  an abort undoes what was begun in reverse: overlays, followers and handles of collections
       that were never made, then the transaction.
+  T3  in a forked child an inherited transaction is not touched: neither LMDB's, nor the overlays,
+      whose locks another thread of the parent may have had. Its commit is refused.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from vecdb.errors import Corrupt, InvalidArgument, NotFound, VecdbError
+from vecdb.errors import Closed, Corrupt, InvalidArgument, NotFound, VecdbError
 from vecdb.index import parts
 from vecdb.index.view import View
 from vecdb.index.writing import Writing
 from vecdb.storage import embeddings, keys
 from vecdb.storage.env import LMDB_ERRORS
+from vecdb.storage.process import keep_forever
 from vecdb.storage.rows import is_of_index
 from vecdb.storage.schema import Schema, put
 
@@ -132,6 +135,11 @@ class Batch:
 
     def commit(self) -> None:
         """Write logs and states, commit, and publish to this process."""
+        if self._wt.inherited:
+            raise Closed(
+                f"{self._db._env.path}: this transaction belongs to the parent process, which alone "
+                "can commit it; begin one of your own"
+            )
         if self.broken:
             raise InvalidArgument(
                 "a write inside this transaction failed half way: it cannot be committed"
@@ -165,6 +173,9 @@ class Batch:
         if not self._open:
             return
         self._open = False
+        if self._wt.inherited:
+            keep_forever(self)
+            return
         for cid, writing in self._writings.items():
             writing.rollback()
             if cid not in self._db._schemas:  # created here: its number will be another's
@@ -180,7 +191,7 @@ class Batch:
 class Reading:
     """`with` gives (transaction, view) of one collection at one commit."""
 
-    __slots__ = ("_cid", "_db", "_own")
+    __slots__ = ("_cid", "_db", "_epoch", "_own")
 
     def __init__(self, db: Database, cid: int) -> None:
         self._db = db
@@ -198,6 +209,7 @@ class Reading:
             return batch.txn, writing.view()
         env = db._env
         txn = self._own = env.begin_read()
+        self._epoch = env.epoch
         try:
             commit = env.commit_number(txn)
             if commit != db._seen_commit:
@@ -220,7 +232,7 @@ class Reading:
             raise
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        if self._own is not None:
+        if self._own is not None and self._epoch == self._db._env.epoch:  # else a forked child's (D4)
             self._own.abort()
         if error is not None and not isinstance(error, VecdbError):
             env = self._db._env

@@ -38,6 +38,7 @@ from vecdb.index.writing import Writing
 from vecdb.options import Mode, OpenOptions, check_open, check_path
 from vecdb.snapshot import Snapshot
 from vecdb.storage.env import LMDB_ERRORS, Env
+from vecdb.storage.process import keep_forever
 from vecdb.storage.schema import Schema
 from vecdb.types import Problem
 from vecdb.upkeep import Upkeep
@@ -104,6 +105,13 @@ class Database(Catalogued):
         self._encoders: dict[tuple[int, int], Any] = {}  # by collection and vector field
         self._reset()
         _OPEN.add(self)
+
+    def _forked(self) -> None:
+        """In a child, inside fork(): keep what is the parent's from ever being ended (D4)."""
+        keep_forever(self._local)
+        for snapshot in list(self._snapshots):
+            snapshot._forked()
+        self._reset()
 
     def _reset(self) -> None:
         """What must be made anew after a fork."""
@@ -403,7 +411,7 @@ def _unpickled(options: OpenOptions) -> Database:
 
 def _after_fork() -> None:
     for db in list(_OPEN):
-        db._reset()
+        db._forked()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -33,6 +33,7 @@ from vecdb.index.follow import Follower
 from vecdb.index.view import View
 from vecdb.query.filter import Filter
 from vecdb.storage.env import LMDB_ERRORS
+from vecdb.storage.process import keep_forever
 from vecdb.storage.schema import Schema, read_all
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class Snapshot:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._lock = threading.RLock()
-        self._epoch = db._env.epoch
         self._txn: Any = db._env.begin_read()
+        self._epoch = db._env.epoch  # only now: the first use in a forked child opens the file anew
         try:
             self._commit = db._env.commit_number(self._txn)
             self._catalog = read_all(self._txn)
@@ -105,6 +106,12 @@ class Snapshot:
                 txn.abort()
             self._views.clear()
             self._filters.clear()
+
+    def _forked(self) -> None:
+        """In a child, inside fork(): give up what is the parent's; another thread may have the lock."""
+        keep_forever((self._txn, self._views))
+        self._lock = threading.RLock()
+        self._txn, self._views = None, {}
 
     def __enter__(self) -> Snapshot:
         return self

@@ -15,7 +15,7 @@ import random
 import select
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -314,7 +314,7 @@ class Worker:
     # --- answers ---------------------------------------------------------------------------------
 
     def answer(self, order: str) -> tuple[int, int, int, list[str], float]:
-        """"at once": while others may write; "settled": nobody does, and `at` is the file's end."""
+        """For "at once" others may write meanwhile; for "settled" nobody does."""
         self.waited = 0.0
         if order == "at once":
             with self.db.snapshot() as snap:
@@ -329,3 +329,12 @@ class Worker:
             n = self.caught_up(len(self.log))
             seen = look(self.rows, self.model, self.kind, self.rng)
         return n, seen.asked, seen.found, [f"{order}: {each}" for each in seen.wrong], self.waited
+
+
+def hold_a_snapshot(line: Line, path: str) -> None:
+    """Until it is killed."""
+    with vecdb.open(path, mode="r") as db, db.snapshot() as snap:
+        len(snap["c"])
+        line.put("held")
+        with suppress(EOFError):
+            line.get()

@@ -301,6 +301,35 @@ def test_a_thousand_kills_lose_nothing(tmp_path: Path, nursery: Nursery) -> None
     assert_sound(Run(tmp_path, nursery).cycles(int(os.environ.get("VECDB_KILL_CYCLES", "1000"))))
 
 
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_killed_readers_snapshot_holds_no_pages(
+    tmp_path: Path, nursery: Nursery, killed: bool
+) -> None:
+    """The control is a reader that lives: the file must grow beside it."""
+    path = str(tmp_path / "held.vecdb")
+    with vecdb.open(path, durability="relaxed", upkeep=False) as db:
+        c = db.create_collection("c", dim=8)
+
+        def replaced(commits: int) -> int:
+            for n in range(commits):
+                c.upsert(n % 50, [1.0 + n % 7] * 8, metadata={"n": n})
+            return os.stat(path).st_size
+
+        replaced(300)
+        reader = nursery.start("tests.faults.killed_worker:hold_a_snapshot", path)
+        assert reader.line.get(PATIENCE) == "held"
+        if killed:
+            reader.kill()
+            assert nursery.wait(reader) == -9
+        before, after = replaced(20), replaced(400)
+        print(f"{'killed' if killed else 'living'} reader: {before:,} bytes, then {after:,}")
+        assert (after < 4 * before) == killed
+        assert db.stats()["readers"] == (0 if killed else 1)
+        if not killed:
+            reader.kill()
+            nursery.wait(reader)
+
+
 def test_control_an_early_acknowledgement_is_seen_as_lost(tmp_path: Path, nursery: Nursery) -> None:
     tally = Run(tmp_path, nursery, "early").cycles(100)
     print("control, acknowledged early:", tally)

@@ -23,6 +23,7 @@ import atexit
 import os
 from typing import TYPE_CHECKING, Any
 
+from vecdb import _core
 from vecdb.errors import ReadOnly, VecdbError
 from vecdb.options import Durability, Mode, Verify
 from vecdb.storage import copies, engine, figures, opening, place, tree, writing
@@ -235,12 +236,15 @@ def _at(
         immutable=immutable,
         writable=not immutable and (not exists or os.access(where.data, os.W_OK)),
     )
+    _registry.opening.add(shared)
     try:
         shared.settle(mode, verify, timeout)
         shared.start()
     except BaseException:
         shared.give_up()
         raise
+    finally:
+        _registry.opening.discard(shared)
     _registry.opened[where.data] = shared
     return shared
 
@@ -264,6 +268,12 @@ def _at_exit() -> None:
         writing.mark_clean(shared)
 
 
-_registry: Registry[Shared] = Registry(before_others=engine.forked)
+def _forked() -> None:
+    """In a child: neither the engine's record of open files nor the core's threads are its own."""
+    engine.forked()
+    _core.after_fork()
+
+
+_registry: Registry[Shared] = Registry(before_others=_forked)
 _CLOSED = Shared(place.Place(""))  # never opened: everything that it is asked raises Closed
 atexit.register(_at_exit)

@@ -36,6 +36,7 @@ class Registry(Generic[T]):
     def __init__(self, before_others: Callable[[], None]) -> None:
         self.lock = threading.RLock()
         self.opened: dict[str, T] = {}
+        self.opening: set[T] = set()  # by another thread, when this one forks: locks may be held
         self._before_others = before_others
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forked)
@@ -43,8 +44,9 @@ class Registry(Generic[T]):
     def _forked(self) -> None:
         self.lock = threading.RLock()
         self._before_others()
-        for shared in list(self.opened.values()):
+        for shared in [*self.opened.values(), *self.opening]:
             shared.forked()
+        self.opening.clear()
 
 
 def keep_forever(thing: object) -> None:

@@ -366,9 +366,13 @@ class Shared:
                 f"{self.name} was deleted or replaced while it was open; open it anew"
             )
         if self.sidecar is None and not self.immutable:
-            sidecar = Sidecar(self.place.writer)
-            sidecar.share(PATIENCE)
-            self.sidecar = sidecar
+            self.sidecar = Sidecar(self.place.writer)  # known before it locks: see `forked`
+            try:
+                self.sidecar.share(PATIENCE)
+            except BaseException:
+                self.sidecar.close()
+                self.sidecar = None
+                raise
         self.lmdb, self.map_size = self.opened()
         self.epoch += 1
         self.seen = (b"", NOTHING)

@@ -8,7 +8,10 @@ Invariants:
       LMDB refuses new transactions after a failed write of its own header;
   W3  the mark of a clean close is no commit: number and nonce stay;
   W4  a transaction inherited through fork is the parent's: in the child it can neither be
-      committed nor does ending it touch anything.
+      committed nor does ending it touch anything;
+  W5  what killed readers held is free from the next transaction on: LMDB by itself would keep the
+      pages of their snapshots for as long as any process has the file open (0.1 us; 1 us while other
+      processes read).
 
 Rejected: comparing LMDB's transaction ids to settle a commit. An aborted id is used again.
 """
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from vecdb.errors import Closed, InvalidArgument, VecdbError
@@ -57,6 +61,11 @@ class WriteTxn:
         self.ended = False
 
     @property
+    def inherited(self) -> bool:
+        """Whether it is the parent's, and this process a forked child (W4)."""
+        return self.epoch != self.shared.epoch
+
+    @property
     def txn_id(self) -> int:
         """LMDB's id of this transaction: for entries that `due` is asked about, only."""
         return self.txn.id()
@@ -88,6 +97,8 @@ def begin(shared: Shared, timeout: float) -> WriteTxn:
     try:
         txn = shared.begin_again(True)
         try:
+            with suppress(*LMDB_ERRORS):
+                shared.lmdb.reader_check()
             return WriteTxn(shared, txn, shared.decode(txn.get(META_KEY)))
         except BaseException:
             end(txn)
@@ -131,7 +142,7 @@ def abort(wt: WriteTxn) -> None:
     """Drop what has not been committed, and let the next writer write."""
     if wt.ended:
         return
-    if wt.epoch != wt.shared.epoch:
+    if wt.inherited:
         wt.ended = True
         return
     _must_own(wt)
@@ -169,7 +180,7 @@ def mark_clean(shared: Shared) -> None:
 def _must_own(wt: WriteTxn) -> None:
     """Raise unless this thread may end the transaction."""
     name = wt.shared.name
-    if wt.ended or wt.epoch != wt.shared.epoch:
+    if wt.ended or wt.inherited:
         raise Closed(f"{name}: the transaction has ended, or belongs to the parent process")
     if wt.thread != threading.get_ident():
         raise InvalidArgument(f"{name}: a write transaction ends on the thread that began it")
