@@ -70,14 +70,18 @@ class AttributeImage:
         """Return the rows of one value key."""
         return self.reader(txn).get(fieldid, key)
 
-    def fold_field(self, txn: Any, fieldid: int, tail: Tail, after: int = 0) -> None:
+    def fold_field(
+        self, txn: Any, fieldid: int, tail: Tail, after: int = 0, start: bytes = b"", share: int = 1
+    ) -> bytes | None:
         """Bring one field up to the tail's commit; `after` is where it stands, if known.
 
-        Writes only what differs: folding again, or onto a newer image, changes nothing.
+        Writes only what differs: folding again, or onto a newer image, changes nothing. With `share`,
+        the first 1/share of the value keys from `start` on; then returns the next key, None at the end.
         """
-        changes = tail.field_changes(fieldid, after)
+        changes, following = tail.field_changes(fieldid, after, start, share)
         if changes:
             fold(Reader(self, txn, remember=False), txn, self.cid, fieldid, changes)
+        return following
 
     def problems(self, txn: Any) -> Iterator[tuple[str, str, str]]:
         """Yield (code, where, detail) of every violation in this image's structure."""

@@ -7,6 +7,8 @@ tree as the newest log records. It is what a reader needs in order to follow or 
     live, seated     live rows, and live rows with a slot
     live_to, fields_to   the watermark of the live bitmap's image and of each metadata field's
     fold_next, fold_credit   whose turn it is to be folded
+    fold_part, fold_from, fold_at   how many parts of it are folded, up to which commit at least, and
+                 the first value key of the next part
     rows_cut, rows_last  log records of rows up to here are taken away; the last commit with one
     vectors          by number, of each vector field that has a graph:
         ranked       live rows with a vector in the field
@@ -71,6 +73,9 @@ class State:
     fields_to: list[int] = field(default_factory=list)
     fold_next: int = 0
     fold_credit: int = 0
+    fold_part: int = 0
+    fold_from: int = 0
+    fold_at: bytes = b""
     rows_cut: int = 0
     rows_last: int = 0
     vectors: dict[int, FieldState] = field(default_factory=dict)
@@ -138,7 +143,7 @@ def _unpack(found: dict[str, Any]) -> State:
 
 def _plausible(state: State) -> bool:
     """Whether every value is of its kind and within its bounds."""
-    if not isinstance(state.fields_to, list):
+    if not isinstance(state.fields_to, list) or not isinstance(state.fold_at, bytes):
         return False
     numbers = [getattr(state, name) for name in _NUMBERS]
     for number, each in state.vectors.items():
