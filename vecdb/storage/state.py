@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any, Final
 
 from vecdb import _core
@@ -58,7 +59,7 @@ class FieldState:
 
     def values(self) -> list[Any]:
         """What the file keeps, in the order of the fields."""
-        return [getattr(self, name) for name in _FIELD_NAMES]
+        return list(_FIELD_VALUES(self))
 
 
 @dataclass(slots=True)
@@ -82,10 +83,10 @@ class State:
 
     def copy(self) -> State:
         """An independent copy."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        values["fields_to"] = list(self.fields_to)
-        values["vectors"] = {number: each.copy() for number, each in self.vectors.items()}
-        return State(**values)
+        made = State(*_VALUES(self))
+        made.fields_to = list(self.fields_to)
+        made.vectors = {number: each.copy() for number, each in self.vectors.items()}
+        return made
 
     @property
     def unfolded(self) -> bool:
@@ -111,7 +112,9 @@ def new_field(last: int) -> FieldState:
 
 
 _NUMBERS: Final = [f.name for f in fields(State) if f.type == "int"]
-_FIELD_NAMES: Final = [f.name for f in fields(FieldState)]
+_NAMES: Final = [f.name for f in fields(State)]
+_VALUES: Final = attrgetter(*_NAMES)
+_FIELD_VALUES: Final = attrgetter(*(f.name for f in fields(FieldState)))
 _FIELD_NUMBERS: Final = [f.name for f in fields(FieldState) if f.type == "int"]
 
 
@@ -166,6 +169,6 @@ def _is_scale(scale: Any) -> bool:
 def write(txn: Any, cid: int, state: State) -> None:
     """Store the state of a collection."""
     key = keys.state(cid)
-    packed = {each.name: getattr(state, each.name) for each in fields(state)}
+    packed = dict(zip(_NAMES, _VALUES(state), strict=True))
     packed["vectors"] = {n: each.values() for n, each in state.vectors.items()}
     txn.put(key, _core.seal(keys.LOG, key, codec.pack(packed)))
