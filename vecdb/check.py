@@ -58,7 +58,7 @@ from vecdb.errors import SchemaError, VecdbError
 from vecdb.fields import declared as declared_fields
 from vecdb.index import seats
 from vecdb.index.attributes import END
-from vecdb.index.changes import state_of
+from vecdb.index.changes import decode_changes, state_of
 from vecdb.index.follow import Follower
 from vecdb.index.valuekey import KIND_OF_TAG
 from vecdb.index.view import Graphed, View
@@ -208,7 +208,7 @@ class _Check:
         yield from self._many(found_rows)
         yield from self._log()
         yield from self._counts(now, live, found_rows)
-        yield from self._images()
+        yield from self._images(now)
         try:
             view = self.follower.at(self.txn, self.commit)
         except VecdbError as error:
@@ -393,10 +393,28 @@ class _Check:
                 detail = f"of commit {commit}, beyond the last one"
                 yield Problem("M1", self.at(keys.describe(key)), detail)
 
-    def _images(self) -> Iterator[Problem]:
+    def _images(self, now: state.State) -> Iterator[Problem]:
         """The images in themselves, before they are compared with the rows."""
-        for code, where, detail in self.follower.attributes.problems(self.txn):
+        try:
+            moving = {now.fold_next: self._moving(now)} if now.fold_part else {}
+        except VecdbError as error:
+            yield self.problem(error, "A3", self.name)
+            return
+        for code, where, detail in self.follower.attributes.problems(self.txn, moving):
             yield Problem(code, self.at(where), detail)
+
+    def _moving(self, now: state.State) -> BitMap:
+        """The rows that the fold under way moves: its field's values may differ in how far they are."""
+        if now.fold_next >= len(now.fields_to):
+            return BitMap()
+        found = BitMap()
+        after = now.fields_to[now.fold_next]
+        for at, part, payload in log.read(self.txn, self.cid, after, self.commit):
+            if part == log.ROWS:
+                changes = log.RowsPart.unpack(payload, self.cid, at).attributes
+                if changes is not None:
+                    found |= decode_changes(changes, keys.log(self.cid, at, part)).touched
+        return found
 
     def _counts(self, now: state.State, live: BitMap, found: dict[int, Row]) -> Iterator[Problem]:
         seated = int(live.range_cardinality(0, PLAIN))

@@ -6,8 +6,8 @@ bitmap of live rows, chunks of links. Every commit takes a slice of that work, p
 
 Invariants:
   B3  the log's tail is bounded: every commit folds in proportion to what it logs;
-  B4  a field is folded by parts, in the order of its value keys, and its watermark moves when the last
-      part is done, to the commit at which the first was: images may be ahead of their watermark;
+  B4  a field is folded by parts, in the order of its value keys, all up to the commit at which the
+      first one was folded; the watermark moves there when the last one is done;
   B5  an image is written as of the previous commit, whose view is at hand; a transaction that is worth
       more than its log writes its own images instead, and leaves no log.
 
@@ -80,22 +80,30 @@ class Folding:
         now.fields_to += [before] * (len(self.names) - len(now.fields_to))
         images = known + 1  # the fields, then the bitmap of live rows
         now.fold_credit += touched * images
-        while now.fold_credit >= FOLD_EVERY // PARTS:
-            now.fold_credit -= FOLD_EVERY // PARTS
-            self._fold_part(now.fold_next % images, known, before)
+        due = now.fold_credit // (FOLD_EVERY // PARTS)
+        now.fold_credit %= FOLD_EVERY // PARTS
+        now.fold_part %= PARTS
+        while due:
+            parts = min(due, PARTS - now.fold_part)
+            self._fold_parts(now.fold_next % images, known, before, parts)
+            due -= parts
 
-    def _fold_part(self, image: int, known: int, upto: int) -> None:
-        """Fold the next part of the image whose turn it is; the last one moves its watermark (B4)."""
-        now, tail = self.state, self.base.tail
+    def _fold_parts(self, image: int, known: int, upto: int, parts: int) -> None:
+        """Fold the next parts of the image whose turn it is; the last one moves its watermark (B4).
+
+        In one go: no leaf is written twice for it.
+        """
+        now = self.state
         if now.fold_part == 0:
             now.fold_from, now.fold_at = upto, b""
         done = False
         if image < known and now.fields_to[image] < now.fold_from:
             following = self.follower.attributes.fold_field(
-                self.txn, image, tail, now.fields_to[image], now.fold_at, PARTS - now.fold_part
-            )
+                self.txn, image, self.base.tail, now.fields_to[image],
+                upto=now.fold_from, start=now.fold_at, share=parts / (PARTS - now.fold_part),
+            )  # fmt: skip
             now.fold_at, done = following or b"", following is None
-        now.fold_part += 1
+        now.fold_part += parts
         if done or now.fold_part == PARTS:
             if image < known:
                 now.fields_to[image] = max(now.fields_to[image], now.fold_from)

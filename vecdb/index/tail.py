@@ -18,6 +18,7 @@ Rejected: a map from rid to state. Filters would loop over rows, and a fold over
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
@@ -131,20 +132,27 @@ class Tail:
     # --- what folding asks ----------------------------------------------------------------
 
     def field_changes(
-        self, fieldid: int, after: int = 0, start: bytes = b"", share: int = 1
+        self,
+        fieldid: int,
+        after: int = 0,
+        upto: int | None = None,
+        start: bytes = b"",
+        share: float = 1.0,
     ) -> tuple[list[Change], bytes | None]:
-        """(value key, rows to put in, rows to take out) of commits beyond `after`, sorted.
+        """(value key, rows to put in, rows to take out) of the commits beyond `after`, sorted.
 
-        Of the changed value keys from `start` on the first 1/share; and the one after them, if any.
+        Up to `upto`, where given. Of the changed value keys from `start` on that share, the first ones;
+        and the key after them, if any.
         """
+        end = self.commit if upto is None else upto
         changes = [
             one
             for commit, batch in self._batches
-            if commit > after and (one := batch.field(fieldid)) is not None
+            if after < commit <= end and (one := batch.field(fieldid)) is not None
         ]
         keys = {key for one in changes for section in (one.came, one.gone) for key in section}
         ordered = sorted(key for key in keys if key >= start)
-        chosen = ordered[: -(-len(ordered) // share)]
+        chosen = ordered[: math.ceil(len(ordered) * share)]
         following = ordered[len(chosen)] if len(chosen) < len(ordered) else None
         put, out = dict.fromkeys(chosen, _NONE), dict.fromkeys(chosen, _NONE)
         for one in changes:

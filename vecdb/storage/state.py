@@ -114,7 +114,8 @@ def new_field(last: int) -> FieldState:
 _NUMBERS: Final = [f.name for f in fields(State) if f.type == "int"]
 _NAMES: Final = [f.name for f in fields(State)]
 _VALUES: Final = attrgetter(*_NAMES)
-_FIELD_VALUES: Final = attrgetter(*(f.name for f in fields(FieldState)))
+_FIELD_NAMES: Final = [f.name for f in fields(FieldState)]
+_FIELD_VALUES: Final = attrgetter(*_FIELD_NAMES)
 _FIELD_NUMBERS: Final = [f.name for f in fields(FieldState) if f.type == "int"]
 
 
