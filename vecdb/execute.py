@@ -205,7 +205,7 @@ def _plan_run(context: Context, request: Request) -> Run:
 
 
 def _width(context: Context, request: Request, scope: _Scope, reach: int) -> int:
-    effort, ranked = context.field.effort, context.ranked
+    effort, ranked = context.field.measured, context.ranked
     if request.ef is not None:
         return request.ef
     if effort is None:
@@ -218,7 +218,7 @@ def _share(count: int, ranked: int) -> float:
 
 
 def _choose(context: Context, request: Request, scope: _Scope, reach: int, width: int) -> Choice:
-    effort, ranked = context.field.effort, context.ranked
+    effort, ranked = context.field.measured, context.ranked
     share = _share(scope.matching, ranked)
     wide_enough = effort is not None and (
         width < WIDEST or effort.expected(width, reach, share) >= request.aim
@@ -415,7 +415,7 @@ class Origin:
         view = context.view
         self._name = context.name
         self._parse = context.parse
-        self._effort = context.field.effort
+        self._effort = context.field.measured
         self._live, self._ranked = view.state.live, context.ranked
         self._using = context.field_name
         self._run = run._replace(scope=run.scope._replace(mask=None, slots=None), mask=None)

@@ -35,6 +35,7 @@ Call = Callable[[], Any]
 def measure(name: str, rounds: int, limit: int | None, threads: int) -> dict[str, Any]:
     """Medians by kind of commit, ours and bare, with and without the disk."""
     data = filled.load(name, 1, limit)
+    filled.set_aside()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "vecdb"
         filled.fill(path, data, threads)

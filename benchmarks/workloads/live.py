@@ -36,6 +36,7 @@ FOLLOW_MS, AFTER_MS, COMMIT_MS, BEYOND_BARE_MS, SLOWER = 5.0, 2.0, 50.0, 50.0, 2
 def measure(name: str, rounds: int, limit: int | None, threads: int) -> dict[str, Any]:
     """All of it on one data set."""
     data = filled.load(name, 200, limit)
+    filled.set_aside()
     found: dict[str, Any] = {"rows": len(data.base)}
     with tempfile.TemporaryDirectory() as folder:
         for metadata in (False, True):

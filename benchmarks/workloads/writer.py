@@ -132,6 +132,7 @@ def main() -> None:
     """Answer one line of standard output for each line of standard input."""
     path, name, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     data = filled.load(name, 1, options.pop("limit", None))
+    filled.set_aside()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     writer = Writer(path, data, options)

@@ -212,7 +212,7 @@ class ReadVerbs(Handle):
 
 
 def _field_stats(view: Any, number: int) -> dict[str, Any]:
-    mine, effort = view.state.vectors[number], view.vectors[number].effort
+    mine, effort = view.state.vectors[number], view.vectors[number].measured
     return {
         "rows": mine.ranked,
         "links_folded_to": mine.links_to,

@@ -21,7 +21,8 @@ values as records (a field of distinct numbers would have as many records as row
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from pyroaring import BitMap
@@ -52,6 +53,7 @@ __all__ = [
 _NONE: Final = BitMap()
 CACHE_BYTES: Final = 64 << 20
 _FRAME: Final = 12
+NOTHING_MOVES: Final[Mapping[int, BitMap]] = MappingProxyType({})
 
 
 class AttributeImage:
@@ -70,18 +72,27 @@ class AttributeImage:
         """Return the rows of one value key."""
         return self.reader(txn).get(fieldid, key)
 
-    def fold_field(self, txn: Any, fieldid: int, tail: Tail, after: int = 0) -> None:
+    def fold_field(
+        self, txn: Any, fieldid: int, tail: Tail, after: int = 0, **part: Any
+    ) -> bytes | None:
         """Bring one field up to the tail's commit; `after` is where it stands, if known.
 
-        Writes only what differs: folding again, or onto a newer image, changes nothing.
+        Writes only what differs: folding again, or onto a newer image, changes nothing. `part` (as in
+        `Tail.field_changes`): some of the value keys; returns the key that comes next, None at the end.
         """
-        changes = tail.field_changes(fieldid, after)
+        changes, following = tail.field_changes(fieldid, after, **part)
         if changes:
             fold(Reader(self, txn, remember=False), txn, self.cid, fieldid, changes)
+        return following
 
-    def problems(self, txn: Any) -> Iterator[tuple[str, str, str]]:
-        """Yield (code, where, detail) of every violation in this image's structure."""
-        return audit.problems(txn, self.cid)
+    def problems(
+        self, txn: Any, moving: Mapping[int, BitMap] = NOTHING_MOVES
+    ) -> Iterator[tuple[str, str, str]]:
+        """Yield (code, where, detail) of every violation in this image's structure.
+
+        `moving`: by field the rows that a fold under way may have moved in part of the values alone.
+        """
+        return audit.problems(txn, self.cid, moving)
 
     def remember(self, leaf: Leaf) -> None:
         """Keep a decoded leaf, within CACHE_BYTES."""

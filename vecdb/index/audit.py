@@ -6,7 +6,7 @@ the caller's to compare.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 from pyroaring import BitMap
@@ -21,8 +21,11 @@ from vecdb.storage.rows import open_record
 Finding = tuple[str, str, str]  # code, where, detail
 
 
-def problems(txn: Any, cid: int) -> Iterator[Finding]:
-    """Yield what is wrong with the leaves and chunks of one collection."""
+def problems(txn: Any, cid: int, moving: Mapping[int, BitMap]) -> Iterator[Finding]:
+    """Yield what is wrong with the leaves and chunks of one collection.
+
+    `moving`: by field the rows of which kinds and values may disagree, because a fold is under way.
+    """
     named: set[bytes] = set()
     kinds: dict[tuple[int, bytes], BitMap] = {}
     last: tuple[bytes, bytes] = (b"", b"")  # field, value key
@@ -50,7 +53,7 @@ def problems(txn: Any, cid: int) -> Iterator[Finding]:
             if not rows:
                 yield "A1", where, f"value key {value.hex()} has no rows"
             _note_kind(kinds, int.from_bytes(field[5:], "big"), value, rows)
-    yield from _kinds(cid, kinds)
+    yield from _kinds(cid, kinds, moving)
     for key, _ in _records(txn, keys.prefix(keys.POSTINGS, cid)):
         if key not in named:
             yield "A2", keys.describe(key), "no leaf names this chunk"
@@ -100,8 +103,11 @@ def _note_kind(
         kinds[fieldid, kind] = kinds.get((fieldid, kind), BitMap()) ^ rows
 
 
-def _kinds(cid: int, kinds: dict[tuple[int, bytes], BitMap]) -> Iterator[Finding]:
-    for (fieldid, kind), rows in kinds.items():
+def _kinds(
+    cid: int, kinds: dict[tuple[int, bytes], BitMap], moving: Mapping[int, BitMap]
+) -> Iterator[Finding]:
+    for (fieldid, kind), gathered in kinds.items():
+        rows = gathered - moving[fieldid] if fieldid in moving else gathered
         if rows:
             where = keys.describe(keys.attribute(cid, fieldid, kind))
             yield "A1", where, f"the kind's posting is wrong for {len(rows)} rows"

@@ -360,6 +360,10 @@ def _derive_kinds(one: FieldBatch) -> None:
 
 def _pack(numbers: list[int]) -> bytes:
     """The numbers in the narrowest of 1, 2 or 4 bytes, after a byte that says which."""
+    try:
+        return b"B" + bytes(numbers)  # the most common case, and the quickest
+    except ValueError:
+        pass
     most = max(numbers, default=0)
     for code, end in _WIDTHS.items():
         if most < end:

@@ -6,11 +6,13 @@ of widths finds is compared with a scan. The sums are kept in the file by the co
 them, so that every process, also one that cannot write, answers alike.
 
 Invariants:
-  E1  a measurement begins when the collection has doubled or halved since the last, and is spread
-      over the commits of the next quarter: a commit measures in proportion to what it inserts;
+  E1  the first measurement begins at MIN_ROWS rows; another when the collection has doubled or halved
+      since the last, spread over the commits of the next quarter. A commit takes at most one sample
+      for every ROWS_A_SAMPLE rows that it adds or deletes: a small one never pays for a measurement;
   E2  a wanted recall that was not reached is answered by the widest measured width, widened in
       proportion, never by pretending;
-  E3  a filter's width is that of its band of selectivity, and at least the unfiltered one.
+  E3  a filter's width is that of its band of selectivity, and at least the unfiltered one;
+  E4  before its first measurement is complete nothing is known of a field (`view.Graphed.measured`).
 
 The rows themselves make easier queries than strangers do (their neighbours link to each other), so
 the choice aims above the target: a third of the allowed loss is kept in reserve. Under a filter
@@ -33,6 +35,7 @@ SAMPLES: Final = 96
 ENOUGH: Final = 12  # samples that make a band's sums worth following
 MEASURED_K: Final = 10
 MIN_ROWS: Final = 1024  # below this every search may as well scan
+ROWS_A_SAMPLE: Final = 32  # a sample takes as long as inserting some ten rows
 WIDEST: Final = 4096
 _SPREAD: Final = 0.25  # of the collection: a measurement is taken while it grows by this
 _RESERVE: Final = 1 / 3
@@ -100,11 +103,16 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """A finished measurement at `rows` rows, and the one that is being taken."""
+    """A finished measurement at `rows` rows, none at first, and the one that is being taken."""
 
     rows: int
     done: Measured
     pending: Measured = Measured()
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is a finished measurement (E4)."""
+        return self.done.plain.samples > 0
 
     @property
     def table(self) -> tuple[tuple[int, float], ...]:
@@ -148,10 +156,10 @@ class Effort:
             return None
         return self.done.bands[at].cost(width)
 
-    def with_more(self, more: Measured, ranked: int) -> Effort:
-        """After further samples; the pending measurement takes over once it is complete."""
+    def with_more(self, more: Measured, ranked: int, enough: int = SAMPLES) -> Effort:
+        """After further samples; the pending measurement takes over once it has enough of them."""
         pending = self.pending.plus(more)
-        if pending.plain.samples >= SAMPLES:
+        if pending.plain.samples >= enough:
             return Effort(ranked, pending)
         return Effort(self.rows, self.done, pending)
 
@@ -166,21 +174,24 @@ class Effort:
         return Effort(int(rows), _unpack(done), _unpack(pending))
 
 
-def samples_due(effort: Effort | None, ranked: int) -> int:
-    """How many samples a commit that leaves `ranked` rows with vectors is to take (E1)."""
-    if ranked < MIN_ROWS:
+def samples_due(effort: Effort | None, ranked: int, changed: int) -> int:
+    """How many samples a commit is to take that changes so many rows and leaves `ranked` (E1)."""
+    if ranked < MIN_ROWS or not changed:
         return 0
-    if effort is None:
-        return SAMPLES
+    taken = 0 if effort is None else effort.pending.plain.samples
+    due = int(SAMPLES * _progress(effort, ranked)) - taken
+    return max(0, min(due, max(1, changed // ROWS_A_SAMPLE)))
+
+
+def _progress(effort: Effort | None, ranked: int) -> float:
+    """The share of a measurement that is to be taken by now."""
+    if effort is None or not effort.complete:
+        return 1.0
     if ranked >= 2 * effort.rows:
-        grown = ranked - 2 * effort.rows
-        progress = grown / (2 * effort.rows * _SPREAD)
-    elif 2 * ranked <= effort.rows:
-        shrunk = effort.rows / 2 - ranked
-        progress = shrunk / (effort.rows / 2 * _SPREAD)
-    else:
-        return 0
-    return max(0, int(SAMPLES * min(1.0, progress)) - effort.pending.plain.samples)
+        return min(1.0, (ranked - 2 * effort.rows) / (2 * effort.rows * _SPREAD))
+    if 2 * ranked <= effort.rows:
+        return min(1.0, (effort.rows / 2 - ranked) / (effort.rows / 2 * _SPREAD))
+    return 0.0
 
 
 def band_of(share: float) -> int | None:

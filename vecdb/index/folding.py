@@ -6,7 +6,9 @@ bitmap of live rows, chunks of links. Every commit takes a slice of that work, p
 
 Invariants:
   B3  the log's tail is bounded: every commit folds in proportion to what it logs;
-  B4  an image is written as of the previous commit, whose view is at hand; a transaction that is worth
+  B4  a field is folded by parts, in the order of its value keys, all up to the commit at which the
+      first one was folded; the watermark moves there when the last one is done;
+  B5  an image is written as of the previous commit, whose view is at hand; a transaction that is worth
       more than its log writes its own images instead, and leaves no log.
 
 Rejected: upkeep in a background thread only. A process that commits and exits would never fold.
@@ -30,6 +32,7 @@ from vecdb.storage.state import State
 
 DIRECT_LINKS: Final = 256 << 10  # a link log below this is never replaced by image chunks
 FOLD_EVERY: Final = 2048  # touched rows after which every field has been folded once
+PARTS: Final = 16  # of a field's fold: a small commit takes one, a few milliseconds
 ROUND_PACE: Final = 3  # bytes of image rewritten per byte of link log
 
 
@@ -59,13 +62,13 @@ class Folding:
         """Fold what came before and this transaction's own changes."""
         tail = self.base.tail.copy()
         tail.advance(self.commit, changes)
-        self.state.fields_to += [self.commit] * (len(self.names) - len(self.state.fields_to))
-        for fieldid in range(len(self.names)):
-            self.follower.attributes.fold_field(self.txn, fieldid, tail)
+        self.state.fields_to += [self.commit_before] * (len(self.names) - len(self.state.fields_to))
+        for fieldid, at in enumerate(self.state.fields_to):
+            self.follower.attributes.fold_field(self.txn, fieldid, tail, at)
         self._fold_live(self.born, self.died)
         self.state.fields_to = [self.commit] * len(self.names)
         self.state.live_to = self.commit
-        self.state.fold_credit = 0
+        self.state.fold_credit = self.state.fold_part = 0
         self.state.rows_cut = log.drop(
             self.txn, self.cid, log.ROWS, self.state.rows_cut, self.commit
         )
@@ -78,15 +81,42 @@ class Folding:
         now.fields_to += [before] * (len(self.names) - len(now.fields_to))
         images = known + 1  # the fields, then the bitmap of live rows
         now.fold_credit += touched * images
-        while now.fold_credit >= FOLD_EVERY:
-            now.fold_credit -= FOLD_EVERY
-            self._fold_image(now.fold_next % images, known, before)
-            now.fold_next = (now.fold_next + 1) % images
+        due = now.fold_credit // (FOLD_EVERY // PARTS)
+        now.fold_credit %= FOLD_EVERY // PARTS
+        now.fold_part %= PARTS
+        while due:
+            parts = min(due, PARTS - now.fold_part)
+            self._fold_parts(now.fold_next % images, known, before, parts)
+            due -= parts
+
+    def _fold_parts(self, image: int, known: int, upto: int, parts: int) -> None:
+        """Fold the next parts of the image whose turn it is; the last one moves its watermark (B4).
+
+        In one go: no leaf is written twice for it.
+        """
+        now = self.state
+        if now.fold_part == 0:
+            now.fold_from, now.fold_at = upto, b""
+        done = False
+        if image < known and now.fields_to[image] < now.fold_from:
+            following = self.follower.attributes.fold_field(
+                self.txn, image, self.base.tail, now.fields_to[image],
+                upto=now.fold_from, start=now.fold_at, share=parts / (PARTS - now.fold_part),
+            )  # fmt: skip
+            now.fold_at, done = following or b"", following is None
+        now.fold_part += parts
+        if done or now.fold_part == PARTS:
+            if image < known:
+                now.fields_to[image] = max(now.fields_to[image], now.fold_from)
+            else:
+                self._fold_image(image, known, upto)
+            now.fold_next, now.fold_part = (image + 1) % (known + 1), 0
 
     def _fold_image(self, image: int, known: int, upto: int) -> None:
         if image < known:
             if self.state.fields_to[image] < upto:
-                self.follower.attributes.fold_field(self.txn, image, self.base.tail)
+                at = self.state.fields_to[image]
+                self.follower.attributes.fold_field(self.txn, image, self.base.tail, at)
                 self.state.fields_to[image] = upto
         elif self.state.live_to < upto:
             self._fold_live((), ())

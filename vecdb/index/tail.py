@@ -18,6 +18,7 @@ Rejected: a map from rid to state. Filters would loop over rows, and a fold over
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
@@ -28,6 +29,7 @@ from vecdb.index.changes import Batch, FieldBatch, RowChange, State, batch_of
 
 _NONE: Final = BitMap()
 _MERGE: Final = 64
+Change = tuple[bytes, BitMap, BitMap]
 
 
 class Tail:
@@ -129,24 +131,40 @@ class Tail:
 
     # --- what folding asks ----------------------------------------------------------------
 
-    def field_changes(self, fieldid: int, after: int = 0) -> list[tuple[bytes, BitMap, BitMap]]:
-        """Return (value key, rows to put in, rows to take out) of commits beyond `after`."""
-        put: dict[bytes, BitMap] = {}
-        out: dict[bytes, BitMap] = {}
-        for commit, batch in self._batches:
-            one = batch.field(fieldid) if commit > after else None
-            if one is None:
-                continue
-            for key, rows in one.gone.items():
-                put[key] = put.get(key, _NONE) - rows
-                out[key] = out.get(key, _NONE) | rows
-            for key, rows in one.came.items():
-                put[key] = put[key] | rows if key in put else rows
-                if key in out:
-                    out[key] = out[key] - rows
-        return [
-            (k, put.get(k, _NONE), out.get(k, _NONE)) for k in sorted(put.keys() | out.keys())
+    def field_changes(
+        self,
+        fieldid: int,
+        after: int = 0,
+        upto: int | None = None,
+        start: bytes = b"",
+        share: float = 1.0,
+    ) -> tuple[list[Change], bytes | None]:
+        """(value key, rows to put in, rows to take out) of the commits beyond `after`, sorted.
+
+        Up to `upto`, where given. Of the changed value keys from `start` on that share, the first ones;
+        and the key after them, if any.
+        """
+        end = self.commit if upto is None else upto
+        changes = [
+            one
+            for commit, batch in self._batches
+            if after < commit <= end and (one := batch.field(fieldid)) is not None
         ]
+        keys = {key for one in changes for section in (one.came, one.gone) for key in section}
+        ordered = sorted(key for key in keys if key >= start)
+        chosen = ordered[: math.ceil(len(ordered) * share)]
+        following = ordered[len(chosen)] if len(chosen) < len(ordered) else None
+        put, out = dict.fromkeys(chosen, _NONE), dict.fromkeys(chosen, _NONE)
+        for one in changes:
+            for key, rows in one.gone.items():
+                if key in put:
+                    put[key], out[key] = put[key] - rows, out[key] | rows
+            for key, rows in one.came.items():
+                if key in put:
+                    put[key] = put[key] | rows
+                    if out[key]:
+                        out[key] = out[key] - rows
+        return [(key, put[key], out[key]) for key in chosen], following
 
     def _column(self, fieldid: int) -> _Column:
         """The column of a field at `commit` (T5). Threads that ask at once make the same."""

@@ -40,6 +40,11 @@ class Graphed(NamedTuple):
     graph: Any  # _core.Graph, or the _core.Writer of a transaction
     effort: Effort | None
 
+    @property
+    def measured(self) -> Effort | None:
+        """The effort, once a measurement of it is complete."""
+        return self.effort if self.effort is not None and self.effort.complete else None
+
 
 class Held(NamedTuple):
     """The rows that have a vector in a field which some rows lack."""

@@ -480,7 +480,8 @@ class Writing(Folding, Sweeping):
         """A field's effort after this commit's share of a measurement; None when it has none."""
         field, _, known = self._fields[number]
         ranked = self.state.vectors[number].ranked
-        due = min(self._samples, effort.samples_due(known, ranked))
+        changed = len(self.born) + len(self.died)
+        due = min(self._samples, effort.samples_due(known, ranked, changed))
         if not due:
             return None
         view = self.view()
@@ -503,6 +504,5 @@ class Writing(Folding, Sweeping):
             ),
             due, effort.Measured() if known is None else known.pending, self.commit,
         )  # fmt: skip
-        if known is None:
-            return effort.Effort(ranked, more)
-        return known.with_more(more, ranked)
+        before = effort.Effort(ranked, effort.Measured()) if known is None else known
+        return before.with_more(more, ranked, self._samples)

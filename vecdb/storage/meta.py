@@ -78,14 +78,15 @@ def first_meta() -> Meta:
 
 def next_meta(meta: Meta, changes: dict[str, int]) -> Meta:
     """Return the record of the commit after `meta`; changes: catalog_version, next_cid."""
-    return replace(
-        meta,
+    return Meta(
         format=FORMAT_VERSION,
         commit=meta.commit + 1,
         nonce=os.urandom(16),
+        generation=meta.generation,
+        catalog_version=changes.get("catalog_version", meta.catalog_version),
+        next_cid=changes.get("next_cid", meta.next_cid),
         clean=False,
         boot=boot_id(),
-        **changes,
     )
 
 

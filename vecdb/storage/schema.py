@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from dataclasses import fields as members
+from functools import lru_cache
 from typing import Any, Final, NoReturn
 
 from vecdb import _core, fields
@@ -136,7 +137,7 @@ class Schema:
     def layout(self, declared: VectorField) -> Layout:
         """Where and how the vectors of one of its fields lie."""
         sole = self.next_number == 1
-        return Layout(declared.number, declared.dim, declared.dtype, declared.first, sole)
+        return _layout(declared.number, declared.dim, declared.dtype, declared.first, sole)
 
     def with_vector(self, name: str, declared: VectorField, first: int) -> Schema:
         """The schema with one more vector field, which rows below slot `first` lack."""
@@ -167,6 +168,11 @@ class Schema:
 
 
 # --- what may be declared --------------------------------------------------------------------
+
+
+@lru_cache(maxsize=256)  # what a layout works out is the same in every commit
+def _layout(*declared: Any) -> Layout:
+    return Layout(*declared)
 
 
 def validate(schema: Schema) -> Schema:

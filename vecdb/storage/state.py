@@ -7,6 +7,8 @@ tree as the newest log records. It is what a reader needs in order to follow or 
     live, seated     live rows, and live rows with a slot
     live_to, fields_to   the watermark of the live bitmap's image and of each metadata field's
     fold_next, fold_credit   whose turn it is to be folded
+    fold_part, fold_from, fold_at   how many parts of it are folded, up to which commit at least, and
+                 the first value key of the next part
     rows_cut, rows_last  log records of rows up to here are taken away; the last commit with one
     vacant           slots that are neither live nor in a graph
     resting          slots that are named in records of what died or was vacated lately
@@ -38,6 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any, Final
 
 from vecdb import _core
@@ -66,7 +69,7 @@ class FieldState:
 
     def values(self) -> list[Any]:
         """What the file keeps, in the order of the fields."""
-        return [getattr(self, name) for name in _FIELD_NAMES]
+        return list(_FIELD_VALUES(self))
 
 
 @dataclass(slots=True)
@@ -81,6 +84,9 @@ class State:
     fields_to: list[int] = field(default_factory=list)
     fold_next: int = 0
     fold_credit: int = 0
+    fold_part: int = 0
+    fold_from: int = 0
+    fold_at: bytes = b""
     rows_cut: int = 0
     rows_last: int = 0
     vacant: int = 0
@@ -97,10 +103,10 @@ class State:
 
     def copy(self) -> State:
         """An independent copy."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        values["fields_to"] = list(self.fields_to)
-        values["vectors"] = {number: each.copy() for number, each in self.vectors.items()}
-        return State(**values)
+        made = State(*_VALUES(self))
+        made.fields_to = list(self.fields_to)
+        made.vectors = {number: each.copy() for number, each in self.vectors.items()}
+        return made
 
     @property
     def unfolded(self) -> bool:
@@ -136,7 +142,10 @@ def new_field(last: int) -> FieldState:
 
 
 _NUMBERS: Final = [f.name for f in fields(State) if f.type == "int"]
+_NAMES: Final = [f.name for f in fields(State)]
+_VALUES: Final = attrgetter(*_NAMES)
 _FIELD_NAMES: Final = [f.name for f in fields(FieldState)]
+_FIELD_VALUES: Final = attrgetter(*_FIELD_NAMES)
 _FIELD_NUMBERS: Final = [f.name for f in fields(FieldState) if f.type == "int"]
 
 
@@ -168,7 +177,7 @@ def _unpack(found: dict[str, Any]) -> State:
 
 def _plausible(state: State) -> bool:
     """Whether every value is of its kind and within its bounds."""
-    if not isinstance(state.fields_to, list):
+    if not isinstance(state.fields_to, list) or not isinstance(state.fold_at, bytes):
         return False
     numbers = [getattr(state, name) for name in _NUMBERS]
     for number, each in state.vectors.items():
@@ -195,6 +204,6 @@ def _is_scale(scale: Any) -> bool:
 def write(txn: Any, cid: int, state: State) -> None:
     """Store the state of a collection."""
     key = keys.state(cid)
-    packed = {each.name: getattr(state, each.name) for each in fields(state)}
+    packed = dict(zip(_NAMES, _VALUES(state), strict=True))
     packed["vectors"] = {n: each.values() for n, each in state.vectors.items()}
     txn.put(key, _core.seal(keys.LOG, key, codec.pack(packed)))
