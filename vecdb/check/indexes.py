@@ -14,12 +14,12 @@ from vecdb.errors import SchemaError, VecdbError
 from vecdb.fields import declared as declared_fields
 from vecdb.index import seats
 from vecdb.index.attributes import END
-from vecdb.index.changes import state_of
+from vecdb.index.changes import decode_changes, state_of
 from vecdb.index.effort import MEASURED_K
 from vecdb.index.loading import CHUNK_HEADER
 from vecdb.index.valuekey import KIND_OF_TAG
 from vecdb.index.view import Graphed, View, mask_of
-from vecdb.storage import codec, keys
+from vecdb.storage import codec, keys, log
 from vecdb.storage.meta import FRAME
 from vecdb.storage.rows import PLAIN
 from vecdb.storage.state import State
@@ -40,8 +40,7 @@ def problems(of: Subject, view: View, mine: View | None) -> Iterator[Problem]:
 
 def images(of: Subject, now: State) -> Iterator[Problem]:
     """The images in themselves, before they are compared with the rows."""
-    for code, where, detail in of.follower.attributes.problems(of.txn):
-        yield Problem(code, of.at(where), detail)
+    yield from _leaves(of, now)
     for key, record in of.scan(keys.LINKS):
         mine = now.vectors.get(key[5])
         if mine is None or len(record) < FRAME + CHUNK_HEADER:
@@ -52,6 +51,29 @@ def images(of: Subject, now: State) -> Iterator[Problem]:
         if commit < mine.links_to:
             detail = f"of commit {commit}, before the image's watermark {mine.links_to}"
             yield Problem("G5", where, detail)
+
+
+def _leaves(of: Subject, now: State) -> Iterator[Problem]:
+    try:
+        moving = {now.fold_next: _moving(of, now)} if now.fold_part else {}
+    except VecdbError as error:
+        yield of.problem(error, "A3", of.name)
+        return
+    for code, where, detail in of.follower.attributes.problems(of.txn, moving):
+        yield Problem(code, of.at(where), detail)
+
+
+def _moving(of: Subject, now: State) -> BitMap:
+    """The rows that the fold under way moves: its field's values may differ in how far they are."""
+    found = BitMap()
+    if now.fold_next >= len(now.fields_to):
+        return found
+    for at, part, payload in log.read(of.txn, of.cid, now.fields_to[now.fold_next], of.commit):
+        if part == log.ROWS:
+            changes = log.RowsPart.unpack(payload, of.cid, at).attributes
+            if changes is not None:
+                found |= decode_changes(changes, keys.log(of.cid, at, part)).touched
+    return found
 
 
 def _bitmap(of: Subject, view: View) -> Iterator[Problem]:

@@ -3,10 +3,9 @@
 A row that dies leaves a node behind that walks still pass through. When a tenth of the slots is dead, a
 round begins: the dead slots that no reader can need any more are condemned, and every commit takes a
 slice of the round in proportion to what it logs. Slices sweep the rows of each graph, so that nothing
-links to condemned slots but what pins them, pin elsewhere what was pinned to them, and, when no reader is
-older than that, vacate them (`_core/sweep.cpp`). When the last one has left the last
-graph, they are entered among the resting slots, and new rows get them as soon as no reader is older
-than that. So memory, file and speed stay level under endless change, without a pause and without a
+links to condemned slots but what pins them, pin elsewhere what was pinned to them, and, when no reader
+is older than that, vacate them (`_core/sweep.cpp`). When the last one has left the last graph, they are
+entered among the resting slots, and new rows get them as soon as no reader is older than that. So memory, file and speed stay level under endless change, without a pause and without a
 thread.
 
 Invariants (isolation rule 5 of the design):
@@ -271,8 +270,9 @@ class Sweeping:
             raise rows.damaged("G2", keys.links(self.cid, number, 0, 0), str(error)) from None
 
     def _sweep(self, writer: Any, number: int, units: int) -> int:
-        now, graph = self.state, self._fields[number].graph
-        total = graph.n_slots if now.sweep_phase == 0 else -(-graph.n_slots // 32)
+        now = self.state
+        slots = int(self._fields[number].graph.n_slots)
+        total = slots if now.sweep_phase == 0 else -(-slots // 32)
         step = min(units, total - now.sweep_at)
         if step > 0:
             writer.sweep(now.sweep_phase, now.sweep_at, step, self.follower.threads)

@@ -324,7 +324,7 @@ class Writing(Folding, Sweeping):
         old: Block | None,
         travelling: bool,
     ) -> None:
-        """Write a block from its former self, from rows' records if any travels there, and new vectors."""
+        """Write a block from its former self, rows' records if any travels there, and new vectors."""
         count, start = layout.block_rows, block * layout.block_rows
         low, high = np.searchsorted(holders, (start, start + count))
         if high - low == count:

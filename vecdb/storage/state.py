@@ -198,7 +198,7 @@ def _is_scale(scale: Any) -> bool:
         return True
     if not isinstance(scale, list) or [type(part) for part in scale] != [float, float]:
         return False
-    return abs(scale[0]) < 3e38 and 0 <= scale[1] < 1e38  # as the graphs take it
+    return bool(abs(scale[0]) < 3e38 and 0 <= scale[1] < 1e38)  # as the graphs take it
 
 
 def write(txn: Any, cid: int, state: State) -> None:
