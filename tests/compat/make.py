@@ -84,7 +84,25 @@ def of_field(name: str, vectors: np.ndarray, at: range) -> list[np.ndarray]:
     return [np.stack([v] * (i % 3)) if i % 3 else v[:0].reshape(0, 16) for i, v in zip(at, chosen, strict=True)]
 
 
+def churned(db: vecdb.Database, vectors: np.ndarray) -> None:
+    """Since format 3: slots that were handed out again, that rest, and that are condemned."""
+    c = db.create_collection("churned", dim=16, metric="l2")
+    for step in range(CHURN):
+        chosen, given = churn(step, vectors)
+        c.upsert(chosen, given, metadata=[{"step": step}] * len(chosen))
+
+
+CHURN = 48  # the last commit is in the middle of a round
+
+
+def churn(step: int, vectors: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """What is written in a step: ids and their vectors."""
+    chosen = [(step * 37 + j * 7) % 300 for j in range(40)]
+    return chosen, vectors[[(i + 11 * step) % len(vectors) for i in chosen]]
+
+
 if __name__ == "__main__":
     with vecdb.open(upkeep=False) as made:
         several(made, rows()[1])
+        churned(made, rows()[1])
         made.backup(sys.argv[1])  # compacted

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.compat.make import of_field, rows
+from tests.compat.make import CHURN, churn, of_field, rows
 from vecdb import F
 
 HERE = Path(__file__).parent
@@ -33,7 +33,7 @@ def test_a_kept_file_opens_or_is_refused(kept: Path, tmp_path: Path) -> None:
         return
     with db:
         assert db.check() == []
-        for name, check in (("rows", check_rows), ("several", check_several)):
+        for name, check in (("rows", check_rows), ("several", check_several), ("churned", check_churned)):
             if name in db:
                 check(db)
         assert db.check() == []
@@ -81,3 +81,21 @@ def check_several(db: vecdb.Database) -> None:
     assert c.search(query, 1, using="bits").ids == [7] and c.search(vectors[11], 1, using="late").ids == [11]
     assert c.count("title like '%number 17%'") == 11 and c.count("body = 'b9'") == 1
     assert dict(c.schema.fields)["n"] == "int"
+
+
+def check_churned(db: vecdb.Database) -> None:
+    c, vectors = db["churned"], rows()[1]
+    model = {}
+    for step in range(CHURN):
+        model.update((i, (v, step)) for i, v in zip(*churn(step, vectors), strict=True))
+    assert {r.id: r.metadata["step"] for r in c} == {i: step for i, (_, step) in model.items()}
+    assert all(np.array_equal(r.vector, model[r.id][0]) for r in c)
+    query = vectors[5] + 0.01
+    truth = sorted(model, key=lambda i: (float(np.linalg.norm(model[i][0] - query)), i))[:10]
+    best = float(np.linalg.norm(model[truth[-1]][0] - query))
+    for hits in (c.search(query), c.search(query, exact=True)):
+        assert len(hits) == 10 and hits[-1].distance <= best * 1.01
+    for step in range(CHURN, 2 * CHURN):
+        chosen, given = churn(step, vectors)
+        c.upsert(chosen, given)
+    assert db.check() == []

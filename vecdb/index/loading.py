@@ -67,7 +67,7 @@ class Loading:
             return graph
         self._attach_all(graph, now.slots)
         self._load_inline(graph, 0, now.slots)
-        self._load_again(graph, now.loose, now.slots)
+        self._load_again(graph, now.loose, self.layout.inline_from(now.slots))
         lo, step = mine.scale or (0.0, 1.0)
         graph.set_state(mine.slots, lo, step)
         graph.encode(0, mine.slots, self.threads)
@@ -165,11 +165,10 @@ class Loading:
             graph.put_vectors(np.ascontiguousarray(slots[present]), np.ascontiguousarray(found[present]))
 
     def _load_again(self, graph: Any, slots: Iterable[int], end: int) -> None:
-        """Vectors that travel in records although their blocks are written: they come before those."""
+        """Vectors in records, of slots that had others: they come before those in blocks."""
         places, found = [], []
-        start = self.layout.inline_from(end)
         for slot in slots:
-            if self.layout.first <= slot < start:
+            if self.layout.first <= slot < end:
                 row = rows.find(self.txn, self.cid, slot)
                 if row is not None and self.layout.number in row.inline:
                     places.append(slot)

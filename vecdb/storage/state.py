@@ -169,7 +169,11 @@ def _unpack(found: dict[str, Any]) -> State:
     if "ranked" in found:  # format 1: one vector field, its state not nested
         found["seated"] = found["ranked"]
         slots = found["slots"]
-        inner = {each.name: found.pop(each.name) for each in fields(FieldState) if each.name != "slots"}
+        inner = {
+            each.name: found.pop(each.name)
+            for each in fields(FieldState)
+            if each.name in found and each.name != "slots"
+        }
         return State(**found, vectors={0: FieldState(slots=slots, **inner)})
     vectors = found.pop("vectors")
     return State(**found, vectors={n: FieldState(*each) for n, each in vectors.items()})
