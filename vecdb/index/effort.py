@@ -7,7 +7,8 @@ them, so that every process, also one that cannot write, answers alike.
 
 Invariants:
   E1  the first measurement begins at MIN_ROWS rows; another when the collection has doubled or halved
-      since the last, spread over the commits of the next quarter. A commit takes at most one sample
+      since the last, or as many vectors came as there are rows (the data may have drifted), spread
+      over the commits of the next quarter. A commit takes at most one sample
       for every ROWS_A_SAMPLE rows that it adds or deletes: a small one never pays for a measurement;
   E2  a wanted recall that was not reached is answered by the widest measured width, widened in
       proportion, never by pretending;
@@ -108,6 +109,7 @@ class Effort:
     rows: int
     done: Measured
     pending: Measured = Measured()
+    inserted: int = 0  # vectors that the field had ever got when it was finished
 
     @property
     def complete(self) -> bool:
@@ -156,34 +158,36 @@ class Effort:
             return None
         return self.done.bands[at].cost(width)
 
-    def with_more(self, more: Measured, ranked: int, enough: int = SAMPLES) -> Effort:
+    def with_more(
+        self, more: Measured, ranked: int, inserted: int, enough: int = SAMPLES
+    ) -> Effort:
         """After further samples; the pending measurement takes over once it has enough of them."""
         pending = self.pending.plus(more)
         if pending.plain.samples >= enough:
-            return Effort(ranked, pending)
-        return Effort(self.rows, self.done, pending)
+            return Effort(ranked, pending, inserted=inserted)
+        return Effort(self.rows, self.done, pending, self.inserted)
 
     def pack(self) -> list[Any]:
         """What the file keeps."""
-        return [self.rows, _pack(self.done), _pack(self.pending)]
+        return [self.rows, _pack(self.done), _pack(self.pending), self.inserted]
 
     @staticmethod
     def unpack(packed: Any) -> Effort:
         """The effort that `pack` described."""
-        rows, done, pending = packed
-        return Effort(int(rows), _unpack(done), _unpack(pending))
+        rows, done, pending, *inserted = packed  # files of format 2 do not count them
+        return Effort(int(rows), _unpack(done), _unpack(pending), *inserted)
 
 
-def samples_due(effort: Effort | None, ranked: int, changed: int) -> int:
+def samples_due(effort: Effort | None, ranked: int, inserted: int, changed: int) -> int:
     """How many samples a commit is to take that changes so many rows and leaves `ranked` (E1)."""
     if ranked < MIN_ROWS or not changed:
         return 0
     taken = 0 if effort is None else effort.pending.plain.samples
-    due = int(SAMPLES * _progress(effort, ranked)) - taken
+    due = int(SAMPLES * _progress(effort, ranked, inserted)) - taken
     return max(0, min(due, max(1, changed // ROWS_A_SAMPLE)))
 
 
-def _progress(effort: Effort | None, ranked: int) -> float:
+def _progress(effort: Effort | None, ranked: int, inserted: int) -> float:
     """The share of a measurement that is to be taken by now."""
     if effort is None or not effort.complete:
         return 1.0
@@ -191,7 +195,8 @@ def _progress(effort: Effort | None, ranked: int) -> float:
         return min(1.0, (ranked - 2 * effort.rows) / (2 * effort.rows * _SPREAD))
     if 2 * ranked <= effort.rows:
         return min(1.0, (effort.rows / 2 - ranked) / (effort.rows / 2 * _SPREAD))
-    return 0.0
+    turned = (inserted - effort.inserted) / max(ranked, effort.rows)
+    return min(1.0, max(0.0, turned - 1) / _SPREAD)
 
 
 def band_of(share: float) -> int | None:

@@ -5,8 +5,8 @@ round begins: the dead slots that no reader can need any more are condemned, and
 slice of the round in proportion to what it logs. Slices sweep the rows of each graph, so that nothing
 links to condemned slots but what pins them, pin elsewhere what was pinned to them, and, when no reader
 is older than that, vacate them (`_core/sweep.cpp`). When the last one has left the last graph, they are
-entered among the resting slots, and new rows get them as soon as no reader is older than that. So memory, file and speed stay level under endless change, without a pause and without a
-thread.
+entered among the resting slots, and new rows get them as soon as no reader is older than that. So
+memory, file and speed stay level under endless change, without a pause and without a thread.
 
 Invariants (isolation rule 5 of the design):
   G1  only slots that died in a commit that every reader sees are condemned, and only slots that were

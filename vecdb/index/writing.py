@@ -479,9 +479,9 @@ class Writing(Folding, Sweeping):
     def _measure(self, number: int) -> effort.Effort | None:
         """A field's effort after this commit's share of a measurement; None when it has none."""
         field, _, known = self._fields[number]
-        ranked = self.state.vectors[number].ranked
+        ranked, inserted = self.state.vectors[number].ranked, self.state.vectors[number].inserted
         changed = len(self.born) + len(self.died)
-        due = min(self._samples, effort.samples_due(known, ranked, changed))
+        due = min(self._samples, effort.samples_due(known, ranked, inserted, changed))
         if not due:
             return None
         view = self.view()
@@ -505,4 +505,4 @@ class Writing(Folding, Sweeping):
             due, effort.Measured() if known is None else known.pending, self.commit,
         )  # fmt: skip
         before = effort.Effort(ranked, effort.Measured()) if known is None else known
-        return before.with_more(more, ranked, self._samples)
+        return before.with_more(more, ranked, inserted, self._samples)
