@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -325,3 +326,14 @@ def test_a_collection_grows_past_its_first_measurement_whatever_metadata_its_row
             assert c.count(where) == sum(map(where.matches, metadata + metadata[-20:]))
         c.delete(range(2500))
         assert len(c) == 520 and db.check() == []
+
+
+def test_a_long_row_that_becomes_shorter_in_its_transaction_leaves_a_sound_file(tmp_path: Path) -> None:
+    with vecdb.open(tmp_path / "long.vecdb") as db:
+        c = db.create_collection("c", dim=2)
+        with db.transaction():
+            c.add("a", [1, 0], metadata={"t": "x" * 7000})
+            c.update("a", metadata={"t": "x" * 3000})
+        assert db.check() == []
+        record = c.get("a")
+        assert record is not None and len(record.metadata["t"]) == 3000

@@ -352,7 +352,8 @@ def read_effort(txn: Any, cid: int, number: int) -> Effort | None:
         effort = Effort.unpack(packed)
     except (ValueError, TypeError) as error:
         raise rows.damaged("E1", key, str(error)) from None
-    if type(effort.inserted) is not int or effort.rows < 1 or not (_adds_up(effort.done) and _adds_up(effort.pending)):
+    counts = type(effort.inserted) is int and effort.rows >= 1
+    if not (counts and _adds_up(effort.done) and _adds_up(effort.pending)):
         raise rows.damaged("E1", key, "its sums are no measurement's")
     return effort
 

@@ -58,6 +58,7 @@ _RID: Final = struct.Struct("<I")
 _INT_ID: Final = bytes((keys.INT_ID,))
 _STR_ID: Final = bytes((keys.STR_ID,))
 _TEXT, _VECTOR, _INLINE, _DEAD, _SEVERAL = 1, 2, 4, 8, 16
+_IN_LEAF: Final = 1_900  # bytes of a record that surely lies in a leaf, and not in pages of its own
 _ELSEWHERE: Final = 0xFFFFFFFF
 _NOTHING: Final[Mapping[int, bytes]] = MappingProxyType({})
 
@@ -283,7 +284,18 @@ def id_from(idkey: bytes) -> Id:
 def put(txn: Any, cid: int, rid: int, row: Row) -> None:
     """Write a row record."""
     key = keys.row(cid, rid)
-    txn.put(key, _core.seal(keys.ROWS, key, encode(row)))
+    replace(txn, key, _core.seal(keys.ROWS, key, encode(row)))
+
+
+def replace(txn: Any, key: bytes, record: bytes) -> None:
+    """Write a record whose pages shrink with it.
+
+    LMDB leaves a long value that becomes shorter within one transaction its run of pages, and takes a
+    file with such a run for a damaged one. So what was there goes first.
+    """
+    if len(record) > _IN_LEAF:
+        txn.delete(key)
+    txn.put(key, record)
 
 
 def delete(txn: Any, cid: int, rid: int) -> None:
