@@ -244,7 +244,7 @@ class Worker:
 
     def write(self) -> None:
         rng = self.rng
-        time.sleep(rng.choice([0, 0, 0.002, 0.01]) * rng.random())
+        time.sleep(rng.choice([0, 0.005, 0.02]) * rng.random())
         try:
             if rng.random() < 0.03:
                 self.say("optimizing")
@@ -271,6 +271,8 @@ class Worker:
             deeds = todo(self.seed, n, self.model)
             for call in deeds:
                 perform(call, self.rows, self.kind)
+                if how == "split":
+                    self.say("half")
             if how == "right" and self.rng.random() < 0.2:
                 time.sleep(0.01 * self.rng.random())  # so that others wait
             self.log.add(n, metadata={"by": self.way.number})
@@ -294,6 +296,7 @@ class Worker:
 
     def read(self) -> None:
         """The same answers twice within a snapshot, whatever was written between."""
+        time.sleep(0.02 * self.rng.random())
         with self.db.snapshot() as snap:
             self.say("snapshot")
             self.caught_up(len(snap["log"]))

@@ -150,7 +150,7 @@ class Run:
     # --- one cycle -------------------------------------------------------------------------------
 
     def cycle(self) -> None:
-        victim = self.rng.choice(self.workers)
+        victim = self.rng.choice([w for w in self.workers if w.way.writes or self.how == "right"])
         self.kill(victim)
         self.answers("at once")
         self.answers("settled")
@@ -184,7 +184,9 @@ class Run:
         """Kill it while it does what it is aimed at, and hear what it said to the last."""
         rng = self.rng
         aim = rng.choice(WRITING if victim.way.writes else READING)
-        if rng.random() < 0.1:
+        if self.how != "right":
+            aim = {"early": "ack", "split": "half"}[self.how]
+        elif rng.random() < 0.1:
             aim = "opening"
             self.workers.remove(victim)
             victim.sprout.line.put("stop")
