@@ -125,12 +125,12 @@ def test_a_large_transaction_searches_its_own_graph(db: vecdb.Database) -> None:
     with db.transaction():
         c.add(range(2000, 4000), data[2000:], metadata=[{"x": i} for i in range(2000, 4000)])
         c.delete(range(0, 4000, 3))
-        inside = [c.search(q, 5).ids for q in data[:50]]
+        inside = [c.search(q, 5, ef=64).ids for q in data[:50]]
         right = [c.search(q, 5, exact=True).ids for q in data[:50]]
-        filtered = [c.search(q, 5, where=F.x >= 1500).ids for q in data[:50]]
+        filtered = [c.search(q, 5, where=F.x >= 1500, ef=64).ids for q in data[:50]]
     assert [c.search(q, 5, exact=True).ids for q in data[:50]] == right
-    assert [c.search(q, 5).ids for q in data[:50]] == inside
-    assert [c.search(q, 5, where=F.x >= 1500).ids for q in data[:50]] == filtered
+    assert [c.search(q, 5, ef=64).ids for q in data[:50]] == inside
+    assert [c.search(q, 5, where=F.x >= 1500, ef=64).ids for q in data[:50]] == filtered
     assert sum(len(set(a) & set(b)) for a, b in zip(inside, right, strict=True)) >= 237
 
 

@@ -241,6 +241,12 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
     ("A2", "a chunk that nobody names", lambda t: put(t, keys.posting(CID, 0, NUMBERS, 7), payload(t, chunk_of_posting(t))),
      "rows/postings/1/0x00000101000007", "no leaf"),
     # effort
+    ("Q1", "a resting slot that is live", lambda t: put(t, keys.resting(CID, 1), bytes(8) + (1310).to_bytes(4, "little")), "rows/log/1/0xfe", "are live"),
+    ("Q1", "no slots that rest", lambda t: put(t, keys.resting(CID, 1), b"abc"), "rows/log/1/0xfe", "no id and slots"),
+    ("Q2", "a wrong count of resting slots", lambda t: change(t, keys.state(CID), lambda s: {**s, "resting": s["resting"] + 1}), "rows", "resting slots"),
+    ("Q3", "condemned slots without a round", lambda t: put(t, keys.condemned(CID), BitMap([3]).serialize()), "rows/log/1/0xfd", "without a round"),
+    ("Q3", "a round without condemned slots", lambda t: change(t, keys.state(CID), lambda s: {**s, "condemned": 1}), "rows/log/1/0xfd", "without a record"),
+    ("Q4", "a wrong count of vacant slots", lambda t: change(t, keys.state(CID), lambda s: {**s, "vacant": s["vacant"] + 1}), "rows", "vacant slots"),
     ("E1", "no effort", lambda t: put(t, keys.effort(CID, 0), b"\x90"), "rows/effort/1/0x00", ""),
     ("E1", "an impossible effort", lambda t: change(t, keys.effort(CID, 0), lambda e: [0, *e[1:]]),
      "rows/effort/1/0x00", "measurement"),
@@ -321,7 +327,7 @@ def more_found(effort: list[Any]) -> list[Any]:
 
 
 def no_samples(effort: list[Any]) -> list[Any]:
-    return [effort[0], [[0, *effort[1][0][1:]], *effort[1][1:]], effort[2]]
+    return [effort[0], [[0, 5, *effort[1][0][2:]], *effort[1][1:]], effort[2]]
 
 
 def delete_links(txn: Any) -> None:
@@ -410,7 +416,8 @@ def test_a_graph_in_memory_that_is_not_the_files_is_named(path: Path) -> None:
         assert db.check() == []
         slots, vector = np.array([1310], np.uint32), np.frombuffer(graph.vector(1310), np.float32)[None]
         graph.put_vectors(slots, vector + 1)
-        assert [(p.code, p.where) for p in db.check()] == [("G4", "rows/row 1310")]
+        found = [(p.code, p.where) for p in db.check()]
+        assert found == [("G4", "rows/row 1310"), ("G6", "rows/codes 0")]
         graph.put_vectors(slots, vector)
         assert db.check() == []
 
@@ -418,7 +425,7 @@ def test_a_graph_in_memory_that_is_not_the_files_is_named(path: Path) -> None:
 # --- the table is whole ------------------------------------------------------------------------------
 
 CODE = re.compile(r"[A-Z][0-9]")
-ELSEWHERE = {"F3", "G4"}  # planted in the file's pages and in memory, above
+ELSEWHERE = {"F3", "G4", "G6"}  # planted in the file's pages and in memory, above
 
 
 def codes_in(source: str) -> set[str]:

@@ -40,6 +40,7 @@ static u32 heirs(MendArgs& m, u32 u, const u32* row, const Losing& l, const Quer
     InsertArgs& a = m.insert;
     Scratch& s = *a.scratch;
     u32 ids[CANDIDATES], n = 0, size = 0;
+    bool lives = linkable(a, u);  // a dead row keeps its way to others that older readers still find
     visit(s, u);
     for (u32 i = 0; i < l.n_kept; i++) visit(s, l.kept[i]);
     for (u32 g = 0; g < l.n_gone && n < CANDIDATES; g++) {
@@ -47,7 +48,8 @@ static u32 heirs(MendArgs& m, u32 u, const u32* row, const Losing& l, const Quer
         for (u32 j = 0; j < a.layer.R && n < CANDIDATES; j++) {
             u32 e = load_link(from + j), id = e & ID;
             if (e >= ALONE) break;
-            if (id << a.layer.shift >= a.limit || is_condemned(m, id) || !linkable(a, id)) continue;
+            if (id << a.layer.shift >= a.limit || is_condemned(m, id)) continue;
+            if (lives && !linkable(a, id)) continue;
             if (visit(s, id)) ids[n++] = id;
         }
     }

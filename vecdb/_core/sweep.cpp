@@ -261,11 +261,16 @@ void Writer::rehome_one(u32 layer, u32 u, u32 c) {
     if (c >= rows_of(layer, n_slots()) || load_link(row_of<true>(this->layer(layer), c)) == EMPTY)
         return;
     InsertArgs a = upkeep(layer, layer ? c << ENTRY_SHIFT : c);
+    // what is dead itself may hang on others that are: readers who find it are near them
+    auto may_link = [&](u32 id) {
+        return !a.mask || mask_has(a.mask, a.mask_bits, id << a.layer.shift);
+    };
+    bool lives = may_link(c);
     const u32* its = row_of<true>(a.layer, c);
     for (u32 j = 0; j < R && its[j] < ALONE; j++) {
         u32 id = its[j] & ID;
         if (id == u || gone(layer, id)) continue;
-        if (a.mask && !mask_has(a.mask, a.mask_bits, id << a.layer.shift)) continue;
+        if (lives && !may_link(id)) continue;
         ids[n++] = id;
     }
     g_.options().kernels->nearest_first(&a, c, ids, n);

@@ -256,6 +256,8 @@ def _base(txn: Any, known: Follower, last: int, wanted: Wanted) -> View:
     if wanted.metadata or wanted.state:
         live = BitMap(rid for rid, row in parts.scan(txn, known.cid) if not row.dead)
         _count(txn, known.cid, now)
+        if wanted.state:
+            _find_loose(txn, known.cid, view, now)
     if wanted.metadata:
         tail = Tail(last)
         names = {} if broken.metadata is not None else dict(names)
@@ -284,6 +286,21 @@ def _count(txn: Any, cid: int, now: State) -> None:
         parts.count_vectors(now, rid, row)
     for number, each in now.vectors.items():
         each.slots = max(each.slots, before[number])
+
+
+def _find_loose(txn: Any, cid: int, view: View, now: State) -> None:
+    """The slots whose vectors travel in records although their blocks are written: the rows tell."""
+    layouts = [view.schema.layout(each.declared) for each in view.vectors.values()]
+    loose = [
+        rid
+        for rid, row in parts.scan(txn, cid)
+        if rid < PLAIN
+        for layout in layouts
+        if layout.number in row.inline and rid < layout.inline_from(now.slots)
+    ]
+    if loose:
+        size = max(layout.block_rows for layout in layouts)
+        now.loose_from, now.loose_to = min(loose) // size * size, (max(loose) // size + 1) * size
 
 
 def _seated(txn: Any, cid: int) -> Iterator[tuple[int, rows.Row]]:

@@ -35,7 +35,7 @@ from pyroaring import BitMap
 from vecdb import _core
 from vecdb.errors import Corrupt
 from vecdb.index.leaf import posting_of
-from vecdb.index.view import Graphed, View, mask_of, slots_of
+from vecdb.index.view import NO_SLOTS, Graphed, View, mask_of, slots_of
 from vecdb.storage import keys, resting, rows
 from vecdb.storage.rows import PLAIN
 from vecdb.storage.state import State
@@ -83,9 +83,23 @@ class Sweeping:
         """The open writer of a field's graph: new links of it avoid dead slots."""
         writer = self._writers.get(number)
         if writer is None:
-            mask = self.base.mask
-            writer = self._writers[number] = self._fields[number].graph.begin(mask)
+            writer = self._writers[number] = self._fields[number].graph.begin(self._linkable())
         return writer
+
+    def _linkable(self) -> bytes | None:
+        """The slots that are live by now, of the commit before; None: all of them.
+
+        A row that this transaction replaces must not be what its new version hangs on: rows that move
+        together again and again would drift away from all others.
+        """
+        base = self.base
+        if not self.buried:
+            return base.mask
+        mask = base.mask
+        if mask is None:
+            mask = _core.mask_of(np.arange(base.slots, dtype=np.uint32), base.slots)
+        died = np.array(sorted(s for s in self.buried if s < base.slots), np.uint32)
+        return bytes(_core.mask_update(mask, base.slots, NO_SLOTS, died))
 
     # --- which slots are what ------------------------------------------------------------------
 

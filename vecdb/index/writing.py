@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from pyroaring import BitMap
 
+from vecdb.errors import Corrupt
 from vecdb.fields import declared as declared_fields
 from vecdb.index import effort, loading, measure, seats
 from vecdb.index.changes import RowChange, encode_changes, state_of
@@ -496,13 +497,16 @@ class Writing(Folding, Sweeping):
         def matches(where: Filter) -> BitMap:
             return self.matches(where) if held is None else self.matches(where) & held.rids
 
-        more = measure.take(
-            measure.Sampled(
-                graph, live, ranked, view.slots, mask,
-                lambda slot: vectors.as_query(graph.vector(slot), field.dim, field.dtype),
-                metadata, matches, self._metadata.skips,
-            ),
-            due, effort.Measured() if known is None else known.pending, self.commit,
-        )  # fmt: skip
+        try:
+            more = measure.take(
+                measure.Sampled(
+                    graph, live, ranked, view.slots, mask,
+                    lambda slot: vectors.as_query(graph.vector(slot), field.dim, field.dtype),
+                    metadata, matches, self._metadata.skips,
+                ),
+                due, effort.Measured() if known is None else known.pending, self.commit,
+            )  # fmt: skip
+        except Corrupt:  # a damaged index is no reason to refuse a write that does without it
+            return None
         before = effort.Effort(ranked, effort.Measured()) if known is None else known
         return before.with_more(more, ranked, inserted, self._samples)

@@ -44,6 +44,7 @@ MAGIC = b"vecdb\r\n\x1a"  # a text-mode copy would damage it visibly
 FRAME = 12  # bytes before the payload of every record
 
 _CLEAN = 1
+_CHANGED = frozenset(("catalog_version", "next_cid"))
 _PAYLOAD = Struct("<8sIIQ16sQQII16s")
 _PEEK = Struct("<8sI")
 
@@ -78,6 +79,8 @@ def first_meta() -> Meta:
 
 def next_meta(meta: Meta, changes: dict[str, int]) -> Meta:
     """Return the record of the commit after `meta`; changes: catalog_version, next_cid."""
+    if not changes.keys() <= _CHANGED:
+        raise TypeError(f"no commit changes {sorted(changes.keys() - _CHANGED)}")
     return Meta(
         format=FORMAT_VERSION,
         commit=meta.commit + 1,
