@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import vecdb
+from tests import deeds
 from tests.deeds import BUCKETS, DIM, Call, Model, apply, calls, distances
 from tests.nursery import Line
 from vecdb import F
@@ -95,19 +96,7 @@ def other_of(vectors: Any) -> Any:
 
 def perform(call: Call, rows: vecdb.Collection, kind: Kind) -> None:
     """Do it to the database."""
-    vectors = vectors_of(call, kind)
-    if call.verb == "add":
-        assert rows.add(call.ids, vectors, metadata=call.metadata) == call.ids
-    elif call.verb == "upsert":
-        assert rows.upsert(call.ids, vectors, metadata=call.metadata) == call.ids
-    elif call.verb == "update":
-        assert rows.update(call.ids, vectors=vectors, metadata=call.metadata) == len(call.ids)
-    elif call.verb == "delete":
-        assert rows.delete(call.ids) == len(call.ids)
-    elif call.verb == "patch":
-        rows.update(where=F.bucket == call.bucket, metadata=(call.metadata or [{}])[0])
-    else:
-        rows.delete(where=F.bucket == call.bucket)
+    deeds.perform(call._replace(vectors=vectors_of(call, kind)), rows)
 
 
 def replay(seed: int, model: Model, at: int, n: int) -> None:

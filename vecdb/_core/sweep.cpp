@@ -117,7 +117,6 @@ u32 Writer::vacate(u32 first, u32 most, std::vector<u32>& vacated) {
     u32 end = (u32)std::min<u64>(base_n_, condemned_.size() * 8), s = first;
     if (!codes_) return base_n_;
     know_moved();
-    came_ = false;
     failed_ = true;  // until it is done
     for (; s < end; s++) {
         if (!gone(0, s) || load_link(row_of<true>(layer(0), s)) == EMPTY) continue;
@@ -126,7 +125,7 @@ u32 Writer::vacate(u32 first, u32 most, std::vector<u32>& vacated) {
     failed_ = out_of_memory_.load();
     if (failed_) throw std::bad_alloc();
     if (s < end) return s;
-    return came_ || left_behind() ? NO_SLOT : base_n_;
+    return left_behind() ? NO_SLOT : base_n_;
 }
 
 // Whether a condemned slot is in the graph still: an earlier call may have passed it over.
@@ -169,8 +168,8 @@ u32 Writer::rehome_children(u32 layer, u32 u) {
 }
 
 // Lets s go and, first, every condemned node that is pinned below it; false: `most` was reached, or
-// something that stays is pinned to one of them (`came_`), because no other row had room for a pin: what
-// goes now makes room.
+// something that stays is pinned to one of them, because no other row had room for a pin: what goes now
+// makes room.
 bool Writer::vacate_below(u32 s, u32 most, std::vector<u32>& vacated) {
     std::vector<u32> path{s};
     while (!path.empty()) {
@@ -179,10 +178,7 @@ bool Writer::vacate_below(u32 s, u32 most, std::vector<u32>& vacated) {
         if (path.size() > LONGEST) damaged("a circle through", u);
         if (child == EMPTY) {
             if (!(u & ((1u << ENTRY_SHIFT) - 1))) {
-                if (pinned_child(1, u >> ENTRY_SHIFT, EMPTY) != EMPTY) {
-                    came_ = true;
-                    return false;
-                }
+                if (pinned_child(1, u >> ENTRY_SHIFT, EMPTY) != EMPTY) return false;
                 leave(1, u >> ENTRY_SHIFT);
             }
             leave(0, u);
@@ -192,7 +188,6 @@ bool Writer::vacate_below(u32 s, u32 most, std::vector<u32>& vacated) {
         } else if (gone(0, child) && load_link(row_of<true>(layer(0), child)) != EMPTY) {
             path.push_back(child);
         } else {
-            came_ = true;
             return false;
         }
     }

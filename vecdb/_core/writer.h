@@ -101,7 +101,6 @@ class Writer {
     bool all_linkable_;
     std::unordered_map<u32, u32> moved_[2];  // rows whose pinned link is another's now
     std::atomic<bool> out_of_memory_{false};
-    bool came_ = false;  // a node was pinned to a condemned one since rehome()
     size_t last_size_ = 0;
     u32 last_crc_ = 0;
     std::vector<u8> locks_;

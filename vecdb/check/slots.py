@@ -9,10 +9,9 @@ from pyroaring import BitMap
 
 from vecdb.check.subject import Subject, some
 from vecdb.errors import VecdbError
-from vecdb.index.sweeping import condemned_in
-from vecdb.index.view import View, slots_of
+from vecdb.index.sweeping import absent_from, condemned_in
+from vecdb.index.view import View
 from vecdb.storage import keys, resting
-from vecdb.storage.rows import PLAIN
 from vecdb.types import Problem
 
 
@@ -20,7 +19,7 @@ def problems(of: Subject, view: View) -> Iterator[Problem]:
     """Every problem with slots of rows that are gone."""
     now = view.state
     dead = BitMap(range(now.slots)) - of.live
-    vacant = _vacant(view, dead)
+    vacant = absent_from(view.vectors.values(), dead)
     if len(vacant) != now.vacant:
         yield Problem("Q4", of.name, f"it counts {now.vacant} vacant slots; there are {len(vacant)}")
     yield from _resting(of, view)
@@ -46,14 +45,6 @@ def condemned(of: Subject, view: View) -> BitMap:
         return condemned_in(key, record)
     except VecdbError:
         return BitMap()
-
-
-def _vacant(view: View, dead: BitMap) -> BitMap:
-    asked = np.ascontiguousarray(slots_of(dead, PLAIN))
-    absent = np.ones(len(asked), np.bool_)
-    for each in view.vectors.values():
-        absent &= np.frombuffer(each.graph.absent(asked), np.bool_)
-    return BitMap(asked[absent])
 
 
 def _resting(of: Subject, view: View) -> Iterator[Problem]:

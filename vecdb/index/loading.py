@@ -67,7 +67,8 @@ class Loading:
             return graph
         self._attach_all(graph, now.slots)
         self._load_inline(graph, 0, now.slots)
-        self._load_again(graph, now.loose, self.layout.inline_from(now.slots))
+        written = self.layout.inline_from(now.slots)
+        self._load_again(graph, range(now.loose_from, min(now.loose_to, written)), written)
         lo, step = mine.scale or (0.0, 1.0)
         graph.set_state(mine.slots, lo, step)
         graph.encode(0, mine.slots, self.threads)

@@ -25,7 +25,7 @@ Rejected: a thread that repairs. A process that commits and exits would never do
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -118,11 +118,7 @@ class Sweeping:
 
     def _absent(self, slots: BitMap) -> BitMap:
         """Those of the slots that are in no graph, as of the commit before."""
-        asked = np.ascontiguousarray(slots_of(slots, PLAIN))
-        absent = np.ones(len(asked), np.bool_)
-        for each in self._fields.values():
-            absent &= np.frombuffer(each.graph.absent(asked), np.bool_)
-        return BitMap(asked[absent])
+        return absent_from(self._fields.values(), slots)
 
     def _resting_now(self) -> BitMap:
         """Slots that a reader may still need; entries that are due are taken out first."""
@@ -315,9 +311,7 @@ class Sweeping:
         self._gone[number] = self._gone.get(number, BitMap()) | slots
         for other, each in self._fields.items():
             if other != number and slots:
-                asked = np.array(slots, np.uint32)
-                absent = BitMap(asked[np.frombuffer(each.graph.absent(asked), np.bool_)])
-                slots &= absent | self._gone.get(other, BitMap())
+                slots &= absent_from([each], slots) | self._gone.get(other, BitMap())
         self._vacancies().update(slots)
         self.state.vacant += len(slots)
         for slot in slots:
@@ -348,6 +342,15 @@ class Sweeping:
 def is_due(now: State) -> bool:
     """Whether a round is under way, or enough slots are dead to begin one."""
     return now.condemned > 0 or now.dead >= max(LEAST, ROUND_AT * now.slots)
+
+
+def absent_from(fields: Iterable[Graphed], slots: BitMap) -> BitMap:
+    """Those of the slots that are in none of the graphs."""
+    asked = np.ascontiguousarray(slots_of(slots, PLAIN))
+    absent = np.ones(len(asked), np.bool_)
+    for each in fields:
+        absent &= np.frombuffer(each.graph.absent(asked), np.bool_)
+    return BitMap(asked[absent])
 
 
 def condemned_in(key: bytes, record: Any) -> BitMap:
