@@ -70,7 +70,7 @@ def noted(txn: Any) -> Iterator[Problem]:
 
 def cached(txn: Any) -> Iterator[Problem]:
     """E2 and E3."""
-    for key, record in embeddings.records(txn):
+    for key, record in embeddings.entries(txn):
         try:
             embeddings.vector_in(key, record)
         except ValueError as error:

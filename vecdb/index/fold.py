@@ -19,10 +19,9 @@ from typing import Any, Final, Protocol
 
 from pyroaring import BitMap
 
-from vecdb import _core
 from vecdb.index import posting
 from vecdb.index.leaf import Builder, Chunks, Leaf, bitmap, posting_of
-from vecdb.storage import keys
+from vecdb.storage import keys, records
 
 END: Final = b"\xff"  # bound of a field's last leaf: above every value key
 MAX_INSIDE: Final = 1_024  # bytes of a serialised posting that stay in the leaf
@@ -154,4 +153,4 @@ class _Fold:
         bounds = [each.keys[-1] for each in made[:-1]] + [bound]
         for each, its_bound in zip(made, bounds, strict=True):
             place = keys.attribute(self._cid, self._fieldid, its_bound)
-            self._txn.put(place, _core.seal(keys.ATTRIBUTES, place, each.encode()))
+            records.put(self._txn, place, each.encode())

@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pyroaring import BitMap
 
-from vecdb import _core
 from vecdb.index import attributes
 from vecdb.index.changes import RowChange
 from vecdb.index.follow import Follower
 from vecdb.index.loading import CHUNK_HEADER, LAYERS
 from vecdb.index.view import Graphed, View
-from vecdb.storage import keys, log
+from vecdb.storage import keys, log, records
 from vecdb.storage.state import State
 
 DIRECT_LINKS: Final = 256 << 10  # a link log below this is never replaced by image chunks
@@ -185,7 +184,7 @@ class Folding:
     def _put_chunk(self, number: int, source: Any, layer: int, chunk: int, commit: int) -> None:
         key = keys.links(self.cid, number, layer, chunk)
         head = commit.to_bytes(8, "little") + bytes((layer,)) + bytes(CHUNK_HEADER - 9)
-        self.txn.put(key, _core.seal(keys.LINKS, key, head + source.chunk(layer, chunk)))
+        records.put(self.txn, key, head + source.chunk(layer, chunk))
 
     # --- on its own: optimize, and when idle -----------------------------------------
 

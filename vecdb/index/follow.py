@@ -24,7 +24,6 @@ from typing import Any
 
 from pyroaring import BitMap
 
-from vecdb import _core
 from vecdb.fields import declared as declared_fields
 from vecdb.index import attributes, seats
 from vecdb.index.changes import Batch, decode_changes
@@ -33,7 +32,7 @@ from vecdb.index.loading import Again, Loading
 from vecdb.index.tail import Tail
 from vecdb.index.view import Graphed, Held, View, live_mask, next_mask
 from vecdb.query.filter import Filter
-from vecdb.storage import codec, keys, log, rows, schema, state
+from vecdb.storage import codec, keys, log, records, rows, schema, state
 from vecdb.storage.log import RowsPart
 from vecdb.storage.schema import Schema, VectorField
 from vecdb.storage.state import State
@@ -338,7 +337,7 @@ def read_names(txn: Any, cid: int) -> dict[str, int]:
 def write_names(txn: Any, cid: int, names: dict[str, int]) -> None:
     """Store the metadata field names."""
     key = keys.fields(cid)
-    txn.put(key, _core.seal(keys.FIELDS, key, codec.pack(list(names))))
+    records.put(txn, key, codec.pack(list(names)))
 
 
 def read_effort(txn: Any, cid: int, number: int) -> Effort | None:
@@ -375,4 +374,4 @@ def _adds_up(measured: Measured) -> bool:
 def write_effort(txn: Any, cid: int, number: int, effort: Effort) -> None:
     """Store what was measured."""
     key = keys.effort(cid, number)
-    txn.put(key, _core.seal(keys.EFFORT, key, codec.pack(effort.pack())))
+    records.put(txn, key, codec.pack(effort.pack()))

@@ -36,7 +36,7 @@ from vecdb import _core
 from vecdb.errors import Corrupt
 from vecdb.index.leaf import posting_of
 from vecdb.index.view import NO_SLOTS, Graphed, View, mask_of, slots_of
-from vecdb.storage import keys, resting, rows
+from vecdb.storage import keys, records, resting, rows
 from vecdb.storage.rows import PLAIN
 from vecdb.storage.state import State
 from vecdb.storage.vectors import Layout
@@ -228,7 +228,7 @@ class Sweeping:
         if len(dead) < max(LEAST, ROUND_AT / 2 * now.slots):
             return False
         key = keys.condemned(self.cid)
-        self.txn.put(key, _core.seal(keys.LOG, key, dead.serialize()))
+        records.put(self.txn, key, dead.serialize())
         self.follower.condemned = None  # a number that was aborted may come again
         now.condemned = self.commit
         self._go_to(min(now.vectors, default=0), 0)

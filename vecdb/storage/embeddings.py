@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from vecdb import _core
-from vecdb.storage import keys
+from vecdb.storage import keys, records
 from vecdb.storage.meta import FRAME
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def put(txn: Any, made: Mapping[bytes, bytes]) -> None:
         else:
             size -= len(old) - FRAME
         size += len(vector)
-        txn.put(key, _core.seal(keys.EMBEDDINGS, key, vector))
+        records.put(txn, key, vector)
     _put_counts(txn, count, size)
 
 
@@ -118,13 +118,13 @@ def counts_in(record: Any) -> Cached:
 def count(txn: Any) -> Cached:
     """The same by a scan."""
     number = size = 0
-    for _, record in records(txn):
+    for _, record in entries(txn):
         number += 1
         size += len(record) - FRAME
     return Cached(number, size)
 
 
-def records(txn: Any) -> Iterator[tuple[bytes, Any]]:
+def entries(txn: Any) -> Iterator[tuple[bytes, Any]]:
     """Every record of the cache: (key, record)."""
     cursor = txn.cursor()
     more = cursor.set_range(_PREFIX)
@@ -154,4 +154,4 @@ def clear(txn: Any, limit: int) -> int:
 
 def _put_counts(txn: Any, count: int, size: int) -> None:
     payload = _COUNTS.pack(count, max(0, size))
-    txn.put(keys.CACHED_KEY, _core.seal(keys.CACHED, keys.CACHED_KEY, payload))
+    records.put(txn, keys.CACHED_KEY, payload)

@@ -25,9 +25,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from vecdb import _core
 from vecdb.errors import Corrupt
-from vecdb.storage import codec, keys, rows
+from vecdb.storage import codec, keys, records, rows
 from vecdb.storage.state import State
 
 ROWS: Final = keys.LOG_ROWS
@@ -73,7 +72,7 @@ class RowsPart:
 def put(txn: Any, cid: int, commit: int, part: int, payload: bytes) -> None:
     """Write one part of a commit's log."""
     key = keys.log(cid, commit, part)
-    txn.put(key, _core.seal(keys.LOG, key, payload))
+    records.put(txn, key, payload)
 
 
 def read(

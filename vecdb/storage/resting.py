@@ -22,8 +22,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vecdb import _core
-from vecdb.storage import keys, rows
+from vecdb.storage import keys, records, rows
 
 SHARED: Final = 128  # slots up to which an entry takes those of the next commit
 _ID: Final = Struct("<Q")
@@ -57,7 +56,7 @@ def put(txn: Any, cid: int, commit: int, id: int, slots: npt.NDArray[np.uint32])
         slots = np.concatenate((last.slots, slots))
         txn.delete(last.key)
     key = keys.resting(cid, commit)
-    txn.put(key, _core.seal(keys.LOG, key, _ID.pack(id) + slots.astype("<u4").tobytes()))
+    records.put(txn, key, _ID.pack(id) + slots.astype("<u4").tobytes())
 
 
 def _last(txn: Any, cid: int) -> Entry | None:

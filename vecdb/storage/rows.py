@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from vecdb import _core
 from vecdb.errors import Corrupt
-from vecdb.storage import codec, keys
+from vecdb.storage import codec, keys, records
 from vecdb.types import Id
 
 if TYPE_CHECKING:
@@ -58,7 +58,6 @@ _RID: Final = struct.Struct("<I")
 _INT_ID: Final = bytes((keys.INT_ID,))
 _STR_ID: Final = bytes((keys.STR_ID,))
 _TEXT, _VECTOR, _INLINE, _DEAD, _SEVERAL = 1, 2, 4, 8, 16
-_IN_LEAF: Final = 1_900  # bytes of a record that surely lies in a leaf, and not in pages of its own
 _ELSEWHERE: Final = 0xFFFFFFFF
 _NOTHING: Final[Mapping[int, bytes]] = MappingProxyType({})
 
@@ -211,7 +210,7 @@ def rids_in(entries: Any, cid: int, chosen: Any, count: int) -> list[int]:
 
 def put_rid(txn: Any, key: bytes, rid: int) -> None:
     """Lead an id's key to a rid."""
-    txn.put(key, _core.seal(keys.IDS, key, _RID.pack(rid)))
+    records.put(txn, key, _RID.pack(rid))
 
 
 def put_new(
@@ -284,18 +283,7 @@ def id_from(idkey: bytes) -> Id:
 def put(txn: Any, cid: int, rid: int, row: Row) -> None:
     """Write a row record."""
     key = keys.row(cid, rid)
-    replace(txn, key, _core.seal(keys.ROWS, key, encode(row)))
-
-
-def replace(txn: Any, key: bytes, record: bytes) -> None:
-    """Write a record whose pages shrink with it.
-
-    LMDB leaves a long value that becomes shorter within one transaction its run of pages, and takes a
-    file with such a run for a damaged one. So what was there goes first.
-    """
-    if len(record) > _IN_LEAF:
-        txn.delete(key)
-    txn.put(key, record)
+    records.put(txn, key, encode(row))
 
 
 def delete(txn: Any, cid: int, rid: int) -> None:

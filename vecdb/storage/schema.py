@@ -20,9 +20,9 @@ from dataclasses import fields as members
 from functools import lru_cache
 from typing import Any, Final, NoReturn
 
-from vecdb import _core, fields
+from vecdb import fields
 from vecdb.errors import InvalidArgument
-from vecdb.storage import codec, keys, rows
+from vecdb.storage import codec, keys, records, rows
 from vecdb.storage.vectors import DTYPES, Layout
 
 METRICS: Final = ("cosine", "l2", "dot", "hamming")
@@ -257,7 +257,7 @@ def put(txn: Any, cid: int, schema: Schema) -> None:
         "name": schema.name, "vectors": vectors, "next_number": schema.next_number,
         "fields": dict(schema.fields),
     }  # fmt: skip
-    txn.put(key, _core.seal(keys.CATALOG, key, codec.pack(packed)))
+    records.put(txn, key, codec.pack(packed))
 
 
 def read_all(txn: Any) -> dict[str, tuple[int, Schema]]:

@@ -43,8 +43,7 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, Final
 
-from vecdb import _core
-from vecdb.storage import codec, keys, rows
+from vecdb.storage import codec, keys, records, rows
 
 
 @dataclass(slots=True)
@@ -210,4 +209,4 @@ def write(txn: Any, cid: int, state: State) -> None:
     key = keys.state(cid)
     packed = dict(zip(_NAMES, _VALUES(state), strict=True))
     packed["vectors"] = {n: each.values() for n, each in state.vectors.items()}
-    txn.put(key, _core.seal(keys.LOG, key, codec.pack(packed)))
+    records.put(txn, key, codec.pack(packed))

@@ -23,6 +23,7 @@ from struct import Struct
 from typing import Any, Final
 
 from vecdb import _core
+from vecdb.storage import records
 from vecdb.storage.keys import TIMES, TIMES_KEY
 
 EVERY: Final = 1.0  # seconds between two entries, at least
@@ -44,7 +45,7 @@ def note(txn: Any, now: float) -> None:
         return
     kept = thinned([*before, (last, second)])
     payload = b"".join(_ENTRY.pack(*entry) for entry in kept)
-    txn.put(TIMES_KEY, _core.seal(TIMES, TIMES_KEY, payload))
+    records.put(txn, TIMES_KEY, payload)
 
 
 def forget(txn: Any) -> None:

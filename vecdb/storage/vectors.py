@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from vecdb import _core
-from vecdb.storage import keys, rows
+from vecdb.storage import keys, records, rows
 from vecdb.storage.rows import Row
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def put_block(
     parts: list[Any] = [head] if holes == _EMPTY else [head, np.ascontiguousarray(vectors).reshape(-1)]
     if holes == _HOLES:
         parts.append(np.packbits(present, bitorder="little"))
-    txn.put(key, _core.seal_parts(keys.VECTORS, key, parts))
+    records.write(txn, key, _core.seal_parts(keys.VECTORS, key, parts))
 
 
 def get_block(txn: Any, cid: int, layout: Layout, block: int) -> Block | None:
@@ -301,7 +301,7 @@ def as_query(stored: Any, dim: int, dtype: str) -> npt.NDArray[np.float32]:
 def put_many(txn: Any, cid: int, layout: Layout, rid: int, given: npt.NDArray[Any]) -> None:
     """Write a row's vectors (m, numbers)."""
     key = keys.many_vectors(cid, layout.number, rid)
-    txn.put(key, _core.seal(keys.MANY, key, given.tobytes()))
+    records.put(txn, key, given.tobytes())
 
 
 def delete_many(txn: Any, cid: int, number: int, rid: int) -> None:
