@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import vecdb
-from vecdb.index import effort, fold, folding, measure
+from vecdb.index import effort, fold, folding, leaf, measure
 from vecdb.index.attributes import AttributeImage
 from vecdb.index.loading import LAYERS
+from vecdb.index.tail import Tail
 from vecdb.storage import keys, log
 
 DIM = 8
@@ -80,14 +81,15 @@ def test_control_another_vector_does(c: vecdb.Collection) -> None:
 # --- folding ---------------------------------------------------------------------------------
 
 
-def folded_keys(c: vecdb.Collection, commits: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many value keys each commit of one changed row folds."""
+def folded_leaves(c: vecdb.Collection, commits: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many leaves each commit of one changed row folds."""
     found: list[int] = []
     plain = fold._Fold.apply
 
-    def counted(self: Any, changes: list[Any]) -> None:
-        found[-1] += len(changes)
-        plain(self, changes)
+    def counted(self: Any, *args: Any) -> tuple[int, bytes]:
+        leaves, following = plain(self, *args)
+        found[-1] += leaves
+        return leaves, following
 
     monkeypatch.setattr(fold._Fold, "apply", counted)
     for turn in range(commits):
@@ -101,8 +103,11 @@ def test_no_small_commit_folds_a_whole_field(
 ) -> None:
     """The same filters at every state of a round; then all of it again from the file."""
     monkeypatch.setattr(folding, "FOLD_EVERY", 160)
+    monkeypatch.setattr(folding, "LEAST_LEAVES", 1)
+    monkeypatch.setattr(leaf, "MAX_BODY", 400)
+    monkeypatch.setattr(leaf, "FILL", 300)
     c.add(list(range(500)), vectors(500), metadata=[{"a": n, "b": "t"} for n in range(500)])
-    per_commit = folded_keys(c, 800, monkeypatch)
+    per_commit = folded_leaves(c, 800, monkeypatch)
     rows = {turn % 500: turn for turn in range(800)}
     for low in range(0, 800, 97):
         expected = {id for id, turn in rows.items() if low <= turn < low + 50}
@@ -111,17 +116,26 @@ def test_no_small_commit_folds_a_whole_field(
     with c._reading() as (_, view):
         state = view.state
         assert state.rows_to > 700 - 3 * 160  # watermarks move
-    print(f"\nkeys folded in a commit: at most {max(per_commit)}, in all {sum(per_commit)}")
-    whole = 2 * 160 * 2  # a round's changes of one field, gone and come
-    assert 0 < max(per_commit) <= 2 * whole // folding.PARTS
+    print(f"\nleaves folded in a commit: at most {max(per_commit)}, in all {sum(per_commit)}")
+    assert 0 < max(per_commit) <= 4 < sum(per_commit)
     assert c._db.check() == []
 
 
-def test_control_in_one_part_it_would(c: vecdb.Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_control_without_its_limit_one_does(
+    c: vecdb.Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(folding, "FOLD_EVERY", 160)
-    monkeypatch.setattr(folding, "PARTS", 1)
+    monkeypatch.setattr(folding, "LEAST_LEAVES", 1)
+    some = AttributeImage.fold_some
+
+    def unlimited(self: Any, *args: Any) -> Any:
+        return some(self, *args[:-1], 1_000)
+
+    monkeypatch.setattr(AttributeImage, "fold_some", unlimited)
+    monkeypatch.setattr(leaf, "MAX_BODY", 400)
+    monkeypatch.setattr(leaf, "FILL", 300)
     c.add(list(range(500)), vectors(500), metadata=[{"a": n, "b": "t"} for n in range(500)])
-    assert max(folded_keys(c, 300, monkeypatch)) > 4 * 160 // 16
+    assert max(folded_leaves(c, 800, monkeypatch)) > 10
 
 
 def test_a_round_goes_on_where_another_process_left_it(tmp_path: Path) -> None:
@@ -154,14 +168,14 @@ def samples(c: vecdb.Collection, sizes: list[int], monkeypatch: pytest.MonkeyPat
     at = 0
     for size in sizes:
         found.append(0)
-        c.add(list(range(at, at + size)), vectors(size, at), metadata=[{"n": n % 9} for n in range(size)])
+        c.add(
+            list(range(at, at + size)), vectors(size, at), metadata=[{"n": n % 9} for n in range(size)]
+        )
         at += size
     return found
 
 
-def test_a_small_commit_takes_few_samples(
-    c: vecdb.Collection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_small_commit_takes_few_samples(c: vecdb.Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = samples(c, [100] * 50, monkeypatch)
     assert max(taken) == 100 // effort.ROWS_A_SAMPLE
     assert sum(taken) == effort.SAMPLES
@@ -191,12 +205,12 @@ def test_control_an_image_that_is_left_behind_is_noticed(
 ) -> None:
     """A fold that drops half of its changes and moves the watermark."""
     monkeypatch.setattr(folding, "FOLD_EVERY", 160)
-    plain = AttributeImage.fold_field
+    plain = Tail.field_changes
 
-    def skipping(self: Any, txn: Any, fieldid: int, tail: Any, after: int = 0, **part: Any) -> Any:
-        return plain(self, txn, fieldid, tail, (after + tail.commit) // 2, **part)
+    def skipping(self: Any, fieldid: int, after: int = 0, upto: int | None = None) -> Any:
+        return plain(self, fieldid, (after + self.commit) // 2, upto)
 
-    monkeypatch.setattr(AttributeImage, "fold_field", skipping)
+    monkeypatch.setattr(Tail, "field_changes", skipping)
     c.add(list(range(200)), vectors(200), metadata=[{"a": n} for n in range(200)])
     for turn in range(600):
         c.update(turn % 200 if turn < 200 else 0, metadata={"a": turn})

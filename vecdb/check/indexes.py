@@ -55,7 +55,7 @@ def images(of: Subject, now: State) -> Iterator[Problem]:
 
 def _leaves(of: Subject, now: State) -> Iterator[Problem]:
     try:
-        moving = {now.fold_next: _moving(of, now)} if now.fold_part else {}
+        moving = {now.fold_next: _moving(of, now)} if now.fold_at else {}
     except VecdbError as error:
         yield of.problem(error, "A3", of.name)
         return

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import is_, itemgetter
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -29,8 +30,8 @@ from pyroaring import BitMap
 
 from vecdb.errors import Corrupt
 from vecdb.index import audit, posting
-from vecdb.index.changes import RowChange, decode_changes, encode_changes, state_of
-from vecdb.index.fold import END, fold
+from vecdb.index.changes import Batch, RowChange, decode_changes, encode_changes, state_of
+from vecdb.index.fold import END, Change, fold
 from vecdb.index.leaf import STAMP, Chunks, Leaf
 from vecdb.index.posting import load_live, store_live
 from vecdb.index.select import evaluate
@@ -52,6 +53,7 @@ __all__ = [
 
 _NONE: Final = BitMap()
 CACHE_BYTES: Final = 64 << 20
+CHANGES_A_LEAF: Final = 64  # changes that are made as quickly as one leaf is folded
 _FRAME: Final = 12
 NOTHING_MOVES: Final[Mapping[int, BitMap]] = MappingProxyType({})
 
@@ -63,6 +65,7 @@ class AttributeImage:
         self.cid = cid
         self._leaves: dict[bytes, Leaf] = {}  # by stamp
         self._weight = 0
+        self._folding: tuple[int, tuple[Batch, ...], list[Change]] | None = None
 
     def reader(self, txn: Any) -> Reader:
         """Return what answers for this image as of a transaction."""
@@ -72,18 +75,32 @@ class AttributeImage:
         """Return the rows of one value key."""
         return self.reader(txn).get(fieldid, key)
 
-    def fold_field(
-        self, txn: Any, fieldid: int, tail: Tail, after: int = 0, **part: Any
-    ) -> bytes | None:
+    def fold_field(self, txn: Any, fieldid: int, tail: Tail, after: int = 0) -> None:
         """Bring one field up to the tail's commit; `after` is where it stands, if known.
 
-        Writes only what differs: folding again, or onto a newer image, changes nothing. `part` (as in
-        `Tail.field_changes`): some of the value keys; returns the key that comes next, None at the end.
+        Writes only what differs: folding again, or onto a newer image, changes nothing.
         """
-        changes, following = tail.field_changes(fieldid, after, **part)
-        if changes:
-            fold(Reader(self, txn, remember=False), txn, self.cid, fieldid, changes)
-        return following
+        changes = tail.field_changes(fieldid, after)
+        fold(Reader(self, txn, remember=False), txn, self.cid, fieldid, changes)
+
+    def fold_some(
+        self, txn: Any, fieldid: int, tail: Tail, after: int, upto: int, start: bytes, limit: int
+    ) -> tuple[int, bytes]:
+        """The same up to a commit, from a value key on, at the cost of about `limit` leaves.
+
+        Returns that cost, and the value key that comes next, b"" at the end. What there is to do is kept
+        for the next part, while it stands on the same commits; the first part pays for it.
+        """
+        batches, known, cost = tail.batches(after, upto), self._folding, 0
+        if known is None or known[0] != fieldid or not _same(known[1], batches):
+            changes = tail.field_changes(fieldid, after, upto)
+            known = self._folding = (fieldid, batches, changes)
+            cost = len(changes) // CHANGES_A_LEAF
+        first = bisect_left(known[2], start, key=itemgetter(0))
+        reader = Reader(self, txn, remember=False)
+        room = max(1, limit - cost)
+        leaves, following = fold(reader, txn, self.cid, fieldid, known[2], first, room)
+        return cost + leaves, following
 
     def problems(
         self, txn: Any, moving: Mapping[int, BitMap] = NOTHING_MOVES
@@ -146,10 +163,7 @@ class Reader:
     def union(self, fieldid: int, start: bytes, stop: bytes) -> BitMap:
         """The rows of every value key in [start, stop)."""
         load = self._loader(fieldid)
-        found = [
-            leaf.union(first, end, load)
-            for leaf, first, end in self._runs(fieldid, start, stop)
-        ]
+        found = [leaf.union(first, end, load) for leaf, first, end in self._runs(fieldid, start, stop)]
         return BitMap.union(*found) if found else _NONE
 
     def range(self, fieldid: int, start: bytes, stop: bytes) -> list[tuple[bytes, BitMap]]:
@@ -161,14 +175,11 @@ class Reader:
             for at in range(first, end)
         ]
 
-    def chosen(
-        self, fieldid: int, start: bytes, stop: bytes, holds: Callable[[bytes], bool]
-    ) -> BitMap:
+    def chosen(self, fieldid: int, start: bytes, stop: bytes, holds: Callable[[bytes], bool]) -> BitMap:
         """The rows of those value keys in [start, stop) that pass `holds`."""
         load = self._loader(fieldid)
         found = [
-            leaf.chosen(first, end, holds, load)
-            for leaf, first, end in self._runs(fieldid, start, stop)
+            leaf.chosen(first, end, holds, load) for leaf, first, end in self._runs(fieldid, start, stop)
         ]
         return BitMap.union(*found) if found else _NONE
 
@@ -220,9 +231,7 @@ class Reader:
             first = False
             found = self._cursor.next()
 
-    def _runs_back(
-        self, fieldid: int, start: bytes, stop: bytes
-    ) -> Iterator[tuple[Leaf, int, int]]:
+    def _runs_back(self, fieldid: int, start: bytes, stop: bytes) -> Iterator[tuple[Leaf, int, int]]:
         """The same from the last leaf to the first."""
         prefix = keys.attribute(self._image.cid, fieldid)
         found = start < stop and self._cursor.set_range(prefix + stop)
@@ -254,6 +263,10 @@ class Reader:
             return parts[0] if len(parts) == 1 else BitMap.union(*parts)
 
         return load
+
+
+def _same(one: tuple[Batch, ...], other: tuple[Batch, ...]) -> bool:
+    return len(one) == len(other) and all(map(is_, one, other))
 
 
 def _decode(key: bytes, record: Any) -> Leaf:

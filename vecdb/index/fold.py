@@ -38,9 +38,20 @@ class Leaves(Protocol):
     def chunk(self, fieldid: int, key: bytes, entry: list[Any]) -> BitMap: ...
 
 
-def fold(reader: Leaves, txn: Any, cid: int, fieldid: int, changes: list[Change]) -> None:
-    """Apply changes, sorted by value key, to one field of a collection."""
-    _Fold(reader, txn, cid, fieldid).apply(changes)
+def fold(
+    reader: Leaves,
+    txn: Any,
+    cid: int,
+    fieldid: int,
+    changes: list[Change],
+    first: int = 0,
+    limit: int | None = None,
+) -> tuple[int, bytes]:
+    """Apply changes, sorted by value key, to one field of a collection, from the `first` on.
+
+    Stops after `limit` leaves. Returns how many there were, and the value key of the next change.
+    """
+    return _Fold(reader, txn, cid, fieldid).apply(changes, first, limit)
 
 
 class _Fold:
@@ -52,17 +63,18 @@ class _Fold:
         self._cid = cid
         self._fieldid = fieldid
 
-    def apply(self, changes: list[Change]) -> None:
+    def apply(self, changes: list[Change], first: int, limit: int | None) -> tuple[int, bytes]:
         """Group the changes by leaf and write each leaf once."""
         values = [key for key, _, _ in changes]
-        at = 0
-        while at < len(changes):
+        at, leaves = first, 0
+        while at < len(changes) and leaves != limit:
             bound, leaf = self._reader.leaf(self._fieldid, values[at])
             end = bisect_right(values, bound, at)
             builder = self._merged(leaf, changes[at:end])
             if builder is not None:
                 self._write(bound, leaf, builder)
-            at = end
+            at, leaves = end, leaves + 1
+        return leaves, values[at] if at < len(values) else b""
 
     def _merged(self, leaf: Leaf | None, changes: list[Change]) -> Builder | None:
         """The leaf with the changes; None when it has them already."""

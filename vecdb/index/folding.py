@@ -30,8 +30,8 @@ from vecdb.storage import keys, log, records
 from vecdb.storage.state import State
 
 DIRECT_LINKS: Final = 256 << 10  # a link log below this is never replaced by image chunks
-FOLD_EVERY: Final = 2048  # touched rows after which every field has been folded once
-PARTS: Final = 16  # of a field's fold: a small commit takes one, a few milliseconds
+FOLD_EVERY: Final = 4096  # touched rows after which every field has been folded once
+LEAST_LEAVES: Final = 64  # that a round is expected to write
 ROUND_PACE: Final = 3  # bytes of image rewritten per byte of link log
 
 
@@ -67,49 +67,48 @@ class Folding:
         self._fold_live(self.born, self.died)
         self.state.fields_to = [self.commit] * len(self.names)
         self.state.live_to = self.commit
-        self.state.fold_credit = self.state.fold_part = 0
-        self.state.rows_cut = log.drop(
-            self.txn, self.cid, log.ROWS, self.state.rows_cut, self.commit
-        )
+        self.state.fold_anew()
+        self.state.rows_cut = log.drop(self.txn, self.cid, log.ROWS, self.state.rows_cut, self.commit)
 
     def _fold_slice(self, touched: int) -> None:
-        """Fold some fields up to the previous commit, in turn, in proportion to what was logged."""
-        before = self.commit_before
-        now = self.state
-        known = len(self.base.names)
-        now.fields_to += [before] * (len(self.names) - len(now.fields_to))
-        images = known + 1  # the fields, then the bitmap of live rows
-        now.fold_credit += touched * images
-        due = now.fold_credit // (FOLD_EVERY // PARTS)
-        now.fold_credit %= FOLD_EVERY // PARTS
-        now.fold_part %= PARTS
-        while due:
-            parts = min(due, PARTS - now.fold_part)
-            self._fold_parts(now.fold_next % images, known, before, parts)
-            due -= parts
+        """Fold the images in turn up to the previous commit, leaf by leaf, at the pace of the log.
 
-    def _fold_parts(self, image: int, known: int, upto: int, parts: int) -> None:
-        """Fold the next parts of the image whose turn it is; the last one moves its watermark (B4).
-
-        In one go: no leaf is written twice for it.
+        A round shall take FOLD_EVERY touched rows and is expected to write as many leaves as the last
+        one, more the longer it takes: so every commit pays about the same.
         """
-        now = self.state
-        if now.fold_part == 0:
-            now.fold_from, now.fold_at = upto, b""
-        done = False
-        if image < known and now.fields_to[image] < now.fold_from:
-            following = self.follower.attributes.fold_field(
-                self.txn, image, self.base.tail, now.fields_to[image],
-                upto=now.fold_from, start=now.fold_at, share=parts / (PARTS - now.fold_part),
+        now, images = self.state, len(self.base.names) + 1
+        now.fields_to += [self.commit_before] * (len(self.names) - len(now.fields_to))
+        now.fold_rows += touched
+        expected = max(now.fold_last, LEAST_LEAVES) << min(now.fold_rows // FOLD_EVERY, 16)
+        now.fold_credit += touched * expected
+        due, now.fold_credit = divmod(now.fold_credit, FOLD_EVERY)
+        for _ in range(images):
+            if due <= 0:
+                break
+            due -= self._fold_some(now.fold_next % images, images - 1, due)
+
+    def _fold_some(self, image: int, known: int, limit: int) -> int:
+        """Fold some leaves of the image whose turn it is; its end moves its watermark (B4)."""
+        now, wrote = self.state, 1
+        if not now.fold_at:
+            now.fold_from = self.commit_before
+        if image == known:
+            self._fold_image(image, known, self.commit_before)
+        elif now.fields_to[image] < now.fold_from:
+            wrote, now.fold_at = self.follower.attributes.fold_some(
+                self.txn, image, self.base.tail, now.fields_to[image], now.fold_from,
+                now.fold_at, limit,
             )  # fmt: skip
-            now.fold_at, done = following or b"", following is None
-        now.fold_part += parts
-        if done or now.fold_part == PARTS:
-            if image < known:
-                now.fields_to[image] = max(now.fields_to[image], now.fold_from)
-            else:
-                self._fold_image(image, known, upto)
-            now.fold_next, now.fold_part = (image + 1) % (known + 1), 0
+            if not now.fold_at:
+                now.fields_to[image] = now.fold_from
+        else:
+            now.fold_at = b""  # an idle thread has folded the rest
+        now.fold_wrote += wrote
+        if not now.fold_at:
+            now.fold_next = (image + 1) % (known + 1)
+            if now.fold_next == 0:
+                now.fold_last, now.fold_wrote, now.fold_rows = now.fold_wrote, 0, 0
+        return wrote
 
     def _fold_image(self, image: int, known: int, upto: int) -> None:
         if image < known:

@@ -180,7 +180,7 @@ class Rebuilding(Writing):
         now.fields_to = [self.commit] * len(self.names)
         now.live_to = now.rows_cut = self.commit
         now.rows_last = min(now.rows_last, self.commit)
-        now.fold_next = now.fold_credit = 0
+        now.fold_anew()
 
     def _indexed(self) -> Iterator[RowChange]:
         """The indexed state of every live row."""

@@ -18,7 +18,6 @@ Rejected: a map from rid to state. Filters would loop over rows, and a fold over
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
@@ -122,49 +121,31 @@ class Tail:
         """Return the touched rows whose field has a value key in [start, stop)."""
         return BitMap.union(_NONE, *(rows for _, rows in self.range(fieldid, start, stop)))
 
-    def chosen(
-        self, fieldid: int, start: bytes, stop: bytes, holds: Callable[[bytes], bool]
-    ) -> BitMap:
+    def chosen(self, fieldid: int, start: bytes, stop: bytes, holds: Callable[[bytes], bool]) -> BitMap:
         """Return the touched rows with a value key in [start, stop) that passes `holds`."""
         listed = self.range(fieldid, start, stop)
         return BitMap.union(_NONE, *(rows for key, rows in listed if rows and holds(key)))
 
     # --- what folding asks ----------------------------------------------------------------
 
-    def field_changes(
-        self,
-        fieldid: int,
-        after: int = 0,
-        upto: int | None = None,
-        start: bytes = b"",
-        share: float = 1.0,
-    ) -> tuple[list[Change], bytes | None]:
-        """(value key, rows to put in, rows to take out) of the commits beyond `after`, sorted.
+    def batches(self, after: int, upto: int) -> tuple[Batch, ...]:
+        """What the commits beyond `after` did, up to one commit."""
+        return tuple(batch for commit, batch in self._batches if after < commit <= upto)
 
-        Up to `upto`, where given. Of the changed value keys from `start` on that share, the first ones;
-        and the key after them, if any.
-        """
-        end = self.commit if upto is None else upto
-        changes = [
-            one
-            for commit, batch in self._batches
-            if after < commit <= end and (one := batch.field(fieldid)) is not None
-        ]
-        keys = {key for one in changes for section in (one.came, one.gone) for key in section}
-        ordered = sorted(key for key in keys if key >= start)
-        chosen = ordered[: math.ceil(len(ordered) * share)]
-        following = ordered[len(chosen)] if len(chosen) < len(ordered) else None
-        put, out = dict.fromkeys(chosen, _NONE), dict.fromkeys(chosen, _NONE)
-        for one in changes:
+    def field_changes(self, fieldid: int, after: int = 0, upto: int | None = None) -> list[Change]:
+        """(value key, rows to put in, rows to take out) of the commits beyond `after`, sorted."""
+        net: dict[bytes, tuple[BitMap, BitMap]] = {}
+        for batch in self.batches(after, self.commit if upto is None else upto):
+            one = batch.field(fieldid)
+            if one is None:
+                continue
             for key, rows in one.gone.items():
-                if key in put:
-                    put[key], out[key] = put[key] - rows, out[key] | rows
+                known = net.get(key)
+                net[key] = (_NONE, rows) if known is None else (known[0] - rows, known[1] | rows)
             for key, rows in one.came.items():
-                if key in put:
-                    put[key] = put[key] | rows
-                    if out[key]:
-                        out[key] = out[key] - rows
-        return [(key, put[key], out[key]) for key in chosen], following
+                known = net.get(key)
+                net[key] = (rows, _NONE) if known is None else (known[0] | rows, known[1] - rows)
+        return [(key, *net[key]) for key in sorted(net)]
 
     def _column(self, fieldid: int) -> _Column:
         """The column of a field at `commit` (T5). Threads that ask at once make the same."""

@@ -6,9 +6,11 @@ tree as the newest log records. It is what a reader needs in order to follow or 
     slots, plain     the next slot and the next rid of a row without a vector
     live, seated     live rows, and live rows with a slot
     live_to, fields_to   the watermark of the live bitmap's image and of each metadata field's
-    fold_next, fold_credit   whose turn it is to be folded
-    fold_part, fold_from, fold_at   how many parts of it are folded, up to which commit at least, and
-                 the first value key of the next part
+    fold_next, fold_credit   whose turn it is to be folded, and what is due of it
+    fold_from, fold_at   up to which commit at least it is being folded, and the value key that comes
+                 next, empty when it is not begun
+    fold_rows, fold_wrote, fold_last   rows touched in this round of folds, leaves folded in it and in
+                 the round before
     rows_cut, rows_last  log records of rows up to here are taken away; the last commit with one
     vacant           slots that are neither live nor in a graph
     resting          slots that are named in records of what died or was vacated lately
@@ -83,9 +85,11 @@ class State:
     fields_to: list[int] = field(default_factory=list)
     fold_next: int = 0
     fold_credit: int = 0
-    fold_part: int = 0
     fold_from: int = 0
     fold_at: bytes = b""
+    fold_rows: int = 0
+    fold_wrote: int = 0
+    fold_last: int = 0
     rows_cut: int = 0
     rows_last: int = 0
     vacant: int = 0
@@ -106,6 +110,11 @@ class State:
         made.fields_to = list(self.fields_to)
         made.vectors = {number: each.copy() for number, each in self.vectors.items()}
         return made
+
+    def fold_anew(self) -> None:
+        """Begin a round of folds with the first field."""
+        self.fold_next = self.fold_credit = self.fold_rows = self.fold_wrote = 0
+        self.fold_at = b""
 
     @property
     def unfolded(self) -> bool:
@@ -175,6 +184,7 @@ def _unpack(found: dict[str, Any]) -> State:
         }
         return State(**found, vectors={0: FieldState(slots=slots, **inner)})
     vectors = found.pop("vectors")
+    found.pop("fold_part", None)  # of versions before the first release
     return State(**found, vectors={n: FieldState(*each) for n, each in vectors.items()})
 
 
