@@ -53,7 +53,7 @@ __all__ = [
 
 _NONE: Final = BitMap()
 CACHE_BYTES: Final = 64 << 20
-CHANGES_A_LEAF: Final = 64  # changes that are made as quickly as one leaf is folded
+ROWS_A_LEAF: Final = 100  # touched rows whose changes are worked out as quickly as a leaf is folded
 _FRAME: Final = 12
 NOTHING_MOVES: Final[Mapping[int, BitMap]] = MappingProxyType({})
 
@@ -95,7 +95,7 @@ class AttributeImage:
         if known is None or known[0] != fieldid or not _same(known[1], batches):
             changes = tail.field_changes(fieldid, after, upto)
             known = self._folding = (fieldid, batches, changes)
-            cost = len(changes) // CHANGES_A_LEAF
+            cost = sum(len(batch.touched) for batch in batches) // ROWS_A_LEAF
         first = bisect_left(known[2], start, key=itemgetter(0))
         reader = Reader(self, txn, remember=False)
         room = max(1, limit - cost)

@@ -79,13 +79,14 @@ class Folding:
         now, images = self.state, len(self.base.names) + 1
         now.fields_to += [self.commit_before] * (len(self.names) - len(now.fields_to))
         now.fold_rows += touched
-        expected = max(now.fold_last, LEAST_LEAVES) << min(now.fold_rows // FOLD_EVERY, 16)
-        now.fold_credit += touched * expected
-        due, now.fold_credit = divmod(now.fold_credit, FOLD_EVERY)
+        late = max(1.0, now.fold_rows / FOLD_EVERY) ** 3
+        now.fold_credit += int(touched * max(now.fold_last, LEAST_LEAVES) * late)
+        due = share = now.fold_credit // FOLD_EVERY
         for _ in range(images):
-            if due <= 0:
+            if due <= 0 or 2 * due < share:  # what is left is too little to begin another image with
                 break
             due -= self._fold_some(now.fold_next % images, images - 1, due)
+        now.fold_credit -= (share - max(0, due)) * FOLD_EVERY
 
     def _fold_some(self, image: int, known: int, limit: int) -> int:
         """Fold some leaves of the image whose turn it is; its end moves its watermark (B4)."""

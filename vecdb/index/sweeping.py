@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
 ROUND_AT: Final = 0.1  # share of the slots that is dead when a round begins
 LEAST: Final = 64  # dead slots for which a round is worth while
-PACE: Final = 8  # rows swept for each row that a commit touches
-VACATED_AS: Final = 4  # rows swept that cost as much as one slot vacated
+BURIED_PACE: Final = 15  # rows swept for each row that dies in a commit: a round needs 1 / ROUND_AT
+BORN_PACE: Final = 1  # and for each that comes
 IDLE_STEP: Final = 256  # rows swept between looks at the clock
 REHOMING, VACATING = 2, 3  # the phases of a round after those that sweep a layer each
 
@@ -201,14 +201,15 @@ class Sweeping:
 
     # --- a round -------------------------------------------------------------------------------
 
-    def _upkeep_slots(self, touched: int) -> None:
+    def _upkeep_slots(self) -> None:
         """This commit's slice of a round, and what rests from it on."""
         now = self.state
         if not now.condemned and self.buried:
             self._begin_round()
-        if now.condemned and touched:
+        if now.condemned and (self.buried or self.born):
             behind = now.dead / (2 * ROUND_AT * now.slots)
-            self._advance_round(int(PACE * touched * max(1.0, behind)))
+            work = BURIED_PACE * len(self.buried) + BORN_PACE * len(self.born)
+            self._advance_round(int(work * max(1.0, behind)))
         self._rest()
 
     def _rest(self) -> None:
@@ -251,9 +252,9 @@ class Sweeping:
         while units > 0 and now.sweep_phase < REHOMING:
             units -= self._sweep(writer, number, units)
         if units > 0 and now.sweep_phase == REHOMING:
-            self._rehome(writer, number, max(1, units // VACATED_AS))
+            self._rehome(writer, number, units)
         elif units > 0 and self._may_vacate():
-            self._vacate(writer, number, max(1, units // VACATED_AS))
+            self._vacate(writer, number, units)
 
     def _go_to(self, number: int, phase: int) -> None:
         now = self.state

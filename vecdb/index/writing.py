@@ -421,7 +421,7 @@ class Writing(Folding, Sweeping):
                 log.put(self.txn, self.cid, self.commit, log.ROWS, part.pack())
                 self.state.rows_last = self.commit
             self._fold_slice(touched)
-        self._upkeep_slots(len(self.born) + len(self.buried))
+        self._upkeep_slots()
         links = self._links()
         for number, record in links.items():
             self._store_links(number, record)
