@@ -41,6 +41,7 @@ class Life:
         self.dim = self.rng.choice([4, 64, 700])
         self.metric = self.rng.choice(["l2", "cosine", "dot"])
         self.several = seed % 3 == 0
+        self.every = (5, 13, 31)[seed % 3]  # commits between two looks of the follower beside
         self.db = vecdb.open(self.path, durability="none", upkeep=False)
         self.c = self.db.create_collection("c", dim=self.dim, metric=self.metric)
         if self.several:
@@ -171,6 +172,7 @@ def live(path: Path, seed: int, commits: int) -> Life:
         life.commit(number)
         if number % 5 == 4:
             life.judge()
+        if number % life.every == 0:
             life.follow()
         if life.wrong:
             break

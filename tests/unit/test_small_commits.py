@@ -211,7 +211,8 @@ def test_control_an_image_that_is_left_behind_is_noticed(
         return plain(self, fieldid, (after + self.commit) // 2, upto)
 
     monkeypatch.setattr(Tail, "field_changes", skipping)
+    monkeypatch.setattr(folding, "LEAST_LEAVES", 16)
     c.add(list(range(200)), vectors(200), metadata=[{"a": n} for n in range(200)])
     for turn in range(600):
-        c.update(turn % 200 if turn < 200 else 0, metadata={"a": turn})
+        c.update(turn % 200, metadata={"a": -turn})
     assert c._db.check() != []

@@ -87,14 +87,17 @@ class Loading:
         mine: FieldState,
         again: Again,
     ) -> None:
-        """Take a graph from slot `before` to a later commit: vectors, codes, then links."""
-        for block in sorted(again.blocks.get(self.layout.number, ())):
+        """Take a graph from slot `before` to a later commit: vectors, codes, then links.
+
+        Blocks come first: what has been handed out again since they were written lies in records.
+        """
+        count, written = self.layout.block_rows, self.layout.inline_from(now.slots)
+        full = range(max(before // count, self.layout.first_block), now.slots // count)
+        for block in sorted({*again.blocks.get(self.layout.number, ()), *full}):
             self._attach(graph, block)
-        self._load_again(graph, again.slots, now.slots)
+        anew = range(max(before, now.loose_from), min(now.loose_to, written))
+        self._load_again(graph, [*again.slots, *anew], now.slots)
         if before < now.slots:
-            for block in range(before // self.layout.block_rows, now.slots // self.layout.block_rows):
-                if block >= self.layout.first_block:
-                    self._attach(graph, block)
             self._load_inline(graph, before, now.slots)
             graph.encode(before, max(0, mine.slots - before), self.threads)
         self.attach_full(graph, now)

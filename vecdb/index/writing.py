@@ -353,6 +353,8 @@ class Writing(Folding, Sweeping):
         whole[places], present[places] = array[low:high], True
         whole[~present] = 0
         vectors.put_block(self.txn, self.cid, layout, block, whole, present)
+        if travelling:
+            rows.repack(self.txn, self.cid, start, start + count)
 
     def _settle(
         self, layout: Layout, slot: int, row: Row | None, written: bool

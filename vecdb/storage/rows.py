@@ -286,6 +286,24 @@ def put(txn: Any, cid: int, rid: int, row: Row) -> None:
     records.put(txn, key, encode(row))
 
 
+def repack(txn: Any, cid: int, first: int, stop: int) -> None:
+    """Write the records of a run of rids anew, one after the other, so that their pages are full.
+
+    LMDB leaves the pages of records that have become shorter as empty as they are. Costs a delete and a
+    put of each.
+    """
+    found: list[tuple[bytes, bytes]] = []
+    cursor, end = txn.cursor(), keys.row(cid, stop)
+    more = cursor.set_range(keys.row(cid, first))
+    while more and bytes(cursor.key()) < end:
+        key, record = cursor.item()
+        found.append((bytes(key), bytes(record)))
+        more = cursor.next()
+    for key, _ in found:
+        txn.delete(key)
+    txn.cursor().putmulti(found)
+
+
 def delete(txn: Any, cid: int, rid: int) -> None:
     """Take a row record away."""
     txn.delete(keys.row(cid, rid))
