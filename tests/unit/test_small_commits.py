@@ -14,7 +14,7 @@ from vecdb.index import effort, fold, folding, leaf, measure
 from vecdb.index.attributes import AttributeImage
 from vecdb.index.loading import LAYERS
 from vecdb.index.tail import Tail
-from vecdb.storage import keys, log
+from vecdb.storage import keys, log, rows
 
 DIM = 8
 
@@ -108,9 +108,9 @@ def test_no_small_commit_folds_a_whole_field(
     monkeypatch.setattr(leaf, "FILL", 300)
     c.add(list(range(500)), vectors(500), metadata=[{"a": n, "b": "t"} for n in range(500)])
     per_commit = folded_leaves(c, 800, monkeypatch)
-    rows = {turn % 500: turn for turn in range(800)}
+    known = {turn % 500: turn for turn in range(800)}
     for low in range(0, 800, 97):
-        expected = {id for id, turn in rows.items() if low <= turn < low + 50}
+        expected = {id for id, turn in known.items() if low <= turn < low + 50}
         assert {record.id for record in c.scan(where=f"a >= {low} and a < {low + 50}")} == expected
         assert c.count({"b": f"text {low}"}) == (low >= 300)
     with c._reading() as (_, view):
@@ -216,3 +216,30 @@ def test_control_an_image_that_is_left_behind_is_noticed(
     for turn in range(600):
         c.update(turn % 200, metadata={"a": -turn})
     assert c._db.check() != []
+
+
+# --- space -------------------------------------------------------------------------------------
+
+
+def bytes_of_rows(c: vecdb.Collection, size: int) -> int:
+    """What the rows of a collection filled by commits of `size` rows take."""
+    dim, count = 128, 800
+    given = np.random.default_rng(3).normal(size=(count, dim)).astype("f4")
+    wide = c._db.create_collection(f"wide {size}", dim)
+    for at in range(0, count, size):
+        ids = list(range(at, at + size))
+        wide.add(ids, given[at : at + size], metadata=[{"n": n, "t": f"text {n}"} for n in ids])
+    return int(wide.stats()["space"]["rows"])
+
+
+def test_rows_that_came_singly_take_no_more_space(c: vecdb.Collection) -> None:
+    singly, at_once = bytes_of_rows(c, 1), bytes_of_rows(c, 800)
+    print(f"\nbytes of 800 rows: added singly {singly:,}, at once {at_once:,}")
+    assert singly < 1.2 * at_once
+
+
+def test_control_unless_they_are_packed_they_do(
+    c: vecdb.Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "repack", lambda *_: None)
+    assert bytes_of_rows(c, 1) > 2 * bytes_of_rows(c, 800)
