@@ -32,6 +32,7 @@ from vecdb.storage.state import State
 DIRECT_LINKS: Final = 256 << 10  # a link log below this is never replaced by image chunks
 FOLD_EVERY: Final = 4096  # touched rows after which every field has been folded once
 LEAST_LEAVES: Final = 64  # that a round is expected to write
+IDLE_CHUNKS: Final = 8  # of links, written in one slice of an idle thread
 ROUND_PACE: Final = 3  # bytes of image rewritten per byte of link log
 
 
@@ -189,7 +190,10 @@ class Folding:
     # --- on its own: optimize, and when idle -----------------------------------------
 
     def fold_for(self, seconds: float) -> None:
-        """Fold what is unfolded for about so long, an image or a chunk at a time; then repair."""
+        """Fold what is unfolded for about so long, an image or some chunks at a time; then repair.
+
+        What a slice replaces, the next but one can use: the file grows by two slices.
+        """
         until = perf_counter() + seconds
         now, known = self.state, len(self.base.names)
         if not now.unfolded:
@@ -202,11 +206,12 @@ class Folding:
             done = now.live_to if image == known else now.fields_to[image]
             if done < now.rows_last:
                 self._fold_image(image, known, self.base.commit)
-                if perf_counter() > until:
-                    return
+                return
+        chunks = 0
         for number, mine in now.vectors.items():
-            while mine.links_last > mine.links_to and perf_counter() < until:
+            while mine.links_last > mine.links_to and chunks < IDLE_CHUNKS and perf_counter() < until:
                 self._next_chunk(number)
+                chunks += 1
 
     def fold_step(self, step: int) -> int:
         """Fold one image up to the previous commit (`optimize`); how many steps there are.

@@ -1,6 +1,6 @@
 """How do the slots of deleted rows leave the graphs, and how are they handed out again?
 
-A row that dies leaves a node behind that walks still pass through. When a tenth of the slots is dead, a
+A row that dies leaves a node behind that walks still pass through. When a twelfth of the slots is dead, a
 round begins: the dead slots that no reader can need any more are condemned, and every commit takes a
 slice of the round in proportion to what it logs. Slices sweep the rows of each graph, so that nothing
 links to condemned slots but what pins them, pin elsewhere what was pinned to them, and, when no reader
@@ -47,10 +47,11 @@ if TYPE_CHECKING:
     from vecdb.index.follow import Follower
     from vecdb.storage.writing import WriteTxn
 
-ROUND_AT: Final = 0.1  # share of the slots that is dead when a round begins
+ROUND_AT: Final = 0.08  # share of the slots that is dead when a round begins
 LEAST: Final = 64  # dead slots for which a round is worth while
-BURIED_PACE: Final = 15  # rows swept for each row that dies in a commit: a round needs 1 / ROUND_AT
+BURIED_PACE: Final = 18  # rows swept for each row that dies in a commit: a round needs 1 / ROUND_AT
 BORN_PACE: Final = 1  # and for each that comes
+WORTH: Final = 12  # a block is written anew for at least this part of its slots
 IDLE_STEP: Final = 256  # rows swept between looks at the clock
 REHOMING, VACATING = 2, 3  # the phases of a round after those that sweep a layer each
 
@@ -184,7 +185,8 @@ class Sweeping:
         open_now = [at for at in order if int(groups[at]) * size in was]
         now.loose_from = now.loose_to = 0
         taken = []
-        for at in [*open_now, *(at for at in order if at not in open_now)]:
+        worth = [at for at in order if at not in open_now and counts[at] * WORTH >= size]
+        for at in [*open_now, *worth]:
             group = range(int(groups[at]) * size, (int(groups[at]) + 1) * size)
             part = free[starts[at] : starts[at] + min(counts[at], count)]
             taken.append(part)
@@ -197,7 +199,7 @@ class Sweeping:
                 break
         if was and was.start not in (now.loose_from, *(each.start for each in self._settled)):
             self._settled.append(was)
-        return np.sort(np.concatenate(taken))
+        return np.sort(np.concatenate(taken)) if taken else np.empty(0, np.uint32)
 
     # --- a round -------------------------------------------------------------------------------
 
