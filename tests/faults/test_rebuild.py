@@ -35,7 +35,7 @@ from vecdb.index import rebuild
 from vecdb.storage import keys
 
 FILTERS = [F.n < 400, F.tag == "a", F["in.deep"] >= 100, F.n.exists(), F.list.contains("x"), F.n == 7]
-INDEX_CODES = {"W1", "A1", "A2", "A3", "E1", "G1", "G2", "G3", "G5", "L2", "S1", "S2"}
+INDEX_CODES = {"W1", "A1", "A2", "A3", "E1", "G1", "G2", "G3", "G5", "L2", "Q1", "Q2", "Q3", "Q4", "S1", "S2"}
 NOT_OF_ROWS = {"no trigrams"}  # changes a row as well
 
 
@@ -243,6 +243,33 @@ def add_and_take(c: Any) -> None:
         if n % 2:
             c.optimize()
         c.delete(ids)
+
+
+def unreadable_round(txn: Any) -> None:
+    test_check.change(txn, keys.state(CID), lambda state: {**state, "condemned": 1})
+    test_check.put(txn, keys.condemned(CID), b"abc")
+
+
+SLOTS: dict[str, Plant] = {
+    "resting slots": lambda txn: test_check.put(txn, keys.resting(CID, 1 << 40), b"abc"),
+    "condemned slots": unreadable_round,
+}
+
+
+@pytest.mark.parametrize("name", SLOTS)
+def test_records_of_slots_refuse_a_delete_by_name_and_are_mended(
+    path: Path, model: dict[str, Any], name: str
+) -> None:
+    with damage.write(path) as txn:
+        SLOTS[name](txn)
+    with vecdb.open(path, upkeep=False) as db:
+        c = db["rows"]
+        some = [record.id for record in c.scan(limit=3)]
+        assert is_refused(lambda: c.delete(some)) and differences(db, model) == []
+        c.optimize()
+        assert db.check() == [] and differences(db, model) == []
+        add_and_take(c)
+        assert db.check() == [] and differences(db, model) == []
 
 
 @pytest.mark.parametrize("name", cases(DAMAGE, FIRST))

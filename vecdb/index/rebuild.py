@@ -19,6 +19,7 @@ links of a lost chunk are in no other chunk; a pass over the rows gives all of i
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +32,7 @@ from vecdb.fields import declared as declared_fields
 from vecdb.index import attributes, loading, parts, seats
 from vecdb.index.changes import RowChange, state_of
 from vecdb.index.follow import Follower, write_effort, write_names
+from vecdb.index.sweeping import condemned_in
 from vecdb.index.tail import Tail
 from vecdb.index.view import Graphed, View, live_mask
 from vecdb.index.writing import ADOPTED_SAMPLES, Writing
@@ -52,9 +54,10 @@ class Wanted:
     metadata: bool = False  # live rows, names, leaves, postings and their log
     graphs: frozenset[int] = frozenset()
     efforts: frozenset[int] = frozenset()
+    slots: bool = False  # which ones rest or are condemned
 
     def __bool__(self) -> bool:
-        return self.state or self.metadata or bool(self.graphs or self.efforts)
+        return self.state or self.metadata or self.slots or bool(self.graphs or self.efforts)
 
     @property
     def steps(self) -> int:
@@ -77,7 +80,23 @@ def damaged(txn: Any, follower: Follower, commit: int, error: Corrupt | None) ->
     if error is None and mine is not None:
         known = mine.vectors.items()
         graphs |= {number for number, each in known if _strays(txn, cid, number, each.graph)}
-    return Wanted(False, metadata, graphs, graphs | frozenset(broken.efforts))
+    slots = not _slots_readable(txn, cid, view)
+    return Wanted(False, metadata, graphs, graphs | frozenset(broken.efforts), slots)
+
+
+def _slots_readable(txn: Any, cid: int, view: View) -> bool:
+    """Whether the records of resting and of condemned slots can be read."""
+    key = keys.condemned(cid)
+    record = txn.get(key)
+    if (record is None) != (not view.state.condemned):
+        return False
+    try:
+        deque(resting.read(txn, cid), 0)
+        if record is not None:
+            condemned_in(key, record)
+    except Corrupt:
+        return False
+    return True
 
 
 def _readable(txn: Any, cid: int, view: View) -> bool:
@@ -110,7 +129,7 @@ def _strays(txn: Any, cid: int, number: int, graph: Any) -> bool:
 def everything(numbers: Iterable[int]) -> Wanted:
     """All that follows from the rows."""
     every = frozenset(numbers)
-    return Wanted(True, True, every, every)
+    return Wanted(True, True, every, every, True)
 
 
 class Rebuilding(Writing):
@@ -142,7 +161,7 @@ class Rebuilding(Writing):
 
     def finish(self) -> None:
         """Write the state: everything else is written already."""
-        if self._wanted.graphs or self._wanted.state:
+        if self._wanted.graphs or self._wanted.slots:
             self._rest_anew()
         state.write(self.txn, self.cid, self.state)
 

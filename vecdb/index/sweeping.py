@@ -1,7 +1,7 @@
 """How do the slots of deleted rows leave the graphs, and how are they handed out again?
 
-A row that dies leaves a node behind that walks still pass through. When a twelfth of the slots is dead, a
-round begins: the dead slots that no reader can need any more are condemned, and every commit takes a
+A row that dies leaves a node behind that walks still pass through. When a twelfth of the slots is dead,
+a round begins: the dead slots that no reader can need any more are condemned, and every commit takes a
 slice of the round in proportion to what it logs. Slices sweep the rows of each graph, so that nothing
 links to condemned slots but what pins them, pin elsewhere what was pinned to them, and, when no reader
 is older than that, vacate them (`_core/sweep.cpp`). When the last one has left the last graph, they are
