@@ -65,6 +65,8 @@ class Life:
             self.model.update((i, (v, number)) for i, v in zip(ids, given, strict=True))
             if self.several:
                 self.c.update(ids[0], vectors={"x": [float(number)] * 8})
+        elif rng.random() < 0.3:
+            self.twice(number)
         elif rng.random() < 0.8:
             ids = [i for i in self.model if rng.random() < 0.2]
             self.c.delete(ids)
@@ -126,6 +128,19 @@ class Life:
             found = record.vectors["vector"]
             if record.metadata["n"] != model[i][1] or not np.allclose(found, model[i][0]):
                 self.wrong.append(f"{when}: row {i} has another's metadata or vector")
+
+    def twice(self, number: int) -> None:
+        """Rows that come and go, or come and are replaced, within one transaction."""
+        ids = self.rng.sample(range(self.ids), min(self.ids, self.rng.choice([1, 5, 40])))
+        with self.db.transaction():
+            for _ in range(2):
+                given = self.vectors(len(ids))
+                self.c.upsert(ids, {"vector": given}, metadata=[{"n": number, "m": i % 5} for i in ids])
+            self.model.update((i, (v, number)) for i, v in zip(ids, given, strict=True))
+            if self.rng.random() < 0.6:
+                self.c.delete(ids)
+                for i in ids:
+                    del self.model[i]
 
     def distances(self, stored: Any, query: Any) -> Any:
         if self.metric == "l2":

@@ -87,6 +87,8 @@ class Folding:
             if due <= 0 or 2 * due < share:  # what is left is too little to begin another image with
                 break
             due -= self._fold_some(now.fold_next % images, images - 1, due)
+        else:
+            due = 0  # it went round: there is nothing to save up for
         now.fold_credit -= (share - max(0, due)) * FOLD_EVERY
 
     def _fold_some(self, image: int, known: int, limit: int) -> int:
