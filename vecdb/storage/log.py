@@ -61,7 +61,8 @@ class RowsPart:
         """The part in the verified payload of a collection's commit; Corrupt when it is none."""
         try:
             born, died, names, attributes, *more = codec.unpack(payload)
-            rewritten, fleeting = (*more, *([], b"")[len(more) :])
+            rewritten: list[Any] = more[0] if more else []
+            fleeting: bytes = more[1] if len(more) > 1 else b""
             if not all(type(name) is str for name in names):
                 raise TypeError("a field's name is no text")
             return RowsPart(
