@@ -16,9 +16,9 @@ Invariants:
   E4  before its first measurement is complete nothing is known of a field (`view.Graphed.measured`).
 
 The rows themselves make easier queries than strangers do (their neighbours link to each other), so
-the choice aims above the target: a third of the allowed loss is kept in reserve, half of it where a
-third of the rows has been replaced, for there queries are of other times than rows. Under a filter it
-is two thirds, for filters differ more than queries do.
+the choice aims above the target: a third of the allowed loss is kept in reserve. It is two thirds where
+a third of the rows has been replaced, for there queries may be of other times than rows, and under a
+filter, for filters differ more than queries do.
 Rejected: a fixed width. The same width gives .94 on one set and .99 on another.
 """
 
@@ -42,8 +42,7 @@ WIDEST: Final = 4096
 _TURNED: Final = 1 / 3  # of the rows were replaced
 _SPREAD: Final = 0.25  # of the collection: a measurement is taken while it grows by this
 _RESERVE: Final = 1 / 3
-_RESERVE_TURNED: Final = 1 / 2
-_RESERVE_FILTERED: Final = 2 / 3
+_MORE_RESERVE: Final = 2 / 3
 _UNKNOWN: Final = 1.5  # how much wider a filtered walk is where no band was measured
 _GROWTH: Final = 0.15  # share of the width that a doubling adds
 _COST_POWER: Final = 0.7  # distances grow with the width to this power, beyond the ladder's start
@@ -127,14 +126,14 @@ class Effort:
     def width(self, recall: float, k: int, rows: int, share: float = 1.0) -> int:
         """The width expected to reach `recall` for the best `k`, `share` of `rows` rows matching."""
         turned = self.inserted > (1 + _TURNED) * self.rows
-        reserve = _RESERVE_TURNED if turned else _RESERVE
+        reserve = _MORE_RESERVE if turned else _RESERVE
         width = _width_at(self.table, recall + (1 - recall) * reserve)
         if share < 1:
             sums = self.done.band(share)
             if sums is None:
                 width *= _UNKNOWN
             else:
-                aim = recall + (1 - recall) * _RESERVE_FILTERED
+                aim = recall + (1 - recall) * _MORE_RESERVE
                 width = max(width, _width_at(sums.table(), aim))
         if rows > self.rows:
             width *= 1 + _GROWTH * math.log2(rows / self.rows)
