@@ -212,7 +212,7 @@ class Reading:
         self._epoch = env.epoch
         try:
             commit = env.commit_number(txn)
-            if commit != db._seen_commit:
+            if commit > db._seen_commit:
                 db._refresh(txn, commit)
             if cid not in db._schemas:
                 raise NotFound("the collection of this handle was dropped")

@@ -265,10 +265,12 @@ class Catalogued:
             txn.abort()
 
     def _refresh(self, txn: Any, commit: int) -> None:
-        """Read the catalog again when a commit has changed it."""
-        if commit == self._seen_commit:
+        """Read the catalog again when a commit has changed it; an older transaction changes nothing."""
+        if commit <= self._seen_commit:
             return
         with self._lock:
+            if commit <= self._seen_commit:
+                return
             version = self._env.meta(txn).catalog_version
             if version != self._catalog_version:
                 self._catalog = read_all(txn)

@@ -498,3 +498,21 @@ def test_a_collection_renamed_beside_writes_is_called_so_at_once(db: vecdb.Datab
         db.rename_collection("before", "after")
         assert c.search([1, 0]).plan.collection == "after"
     assert c.search([1, 0]).plan.collection == c.name == "after" and db.check() == []
+
+
+def test_a_thread_in_an_older_transaction_brings_no_dropped_collection_back(db: vecdb.Database) -> None:
+    """A search that began before the drop may learn of the catalog after everybody else has."""
+    c = db.create_collection("c", dim=2)
+    c.add("a", [1, 0])
+    env = db._env
+    older = env.begin_read()
+    try:
+        db.drop_collection("c")
+        assert db.collections() == []
+        with db._batch() as batch:  # as a writer does once it has the lock
+            db._refresh(older, env.commit_number(older))
+            assert batch.catalog == {} == db._catalog
+    finally:
+        older.abort()
+    with pytest.raises(NotFound):
+        c.delete("a")
