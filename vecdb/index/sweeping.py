@@ -16,7 +16,9 @@ Invariants (isolation rule 5 of the design):
   G3  slots are handed out again block by block, from the blocks that have most to give, and a block is
       written anew once, when its free slots are used up. Until then, vectors that belong into it travel
       in their rows' records: there is one such block (or as many as share its slots) at a time;
-  G4  the scale of the codes is looked at when a round begins, so that it follows data that drift.
+  G4  the scale of the codes is looked at when a round begins, so that it follows data that drift;
+  G5  the first slot of a graph and of its entry layer stay as long as they are the first when a round
+      begins.
 
 Rejected: repair in the commit that deletes. Each row of links would be rewritten for each of its dead
 neighbours, and readers that are older would lose rows that they may still find.
@@ -52,6 +54,7 @@ LEAST: Final = 64  # dead slots for which a round is worth while
 BURIED_PACE: Final = 18  # rows swept for each row that dies in a commit: a round needs 1 / ROUND_AT
 BORN_PACE: Final = 1  # and for each that comes
 WORTH: Final = 12  # a block is written anew for at least this part of its slots
+ENTRY_EVERY: Final = 32  # slots for each node of the entry layer
 IDLE_STEP: Final = 256  # rows swept between looks at the clock
 REHOMING, VACATING = 2, 3  # the phases of a round after those that sweep a layer each
 
@@ -229,7 +232,7 @@ class Sweeping:
         if not is_due(now):
             return False
         dead = self._not_live() - self._vacancies() - self._resting_now()
-        dead -= BitMap(self.buried) | BitMap(self.born)
+        dead -= BitMap(self.buried) | BitMap(self.born) | self._first_ones()
         if len(dead) < max(LEAST, ROUND_AT / 2 * now.slots):
             return False
         key = keys.condemned(self.cid)
@@ -240,6 +243,20 @@ class Sweeping:
         for number in now.vectors:
             self._writer(number).recalibrate(self.follower.threads)  # G4
         return True
+
+    def _first_ones(self) -> BitMap:
+        """The first slot of each graph, and of its entry layer: walks begin there (G5).
+
+        Decided for the whole round: a slot that came to be no longer first within it would go although
+        rows were swept that keep their links to it.
+        """
+        first = BitMap()
+        for each in self._fields.values():
+            slots = np.arange(each.graph.n_slots, dtype=np.uint32)
+            inside = np.flatnonzero(np.frombuffer(each.graph.absent(slots), np.uint8) == 0)
+            first.update(inside[:1].tolist())
+            first.update(inside[inside % ENTRY_EVERY == 0][:1].tolist())
+        return first
 
     def _advance_round(self, units: int) -> None:
         """Go on with the round for about as much work as sweeping so many rows."""
