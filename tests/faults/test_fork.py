@@ -26,7 +26,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.forking import HOLDING, LIMIT, STATES, Case, Rows
+from tests.faults.forked_rows import LIMIT, Case, Rows
+from tests.faults.forking_states import HOLDING, STATES
 from tests.nursery import Line, Nursery, Sprout
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs fork and pidfd_open")
