@@ -309,7 +309,7 @@ def _again(parts: Iterable[RowsPart], slots: int) -> Again:
     born: set[int] = set()
     blocks: dict[int, set[int]] = {}
     for part in parts:
-        born.update(rid for rid in (*part.born, *part.fleeting) if rid < slots)
+        born.update(rid for rid in part.born if rid < slots)
         for number, block in part.rewritten:
             blocks.setdefault(number, set()).add(block)
     return Again(sorted(born), blocks)

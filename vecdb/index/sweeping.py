@@ -79,7 +79,6 @@ class Sweeping:
     def _begin_slots(self) -> None:
         self.buried = set()
         self._vacant: BitMap | None = None  # once it was asked for
-        self._reused: set[int] = set()  # slots that others had
         self._resting: BitMap | None = None
         self._gone: dict[int, BitMap] = {}  # slots that it has let leave a field's graph
         self._left: list[int] = []  # slots that this transaction has let leave the last graph
@@ -179,7 +178,6 @@ class Sweeping:
         self._vacancies().difference_update(BitMap(taken))
         now.vacant -= len(taken)
         now.reused_last = self.commit
-        self._reused.update(taken.tolist())
         return taken
 
     def _take(self, free: npt.NDArray[np.uint32], count: int) -> npt.NDArray[np.uint32]:

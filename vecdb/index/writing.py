@@ -419,7 +419,7 @@ class Writing(Folding, Sweeping):
         if folded:
             self._fold_everything(changes)
         else:
-            if part:  # also what rows that came and went leave: names, and vectors in slots and blocks
+            if touched or part.names:  # rows that came and went left names, which all must number alike
                 log.put(self.txn, self.cid, self.commit, log.ROWS, part.pack())
                 self.state.rows_last = self.commit
             self._fold_slice(touched)
@@ -475,7 +475,6 @@ class Writing(Folding, Sweeping):
             list(self.names)[known:],
             encode_changes(changes),
             self._rewritten,
-            sorted(self._reused - self.born),
         )
 
     # --- effort --------------------------------------------------------------------------------

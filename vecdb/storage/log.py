@@ -42,27 +42,18 @@ class RowsPart:
     names: list[str] = field(default_factory=list)  # metadata fields first seen here
     attributes: Any = None  # index/attributes.py: encode_changes
     rewritten: list[list[int]] = field(default_factory=list)  # [vector field, block of vectors]
-    fleeting: list[int] = field(default_factory=list)  # reused slots whose rows came and went
-
-    def __bool__(self) -> bool:
-        return bool(self.born or self.died or self.names or self.rewritten or self.fleeting) or (
-            self.attributes is not None
-        )
 
     def pack(self) -> bytes:
         """The record's payload."""
         born = np.array(self.born, "<u4").tobytes()
         died = np.array(self.died, "<u4").tobytes()
-        fleeting = np.array(self.fleeting, "<u4").tobytes()
-        return codec.pack([born, died, self.names, self.attributes, self.rewritten, fleeting])
+        return codec.pack([born, died, self.names, self.attributes, self.rewritten])
 
     @staticmethod
     def unpack(payload: bytes | memoryview, cid: int, commit: int) -> RowsPart:
         """The part in the verified payload of a collection's commit; Corrupt when it is none."""
         try:
             born, died, names, attributes, *more = codec.unpack(payload)
-            rewritten: list[Any] = more[0] if more else []
-            fleeting: bytes = more[1] if len(more) > 1 else b""
             if not all(type(name) is str for name in names):
                 raise TypeError("a field's name is no text")
             return RowsPart(
@@ -70,8 +61,7 @@ class RowsPart:
                 np.frombuffer(died, "<u4").tolist(),
                 names,
                 attributes,
-                [[int(number), int(block)] for number, block in rewritten],
-                np.frombuffer(fleeting, "<u4").tolist(),
+                [[int(number), int(block)] for number, block in (more[0] if more else ())],
             )
         except (ValueError, TypeError) as error:
             raise rows.damaged("L2", keys.log(cid, commit, ROWS), str(error)) from None
