@@ -247,3 +247,32 @@ def test_slots_stay_level_while_rows_are_replaced(tmp_path: Path) -> None:
             slots.append(c.stats()["slots"])
         print(f"1,000 rows replaced 8 times: {max(slots[:100])} slots, then {slots[-1]}")
         assert slots[-1] <= 1400 and db.check() == []
+
+
+def test_slots_left_open_by_a_field_that_goes_keep_their_vectors(tmp_path: Path) -> None:
+    """The blocks of the field that stays are smaller: what was open together is many of them."""
+    rng = np.random.default_rng(7)
+
+    def vectors(n: int) -> Any:
+        return rng.standard_normal((n, 700)).astype(np.float32)
+
+    with vecdb.open(tmp_path / "dropped.vecdb", durability="none", upkeep=False) as db:
+        c = db.create_collection("c", dim=700)
+        c.add_vector("x", vecdb.Vector(4))
+        c.add(list(range(1100)), {"vector": vectors(1100)})
+        for _ in range(300):
+            ids = rng.choice(1100, 20, replace=False).tolist()
+            c.upsert(ids, {"vector": vectors(20)})
+            state = db._followers[c._cid].newest().state
+            if state.loose:
+                break
+        assert len(state.loose) == 1024
+        given = vectors(10)
+        c.upsert(list(range(10)), {"vector": given})
+        c.drop_vector("x")
+        c.upsert(list(range(500, 900)), {"vector": vectors(400)})
+    with vecdb.open(tmp_path / "dropped.vecdb") as db:
+        hits = [db["c"].search(each, 1, exact=True, using="vector")[0] for each in given]
+        print([(hit.id, hit.distance) for hit in hits])
+        assert [hit.id for hit in hits] == list(range(10)) and max(hit.distance for hit in hits) < 1e-3
+        assert db.check() == []

@@ -197,7 +197,7 @@ class Sweeping:
                 now.loose_from, now.loose_to = group.start, group.stop
             if not count:
                 break
-        if was and was.start not in (now.loose_from, *(each.start for each in self._settled)):
+        if was and was not in (now.loose, *self._settled):  # or blocks have another size by now
             self._settled.append(was)
         return np.sort(np.concatenate(taken)) if taken else np.empty(0, np.uint32)
 
