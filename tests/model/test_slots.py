@@ -376,3 +376,21 @@ def test_slots_that_only_a_dropped_field_held_are_free_however_it_came(
             ids = rng.choice(100, 20, replace=False).tolist()
             c.upsert(ids, {"vector": rng.standard_normal((20, 8))})
         assert db.check() == []
+
+
+def test_no_transaction_hands_out_a_slot_whose_row_it_takes_away(tmp_path: Path) -> None:
+    """Rows whose only vectors were in a dropped field leave slots that are in no graph."""
+    with vecdb.open(tmp_path / "own.vecdb", durability="none", upkeep=False) as db:
+        c = db.create_collection("c", dim=2048)  # sixteen rows a block
+        c.add_vector("x", vecdb.Vector(4))
+        given = np.eye(3, 2048)
+        c.add([1, 2, 3], {"x": np.eye(4)[:3]})
+        c.drop_vector("x")
+        snapshot = db.snapshot()
+        c.upsert([1, 2, 3], {"vector": given})
+        assert len(c) == 3 and [hit.id for hit in c.search(given[2], 1)] == [3]
+        assert len(snapshot["c"]) == 3
+        snapshot.close()
+        assert db.check() == []
+    with vecdb.open(tmp_path / "own.vecdb") as db:
+        assert sorted(row.id for row in db["c"].scan()) == [1, 2, 3] and db.check() == []

@@ -165,7 +165,7 @@ class Sweeping:
         self._was_loose = now.loose
         if not now.vacant or not count:
             return np.empty(0, np.uint32)
-        free = self._vacancies() - self._resting_now() - self._condemned()
+        free = self._vacancies() - self._resting_now() - self._condemned() - BitMap(self.buried)
         first = max((each.declared.first for each in self._fields.values()), default=0)
         if first:  # below, a field that came later has no places
             free -= BitMap(range(first))
