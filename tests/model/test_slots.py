@@ -269,3 +269,150 @@ def test_slots_stay_level_while_rows_are_replaced(tmp_path: Path) -> None:
             slots.append(c.stats()["slots"])
         print(f"1,000 rows replaced 8 times: {max(slots[:100])} slots, then {slots[-1]}")
         assert slots[-1] <= 1400 and db.check() == []
+
+
+def test_slots_left_open_by_a_field_that_goes_keep_their_vectors(tmp_path: Path) -> None:
+    """The blocks of the field that stays are smaller: what was open together is many of them."""
+    rng = np.random.default_rng(7)
+
+    def vectors(n: int) -> Any:
+        return rng.standard_normal((n, 700)).astype(np.float32)
+
+    with vecdb.open(tmp_path / "dropped.vecdb", durability="none", upkeep=False) as db:
+        c = db.create_collection("c", dim=700)
+        c.add_vector("x", vecdb.Vector(4))
+        c.add(list(range(1100)), {"vector": vectors(1100)})
+        for _ in range(300):
+            ids = rng.choice(1100, 20, replace=False).tolist()
+            c.upsert(ids, {"vector": vectors(20)})
+            state = db._followers[c._cid].newest().state
+            if state.loose:
+                break
+        assert len(state.loose) == 1024
+        given = vectors(10)
+        c.upsert(list(range(10)), {"vector": given})
+        c.drop_vector("x")
+        c.upsert(list(range(500, 900)), {"vector": vectors(400)})
+    with vecdb.open(tmp_path / "dropped.vecdb") as db:
+        hits = [db["c"].search(each, 1, exact=True, using="vector")[0] for each in given]
+        print([(hit.id, hit.distance) for hit in hits])
+        assert [hit.id for hit in hits] == list(range(10)) and max(hit.distance for hit in hits) < 1e-3
+        assert db.check() == []
+
+
+class Beside:
+    """A small collection of which many slots are free, and a follower that has seen it."""
+
+    def __init__(self, path: Path) -> None:
+        self.rng = np.random.default_rng(5)
+        self.db = vecdb.open(path, durability="none", upkeep=False)
+        self.c = self.db.create_collection("c", dim=64)
+        self.c.add(list(range(600)), self.vectors(600))
+        for _ in range(60):
+            self.c.upsert(self.some(40), self.vectors(40))
+        self.beside = Follower(self.c._cid, lambda: 0, 1)
+        self.differ()
+
+    def vectors(self, n: int) -> Any:
+        return self.rng.standard_normal((n, 64)).astype(np.float32)
+
+    def some(self, n: int) -> list[int]:
+        return self.rng.choice(600, n, replace=False).tolist()
+
+    def differ(self) -> list[int]:
+        """Slots in the graph whose vectors or codes the follower has otherwise."""
+        txn = self.db._env.begin_read()
+        try:
+            commit = self.db._env.commit_number(txn)
+            mine = self.db._followers[self.c._cid].at(txn, commit).vectors[0].graph
+            other = self.beside.at(txn, commit).vectors[0].graph
+            slots = np.arange(mine.n_slots, dtype=np.uint32)
+            inside = np.flatnonzero(np.frombuffer(mine.absent(slots), np.uint8) == 0).tolist()
+            return [
+                slot
+                for slot in inside
+                if not other.has_vector(slot)
+                or (mine.vector(slot), mine.codes(slot, 1)) != (other.vector(slot), other.codes(slot, 1))
+            ]
+        finally:
+            txn.abort()
+
+
+def test_a_follower_knows_rows_that_came_and_went_in_slots_of_others(tmp_path: Path) -> None:
+    life = Beside(tmp_path / "brief.vecdb")
+    before = life.db._followers[life.c._cid].newest().state.slots
+    for _ in range(20):
+        ids = life.some(15)
+        with life.db.transaction():
+            life.c.upsert(ids, life.vectors(15))
+            life.c.upsert(ids, life.vectors(15))
+        assert life.differ() == []
+    assert life.db._followers[life.c._cid].newest().state.slots < before + 100
+    assert life.db.check() == []
+    life.db.close()
+
+
+@pytest.mark.parametrize("count", [1, 40, 120])
+def test_a_follower_knows_of_blocks_that_nothing_but_fleeting_rows_moved(
+    tmp_path: Path, count: int
+) -> None:
+    life = Beside(tmp_path / "fleeting.vecdb")
+    for number in range(12):
+        with life.db.transaction():
+            new = list(range(5000, 5000 + count))
+            life.c.add(new, life.vectors(count))
+            life.c.delete(new)
+        assert life.differ() == []
+        life.c.upsert(life.some(15), life.vectors(15))
+        if number % 3 == 0:
+            assert life.differ() == []
+    assert life.db.check() == []
+    life.db.close()
+
+
+@pytest.mark.parametrize("first", ["deleted", "dropped"])
+def test_slots_that_only_a_dropped_field_held_are_free_however_it_came(
+    tmp_path: Path, first: str
+) -> None:
+    rng = np.random.default_rng(1)
+    with vecdb.open(tmp_path / "free.vecdb", durability="none", upkeep=False) as db:
+        c = db.create_collection("c", dim=8)
+        c.add_vector("x", vecdb.Vector(8))
+        c.add(list(range(100)), {"vector": rng.standard_normal((100, 8))})
+        c.add(list(range(100, 200)), {"x": rng.standard_normal((100, 8))})
+        for _ in range(30):
+            ids = rng.choice(100, 20, replace=False).tolist()
+            c.upsert(ids, {"vector": rng.standard_normal((20, 8))})
+        with db.transaction():
+            ids = list(range(40))
+            c.upsert(ids, {"vector": rng.standard_normal((40, 8))})
+            c.upsert(ids, {"vector": rng.standard_normal((40, 8)), "x": rng.standard_normal((40, 8))})
+            c.add(list(range(300, 310)), {"x": rng.standard_normal((10, 8))})
+            if first == "deleted":
+                c.delete([*range(100, 150), *range(300, 310)])
+            c.drop_vector("x")
+            if first == "dropped":
+                c.delete([*range(100, 150), *range(300, 310)])
+        assert db.check() == []
+        for _ in range(30):
+            ids = rng.choice(100, 20, replace=False).tolist()
+            c.upsert(ids, {"vector": rng.standard_normal((20, 8))})
+        assert db.check() == []
+
+
+def test_no_transaction_hands_out_a_slot_whose_row_it_takes_away(tmp_path: Path) -> None:
+    """Rows whose only vectors were in a dropped field leave slots that are in no graph."""
+    with vecdb.open(tmp_path / "own.vecdb", durability="none", upkeep=False) as db:
+        c = db.create_collection("c", dim=2048)  # sixteen rows a block
+        c.add_vector("x", vecdb.Vector(4))
+        given = np.eye(3, 2048)
+        c.add([1, 2, 3], {"x": np.eye(4)[:3]})
+        c.drop_vector("x")
+        snapshot = db.snapshot()
+        c.upsert([1, 2, 3], {"vector": given})
+        assert len(c) == 3 and [hit.id for hit in c.search(given[2], 1)] == [3]
+        assert len(snapshot["c"]) == 3
+        snapshot.close()
+        assert db.check() == []
+    with vecdb.open(tmp_path / "own.vecdb") as db:
+        assert sorted(row.id for row in db["c"].scan()) == [1, 2, 3] and db.check() == []

@@ -254,6 +254,23 @@ def test_a_forked_child_reads_every_field(db: vecdb.Database) -> None:
     assert db.check() == []
 
 
+DROPS = """
+import sys, vecdb
+with vecdb.open(sys.argv[1]) as db:
+    db["c"].drop_vector("b")
+"""
+
+
+def test_another_process_drops_a_field_whose_blocks_were_just_written(tmp_path: Path) -> None:
+    with vecdb.open(tmp_path / "f.vecdb", upkeep=False) as db:
+        c = db.create_collection("c", vectors={"a": vecdb.Vector(2), "b": vecdb.Vector(2048)})
+        c.add(list(range(40)), {"a": np.ones((40, 2)), "b": np.ones((40, 2048))})  # blocks of 16
+        subprocess.run([sys.executable, "-c", DROPS, tmp_path / "f.vecdb"], check=True)
+        assert c.get(3).vectors["a"].tolist() == [1, 1] and len(c.search([1, 1], 40)) == 40
+        c.add(40, {"a": [1, 0]})
+        assert c.search([1, 0], 1)[0].id == 40 and db.check() == []
+
+
 # --- encoders ---------------------------------------------------------------------------------
 
 

@@ -85,15 +85,18 @@ class Follower:
             elif view.commit > commit:
                 return self._past(txn, commit, view)
             if self._unattached:
-                self._attach(txn, view)
+                self._attach(txn, commit, view)
             if view.commit < commit:
                 view = self._follow(txn, commit, view)
                 self._show(view)
             return view
 
-    def _attach(self, txn: Any, view: View) -> None:
+    def _attach(self, txn: Any, commit: int, view: View) -> None:
         """Look at the blocks that own commits have written, in the map."""
+        then = view.state if commit == view.commit else state.read(txn, self.cid)
         for number, each in view.vectors.items():
+            if number not in then.vectors:
+                continue  # dropped by somebody since, and its blocks with it
             loading = self._loading(txn, view.schema, each.declared)
             loading.attach_blocks(each.graph, self._moved.get(number, ()), view.slots)
             loading.attach_full(each.graph, view.state)

@@ -168,7 +168,7 @@ class Sweeping:
         self._was_loose = now.loose
         if not now.vacant or not count:
             return np.empty(0, np.uint32)
-        free = self._vacancies() - self._resting_now() - self._condemned()
+        free = self._vacancies() - self._resting_now() - self._condemned() - BitMap(self.buried)
         first = max((each.declared.first for each in self._fields.values()), default=0)
         if first:  # below, a field that came later has no places
             free -= BitMap(range(first))
@@ -200,7 +200,7 @@ class Sweeping:
                 now.loose_from, now.loose_to = group.start, group.stop
             if not count:
                 break
-        if was and was.start not in (now.loose_from, *(each.start for each in self._settled)):
+        if was and was not in (now.loose, *self._settled):  # or blocks have another size by now
             self._settled.append(was)
         return np.sort(np.concatenate(taken)) if taken else np.empty(0, np.uint32)
 

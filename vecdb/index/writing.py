@@ -67,6 +67,8 @@ class Writing(Folding, Sweeping):
         self._view: View | None = None
         self._samples = effort.SAMPLES  # of a measurement, at most
         self._rewritten: list[list[int]] = []
+        self._brief: set[int] = set()  # slots handed out again, whose rows are gone by now
+        self._linked: dict[int, BitMap] = {}  # slots that came into a field's graph
         self._begin_slots()
         self.changes_made = 0  # grows with every change: tells a failed call that did something
         self._published: tuple[View, dict[int, bytes], RowsPart, bool] | None = None
@@ -109,6 +111,7 @@ class Writing(Folding, Sweeping):
         number, count = declared.number, len(new)
         writer = self._writer(number)
         writer.adopt(array, links, self.follower.threads)
+        self._linked_in(number).update(BitMap(range(count)))
         self._change()
         rids = self._hand_out(np.ones(count, np.bool_))
         alive = np.array([each is not None for each in new], np.bool_)
@@ -152,10 +155,12 @@ class Writing(Folding, Sweeping):
         self.txn.delete(key)
         self.state.live -= 1
         self.live.discard(rid)
-        if rid in self.born:
-            self.born.discard(rid)
-        else:
+        if rid not in self.born:
             self.died.add(rid)
+        else:
+            self.born.discard(rid)
+            if rid < self.base.slots:
+                self._brief.add(rid)
         self._touch(rid, self.state_of_row(rid, row), None)
 
     def rewrite(self, rid: int, old: Row, text: bytes | None, metadata: bytes, new: Any) -> None:
@@ -192,7 +197,8 @@ class Writing(Folding, Sweeping):
             writer.rollback()
         self.state.vectors.pop(number, None)
         self._fields.pop(number, None)
-        self._vacant = self._absent(self._not_live() - BitMap(self.born))
+        gone = BitMap(range(self.state.slots)) - self.live
+        self._vacant = self._absent(gone - BitMap.union(BitMap(), *map(self._linked_in, self._fields)))
         self.state.vacant = len(self._vacant)
 
     @property
@@ -230,10 +236,15 @@ class Writing(Folding, Sweeping):
             writer.insert(first, array, self.follower.threads)
         else:
             writer.insert_at(slots.astype(np.uint32), array, self.follower.threads)
+        self._linked_in(number).update(BitMap(slots.tolist()))
         mine = self.state.vectors[number]
         mine.ranked += count
         mine.inserted += count
         mine.slots = max(mine.slots, int(slots[-1]) + 1)
+
+    def _linked_in(self, number: int) -> BitMap:
+        """The slots that this transaction put into a field's graph."""
+        return self._linked.setdefault(number, BitMap())
 
     def _put_rows(
         self,
@@ -419,7 +430,8 @@ class Writing(Folding, Sweeping):
         if folded:
             self._fold_everything(changes)
         else:
-            if touched or part.names:  # rows that came and went left names, which all must number alike
+            # rows that came and went left names, which all must number alike, and vectors
+            if touched or part.names or part.born or part.rewritten:
                 log.put(self.txn, self.cid, self.commit, log.ROWS, part.pack())
                 self.state.rows_last = self.commit
             self._fold_slice(touched)
@@ -470,8 +482,8 @@ class Writing(Folding, Sweeping):
     def _rows_part(self, changes: list[RowChange]) -> RowsPart:
         known = len(self.base.names)
         return RowsPart(
-            sorted(self.born),
-            sorted(self.died),
+            sorted(self._brief.union(self.born)),
+            sorted(self._brief.union(self.died)),
             list(self.names)[known:],
             encode_changes(changes),
             self._rewritten,

@@ -3,7 +3,8 @@
 A commit that touches a collection writes a few adjacent records, in the rows' transaction:
 
     links   of each vector field the link entries that changed (opaque here; `Graph.apply`)
-    ROWS    rids that came alive and that died, and the touched rows' indexed states
+    ROWS    rids that came alive and that died, and the touched rows' indexed states; a slot that was
+            handed out again and whose row is gone by the same commit is in both
 
 Live bitmap, attributes and graph on disk are images, folded from the log in batches. Each image
 has a watermark; readers ignore records at or below it, and upkeep takes them away a few per commit,
