@@ -416,3 +416,45 @@ def test_no_transaction_hands_out_a_slot_whose_row_it_takes_away(tmp_path: Path)
         assert db.check() == []
     with vecdb.open(tmp_path / "own.vecdb") as db:
         assert sorted(row.id for row in db["c"].scan()) == [1, 2, 3] and db.check() == []
+
+
+def test_slots_of_a_block_that_one_transaction_moves_and_hands_out_keep_their_vectors(
+    tmp_path: Path,
+) -> None:
+    """A field with larger blocks came: what was left open is closed, and opened again with its like."""
+    rng = np.random.default_rng(2)
+    with vecdb.open(tmp_path / "moved.vecdb", durability="none", upkeep=False) as db:
+        c = db.create_collection("c", dim=64)  # 512 rows a block
+
+        def put(ids: list[int]) -> None:
+            given = rng.standard_normal((len(ids), 64)).astype(np.float32)
+            c.upsert(ids, {"vector": given})
+            kept.update(zip(ids, given, strict=True))
+
+        def state() -> Any:
+            return db._followers[c._cid].newest().state
+
+        kept: dict[int, Any] = {}
+        put(list(range(390)))
+        while not state().loose or state().slots < 480:
+            put(rng.choice(390, 7, replace=False).tolist())
+        c.add_vector("x", vecdb.Vector(4))  # 1,024 rows a block
+        fleeting = list(range(1000, 1100))
+        c.add(fleeting, {"vector": rng.standard_normal((100, 64))})
+        c.delete(fleeting)
+        vacant = state().vacant
+        for gone in range(300):
+            c.delete([gone])
+            del kept[gone]
+            if not state().condemned and state().vacant > vacant + 90:
+                break
+        c.delete([gone + 1])
+        del kept[gone + 1]
+        assert state().loose == range(512) and c.schema.vectors["x"].first < 500
+        with db.transaction():
+            for i in (400, 401, 402, 403):
+                put([i])
+        for i, vector in kept.items():
+            hit = c.search(vector, 1, exact=True, using="vector")[0]
+            assert (hit.id, hit.distance < 1e-3) == (i, True)
+        assert db.check() == []

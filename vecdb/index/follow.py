@@ -98,7 +98,7 @@ class Follower:
             if number not in then.vectors:
                 continue  # dropped by somebody since, and its blocks with it
             loading = self._loading(txn, view.schema, each.declared)
-            loading.attach_blocks(each.graph, self._moved.get(number, ()), view.slots)
+            loading.attach_blocks(each.graph, self._moved.get(number, ()), view.state)
             loading.attach_full(each.graph, view.state)
         self._moved = {}
         self._unattached = False

@@ -112,11 +112,15 @@ class Loading:
             if (block + 1) * count <= now.slots and not is_loose:
                 self._attach(graph, block)
 
-    def attach_blocks(self, graph: Any, blocks: Iterable[int], slots: int) -> None:
-        """Look at blocks that were written anew where they lie now."""
+    def attach_blocks(self, graph: Any, blocks: Iterable[int], now: State) -> None:
+        """Look at blocks that were written anew where they lie now, and at what came into them since."""
+        count, loose = self.layout.block_rows, now.loose
         for block in blocks:
-            if (block + 1) * self.layout.block_rows <= slots:
+            start, stop = block * count, (block + 1) * count
+            if stop <= now.slots:
                 self._attach(graph, block)
+                since = range(max(start, loose.start), min(stop, loose.stop))
+                self._load_again(graph, since, now.slots)
 
     def apply(self, graph: Any, commit: int, record: Any) -> None:
         """Apply the links of a commit's log."""
