@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,13 +33,14 @@ class Table:
 
     metric: str
     rows: dict[Any, Row]
+    itself: object = field(default_factory=object)  # the same in every copy, whatever its name is
 
 
 State = dict[str, Table]
 
 
 def copied(state: State) -> State:
-    return {name: Table(table.metric, dict(table.rows)) for name, table in state.items()}
+    return {name: Table(table.metric, dict(table.rows), table.itself) for name, table in state.items()}
 
 
 class Judged(NamedTuple):

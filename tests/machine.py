@@ -53,6 +53,7 @@ class Machine:
             db.create_collection("a", dim=DIM, metric="l2")
         self.committed: State = {"a": Table("l2", {})}
         self.holder: Thread | None = None
+        self.meant: object = None  # the collection that a waiting write found, whatever its name is now
         self.steps: Counter[str] = Counter()
         self.verbs: Counter[str] = Counter()
         self.asked = self.found = self.next_snapshot = self.made = self.landed = 0
@@ -226,6 +227,8 @@ class Machine:
                     ("begin", PATIENT) if begins else some_write(self.rng, self.committed, PATIENT, self.now)
                 )
                 self.tell(thread, thread.waiting)
+                named = self.committed.get(thread.waiting[2]) if not begins else None
+                self.meant = None if named is None else named.itself
 
     def let_waiting_write(self) -> None:
         """The holder has ended: the write that waited happens now."""
@@ -233,11 +236,23 @@ class Machine:
             deed, thread.waiting = thread.waiting, None
             assert deed is not None
             if deed[0] == "begin":
-                foreseen = gives(None, lambda thread=thread: self.hold(thread))
+                foreseen = [gives(None, lambda thread=thread: self.hold(thread))]
             else:
-                foreseen = foresee(deed, self.committed)
-            self.compare(thread, deed, foreseen.judge(thread.process.answer(thread)))
-            foreseen.happen()
+                foreseen = [foresee(each, self.committed) for each in self.readings(deed)]
+            answer = thread.process.answer(thread)
+            right = [each for each in foreseen if not each.judge(answer).wrong]
+            found = (right or foreseen)[0]
+            self.compare(thread, deed, found.judge(answer))
+            found.happen()
+
+    def readings(self, deed: Deed) -> list[Deed]:
+        """What a write that waited may have meant: its handle's collection, which may have been renamed or
+        dropped since, or the one that has the name now."""
+        if deed[0] in ("create", "drop", "rename"):
+            return [deed]
+        verb, on, name, *rest = deed
+        now = next((n for n, table in self.committed.items() if table.itself is self.meant), "nobody's")
+        return [(verb, on, now, *rest)] if now == name else [(verb, on, now, *rest), deed]
 
     def misuse(self) -> None:
         """What is refused by name and changes nothing."""
