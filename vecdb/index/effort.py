@@ -16,9 +16,9 @@ Invariants:
   E4  before its first measurement is complete nothing is known of a field (`view.Graphed.measured`).
 
 The rows themselves make easier queries than strangers do (their neighbours link to each other), so
-the choice aims above the target: a third of the allowed loss is kept in reserve. It is two thirds where
-a third of the rows has been replaced, for there queries may be of other times than rows, and under a
-filter, for filters differ more than queries do.
+the choice aims above the target: a third of the allowed loss is kept in reserve. Under a filter it is
+two thirds, for filters differ more than queries do. Where rows are replaced, the wider of the last two
+measurements counts, for queries may be of other times than rows.
 Rejected: a fixed width. The same width gives .94 on one set and .99 on another.
 """
 
@@ -42,7 +42,7 @@ WIDEST: Final = 4096
 _TURNED: Final = 1 / 3  # of the rows were replaced
 _SPREAD: Final = 0.25  # of the collection: a measurement is taken while it grows by this
 _RESERVE: Final = 1 / 3
-_MORE_RESERVE: Final = 2 / 3
+_RESERVE_FILTERED: Final = 2 / 3
 _UNKNOWN: Final = 1.5  # how much wider a filtered walk is where no band was measured
 _GROWTH: Final = 0.15  # share of the width that a doubling adds
 _COST_POWER: Final = 0.7  # distances grow with the width to this power, beyond the ladder's start
@@ -112,6 +112,7 @@ class Effort:
     done: Measured
     pending: Measured = Measured()
     inserted: int = 0  # vectors that the field had ever got when it was finished
+    before: Sums = Sums()  # the measurement before, without a filter, where rows were replaced since
 
     @property
     def complete(self) -> bool:
@@ -125,15 +126,16 @@ class Effort:
 
     def width(self, recall: float, k: int, rows: int, share: float = 1.0) -> int:
         """The width expected to reach `recall` for the best `k`, `share` of `rows` rows matching."""
-        turned = self.inserted > (1 + _TURNED) * self.rows
-        reserve = _MORE_RESERVE if turned else _RESERVE
-        width = _width_at(self.table, recall + (1 - recall) * reserve)
+        aim = recall + (1 - recall) * _RESERVE
+        width = _width_at(self.table, aim)
+        if self.before.samples:
+            width = max(width, _width_at(self.before.table(), aim))
         if share < 1:
             sums = self.done.band(share)
             if sums is None:
                 width *= _UNKNOWN
             else:
-                aim = recall + (1 - recall) * _MORE_RESERVE
+                aim = recall + (1 - recall) * _RESERVE_FILTERED
                 width = max(width, _width_at(sums.table(), aim))
         if rows > self.rows:
             width *= 1 + _GROWTH * math.log2(rows / self.rows)
@@ -168,18 +170,28 @@ class Effort:
         """After further samples; the pending measurement takes over once it has enough of them."""
         pending = self.pending.plus(more)
         if pending.plain.samples >= enough:
-            return Effort(ranked, pending, inserted=inserted)
-        return Effort(self.rows, self.done, pending, self.inserted)
+            replaced = self._replaced(ranked, inserted) >= _TURNED
+            before = self.done.plain if self.complete and replaced else Sums()
+            return Effort(ranked, pending, inserted=inserted, before=before)
+        return Effort(self.rows, self.done, pending, self.inserted, self.before)
+
+    def _replaced(self, ranked: int, inserted: int) -> float:
+        """The share of the rows that was replaced since the last measurement."""
+        replaced = inserted - self.inserted - max(0, ranked - self.rows)
+        return replaced / max(ranked, self.rows, 1)
 
     def pack(self) -> list[Any]:
         """What the file keeps."""
-        return [self.rows, _pack(self.done), _pack(self.pending), self.inserted]
+        before = _pack(Measured(self.before))[:1]
+        return [self.rows, _pack(self.done), _pack(self.pending), self.inserted, before]
 
     @staticmethod
     def unpack(packed: Any) -> Effort:
         """The effort that `pack` described."""
-        rows, done, pending, *inserted = packed  # files of format 2 do not count them
-        return Effort(int(rows), _unpack(done), _unpack(pending), *inserted)
+        rows, done, pending, *newer = packed  # files of format 2 end here
+        inserted = int(newer[0]) if newer else 0
+        before = _unpack(newer[1]).plain if len(newer) > 1 else Sums()
+        return Effort(int(rows), _unpack(done), _unpack(pending), inserted, before)
 
 
 def samples_due(effort: Effort | None, ranked: int, inserted: int, changed: int) -> int:
@@ -199,8 +211,7 @@ def _progress(effort: Effort | None, ranked: int, inserted: int) -> float:
         return min(1.0, (ranked - 2 * effort.rows) / (2 * effort.rows * _SPREAD))
     if 2 * ranked <= effort.rows:
         return min(1.0, (effort.rows / 2 - ranked) / (effort.rows / 2 * _SPREAD))
-    replaced = inserted - effort.inserted - max(0, ranked - effort.rows)
-    return min(1.0, max(0.0, replaced / max(ranked, effort.rows) - _TURNED) / _SPREAD)
+    return min(1.0, max(0.0, effort._replaced(ranked, inserted) - _TURNED) / _SPREAD)
 
 
 def band_of(share: float) -> int | None:
