@@ -15,7 +15,7 @@ from vecdb.fields import declared as declared_fields
 from vecdb.index import seats
 from vecdb.index.attributes import END
 from vecdb.index.changes import decode_changes, state_of
-from vecdb.index.effort import MEASURED_K
+from vecdb.index.effort import MEASURED_K, Measured
 from vecdb.index.loading import CHUNK_HEADER
 from vecdb.index.valuekey import KIND_OF_TAG
 from vecdb.index.view import Graphed, View, mask_of
@@ -139,7 +139,7 @@ def _effort(of: Subject, view: View) -> Iterator[Problem]:
     """Nobody finds more than there is, and each sample wanted ten neighbours at most."""
     for number, (_, _, effort) in view.vectors.items():
         where = of.at(keys.describe(keys.effort(of.cid, number)))
-        for measured in () if effort is None else (effort.done, effort.pending):
+        for measured in () if effort is None else (effort.done, effort.pending, Measured(effort.before)):
             for sums in (measured.plain, *measured.bands):
                 if max(sums.found) > sums.wanted or sums.wanted > MEASURED_K * sums.samples:
                     detail = f"{max(sums.found)} found of {sums.wanted} in {sums.samples} samples"

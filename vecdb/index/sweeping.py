@@ -250,10 +250,10 @@ class Sweeping:
         """
         first = BitMap()
         for each in self._fields.values():
-            slots = np.arange(each.graph.n_slots, dtype=np.uint32)
-            inside = np.flatnonzero(np.frombuffer(each.graph.absent(slots), np.uint8) == 0)
-            first.update(inside[:1].tolist())
-            first.update(inside[inside % ENTRY_EVERY == 0][:1].tolist())
+            slots = BitMap(range(each.graph.n_slots))
+            inside = slots - absent_from([each], slots)
+            entries = inside & BitMap(range(0, each.graph.n_slots, ENTRY_EVERY))
+            first.update(some.min() for some in (inside, entries) if some)
         return first
 
     def _advance_round(self, units: int) -> None:
@@ -302,7 +302,7 @@ class Sweeping:
     def _sweep(self, writer: Any, number: int, units: int) -> int:
         now = self.state
         slots = int(self._fields[number].graph.n_slots)
-        total = slots if now.sweep_phase == 0 else -(-slots // 32)
+        total = slots if now.sweep_phase == 0 else -(-slots // ENTRY_EVERY)
         step = min(units, total - now.sweep_at)
         if step > 0:
             writer.sweep(now.sweep_phase, now.sweep_at, step, self.follower.threads)
