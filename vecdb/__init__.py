@@ -14,7 +14,7 @@ from vecdb.database import Database, open
 from vecdb.declare import Vector
 from vecdb.errors import VecdbError
 from vecdb.fields import Geo, Indexed, Partition, Unindexed
-from vecdb.query import F
+from vecdb.query import ById, F
 from vecdb.repair import repair
 from vecdb.storage.meta import FORMAT_VERSION
 from vecdb.types import REMOVE, Hit, Hits, Plan, Problem, Record
@@ -40,6 +40,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "FORMAT_VERSION",
     "REMOVE",
+    "ById",
     "Collection",
     "Database",
     "F",

@@ -1,0 +1,16 @@
+"""Which ranker answers which query?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from vecdb.query.objects import Query
+from vecdb.ranking.base import Place, Ranker
+
+KINDS: Final[dict[str, Callable[[Place, Query], Ranker]]] = {}  # by the query's type name
+
+
+def ranker(place: Place, query: Query) -> Ranker:
+    """The ranker of a query."""
+    return KINDS[type(query).__name__](place, query)
