@@ -55,8 +55,8 @@ def sections() -> Iterator[tuple[str, str, list[Entry]]]:
         "The verbs of a collection that read and search; those that write raise ReadOnly.",
         [("SnapshotCollection", SnapshotCollection)],
     )
-    yield "Results", "", [*of_vecdb("Record", "Hit", "Hits", "Group", "Explanation", "Plan", "PreparedSearch", "Problem"),
-                          ("Facets", Facets)]  # fmt: skip
+    yield "Results", "", [*of_vecdb("Record", "Hit", "Hits", "Group", "Explanation", "Plan",
+                                      "PreparedSearch", "Problem"), ("Facets", Facets)]  # fmt: skip
     yield (
         "Filters",
         "`vecdb.F` gives fields: `F.year`, `F[\"any name\"]`, `F.a.b`. Comparisons and the methods "
@@ -68,8 +68,8 @@ def sections() -> Iterator[tuple[str, str, list[Entry]]]:
     )  # fmt: skip
     yield (
         "Queries",
-        "`vecdb.query`; each is an immutable value, alone or inside another one, and is given to `search` and "
-        "its kin. [queries.md](queries.md) shows them at work.",
+        "`vecdb.query`; each is an immutable value, alone or inside another one, and is given to "
+        "`search` and its kin. [queries.md](queries.md) shows them at work.",
         [("ById", vecdb.ById), *((f"query.{name}", getattr(query, name)) for name in QUERIES)],
     )
     yield (

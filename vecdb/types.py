@@ -191,6 +191,13 @@ class Hit:
         """The snippets of the row's texts with the words that a Text query matched, and their spans.
 
         Empty where no Text was asked.
+
+        >>> import vecdb
+        >>> from vecdb.query import Text
+        >>> c = vecdb.open().create_collection("c", dim=2, fulltext=True)
+        >>> _ = c.add("a", texts="a fast GPU kernel")
+        >>> len(c.search(Text("gpu"))[0].highlights)
+        1
         """
         return [] if self._source is None else self._source.highlights(self._at, self._record)
 
@@ -202,7 +209,7 @@ class Hit:
         >>> c = vecdb.open().create_collection("c", dim=2, metric="l2")
         >>> _ = c.add(["a", "b"], [[1, 0], [0, 3]])
         >>> print(c.search(Fuse(Near([1, 0]), Near([0, 1])))[0].explain())
-        rank 1, score 0.032787: Fuse(Near([1, 0]), Near([0, 1]))
+        rank 1, score 0.0327869: Fuse(Near([1, 0]), Near([0, 1]))
           rank 1, score 1, distance 0: Near([1, 0])
           rank 1, score 0.414214, distance 1.41421: Near([0, 1])
         """
@@ -332,7 +339,15 @@ class Hits(Sequence[Hit]):
 
     @property
     def groups(self) -> list[Group]:
-        """The groups of a search with `group_by`, best first; InvalidArgument without it."""
+        """The groups of a search with `group_by`, best first; InvalidArgument without it.
+
+        >>> import vecdb
+        >>> c = vecdb.open().create_collection("chunks", dim=2)
+        >>> _ = c.add([1, 2, 3], [[1, 0], [1, 0.1], [0, 1]], metadata=[{"doc": d} for d in "aab"])
+        >>> [(group.value, [hit.id for hit in group.hits])
+        ...  for group in c.search([1, 0], k=2, group_by="doc", group_size=2).groups]
+        [('a', [1, 2]), ('b', [3])]
+        """
         sizes = self._source.sizes
         if sizes is None:
             raise InvalidArgument("hits.groups: the search was made without group_by=")

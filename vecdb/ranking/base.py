@@ -17,6 +17,7 @@ Invariants:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -83,7 +84,7 @@ def nothing(*, distances: bool = False) -> Ranked:
     )
 
 
-class Ranker:
+class Ranker(ABC):
     """One query, ready to rank."""
 
     has_distances = False  # whether `best` gives distances: then a radius cuts it
@@ -102,21 +103,21 @@ class Ranker:
         """How many rows match."""
         return len(self.rows())
 
+    @abstractmethod
     def rows(self) -> BitMap:
         """The rows that match; not to be changed."""
-        raise NotImplementedError
 
     def counted(self) -> int | None:
         """How many rows match, where that is known without looking for them."""
         return None
 
+    @abstractmethod
     def best(self, reach: int) -> Ranked:
         """The best `reach` of them (R1)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scores(self, rids: Rids) -> Scores:
         """The exact scores of rows (n,), float64; NaN where a row does not match."""
-        raise NotImplementedError
 
     def lacks(self, rid: int) -> str | None:
         """Why a live row of the filter does not match, after "it"; None where it does."""

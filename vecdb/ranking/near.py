@@ -12,6 +12,7 @@ squash(x) = (x / (1 + |x|) + 1) / 2.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
@@ -92,7 +93,7 @@ class AverageRanker(NearRanker):
         return cast("npt.NDArray[np.float64]", listed.mean(axis=0))
 
 
-class _Exact(Ranker):
+class _Exact(Ranker, ABC):
     """Every match is scored: the ground of the others."""
 
     field: VectorField
@@ -113,8 +114,9 @@ class _Exact(Ranker):
     def scores(self, rids: Rids) -> Scores:
         return _inside(self.field, rids, self._scored(rids))
 
+    @abstractmethod
     def _scored(self, rids: Rids) -> Scores:
-        raise NotImplementedError
+        """Scores of rows that have a vector in the field."""
 
     def lacks(self, rid: int) -> str | None:
         return self.field.lacks(rid)
