@@ -25,8 +25,9 @@ from vecdb.execute import Request
 from vecdb.query.objects import Boost, Near, Query
 from vecdb.ranking import boost, build, diverse, group
 from vecdb.ranking.base import Place, Ranked, Ranker, nothing
+from vecdb.ranking.near import NearRanker
 from vecdb.ranking.told import Asked, Composed, told
-from vecdb.ranking.vectors import VectorField
+from vecdb.ranking.vectors import VectorField, some
 from vecdb.storage import rows, vectors
 from vecdb.types import Hits, Plan
 
@@ -194,7 +195,8 @@ class Run:
         found = self.rank(self.ranker, diverse.candidates(reach))
         field = self._field()
         assert field is not None
-        at = diverse.chosen(found, field, diversity, reach)[request.offset :]
+        alike = isinstance(self.ranker, NearRanker)
+        at = diverse.chosen(found, field, diversity, reach, alike=alike)[request.offset :]
         distances = None if found.distances is None else found.distances[at]
         return Ranked(found.rids[at], found.scores[at], distances)
 
@@ -217,11 +219,11 @@ class Run:
         )  # fmt: skip
         return joined, [(each.value, len(each.ranked.rids)) for each in found]
 
-    def _within(self, some: Any) -> Ranker:
+    def _within(self, chosen: Any) -> Ranker:
         """The same query among some rows."""
         where = some(self.place.request.where)
         request = replace(self.place.request, where=where)
-        return self.verbs._ranker(self.place._replace(request=request, allowed=some), self.query)
+        return self.verbs._ranker(self.place._replace(request=request, allowed=chosen), self.query)
 
     def _field(self) -> VectorField:
         """The vector field of the query, or the one that fits."""

@@ -31,10 +31,15 @@ def candidates(reach: int) -> int:
     return max(FIRST * reach, LEAST)
 
 
-def chosen(found: Ranked, field: VectorField, diversity: float, reach: int) -> npt.NDArray[np.intp]:
-    """The positions in `found` of the rows chosen, in the order in which they were."""
+def chosen(
+    found: Ranked, field: VectorField, diversity: float, reach: int, *, alike: bool
+) -> npt.NDArray[np.intp]:
+    """The positions in `found` of the rows chosen, in the order in which they were.
+
+    `alike`: the scores are of the same kind as the likeness of two rows.
+    """
     n = len(found.rids)
-    relevance = found.scores if found.distances is not None else _scaled(found.scores)
+    relevance = found.scores if alike else _scaled(found.scores)
     stored, has = _vectors(field, found.rids)
     like = np.full(n, -np.inf)  # to the most similar one taken
     taken: list[int] = []
