@@ -164,9 +164,20 @@ def ranking(context: Context, query: Any, request: Request, *, whole: bool = Fal
     return _run(context, query, run)[0]
 
 
+def told_ranking(context: Context, query: Any, request: Request) -> tuple[Found, Origin]:
+    """What `search` finds, as slots and distances, and what tells how."""
+    run = _masked(context, _plan_run(context, request))
+    return _run(context, query, run)[0], Origin(context, run)
+
+
 def explain(context: Context, request: Request) -> Plan:
     """What `search` would do, without doing it."""
-    return Origin(context, _plan_run(context, request)).plan()
+    return origin(context, request).plan()
+
+
+def origin(context: Context, request: Request) -> Origin:
+    """The same as what tells it later."""
+    return Origin(context, _plan_run(context, request))
 
 
 # --- the steps -------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from vecdb.query.objects import Boost, Near, Query
 from vecdb.ranking import boost, build, diverse, group
 from vecdb.ranking.base import Place, Ranked, Ranker, nothing
 from vecdb.ranking.near import NearRanker
-from vecdb.ranking.told import Asked, Composed, told
+from vecdb.ranking.told import Composed, sketched, told
 from vecdb.ranking.vectors import VectorField, some
 from vecdb.storage import rows, vectors
 from vecdb.types import Hits, Plan
@@ -135,7 +135,7 @@ class Composing(Searching):
             refuse("explain takes one query")
         with self._reading() as (txn, view):
             place = self._place(txn, view, request, using)
-            return Asked(place, self._ranker(place, queries[0]), str(shape)).plan(count=True)
+            return sketched(place, self._ranker(place, queries[0]), shape, count=True)()
 
 
 class Run:
@@ -157,7 +157,7 @@ class Run:
         field = self._field() if place.request.with_vectors else None
         stored = _stored(place, field, ranked) if field is not None else None
         source = Composed(
-            Asked(place, self.ranker, str(self.shape)).plan(), told(self.ranker, self._all),
+            sketched(place, self.ranker, self.shape), told(self.ranker, self._all),
             ranked.rids, ranked.scores.astype(np.float32), sizes, self.gained, self.ranker.highlighter(),
             self.verbs._parse, stored, place.request.offset,
         )  # fmt: skip
@@ -260,7 +260,8 @@ def _shown(place: Place, ranked: Ranked) -> Hits:
         distances = np.full(len(ids), np.nan, np.float32)
     plan = Plan(place.view.schema.name, "rerank", len(ids), len(ids), place.view.state.live)
     source = Composed(
-        plan, None, ranked.rids, ranked.scores.astype(np.float32), None, {}, None, parse_record, None, 0
+        lambda: plan, None, ranked.rids, ranked.scores.astype(np.float32), None, {}, None, parse_record,
+        None, 0,
     )
     return Hits(ids, distances.tobytes(), payloads, (), source)
 

@@ -28,7 +28,7 @@ from vecdb.execute import Request
 from vecdb.index.view import View
 from vecdb.query.filter import Filter
 from vecdb.query.objects import Query
-from vecdb.types import Id
+from vecdb.types import Id, Plan
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -130,3 +130,15 @@ class Ranker(ABC):
     def strategy(self) -> str:
         """What `best` did, or would do, in a word or two for plans."""
         return type(self.query).__name__.lower()
+
+    def sketch(self, *, count: bool = False) -> Callable[[], Plan]:
+        """What makes the plan when somebody looks at it: without place, view or transaction.
+
+        `count`: how many rows match is looked for where it is not known.
+        """
+        name, strategy, query = self.place.view.schema.name, self.strategy(), self.query
+        matches = self.matching() if count else self.counted()
+        parts = [each.sketch(count=count) for each in self.parts]
+        return lambda: Plan(
+            name, strategy, None, matches, 0, query=repr(query), parts=tuple(part() for part in parts)
+        )

@@ -13,6 +13,8 @@ squash(x) = (x / (1 + |x|) + 1) / 2.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
@@ -22,6 +24,7 @@ from vecdb.errors import InvalidArgument
 from vecdb.query.objects import Context, Like, Near, Query
 from vecdb.ranking.base import Place, Ranked, Ranker
 from vecdb.ranking.vectors import VectorField
+from vecdb.types import Plan
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -68,8 +71,10 @@ class NearRanker(Ranker):
     def lacks(self, rid: int) -> str | None:
         return self.field.lacks(rid)
 
-    def strategy(self) -> str:
-        return self.field.strategy(self.place.request.k or self.matching())
+    def sketch(self, *, count: bool = False) -> Callable[[], Plan]:
+        origin, query = self.field.origin(self.place.request.k), self.query
+        matches = self.matching() if count else self.counted()
+        return lambda: replace(origin.plan(), query=repr(query), matches=matches)
 
 
 class AverageRanker(NearRanker):

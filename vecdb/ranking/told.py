@@ -53,28 +53,14 @@ def told(ranker: Ranker, ranked: Ranked | None) -> Told:
     return Told(ranker.query, ranked, [told(p, r) for p, r in zip(parts, known, strict=True)])
 
 
-class Asked:
-    """A query at a place, as a plan tells it."""
-
-    def __init__(self, place: Place, ranker: Ranker, shape: str) -> None:
-        self._place, self._ranker, self._shape = place, ranker, shape
-
-    def plan(self, *, count: bool = False) -> Plan:
-        """The plan; `count`: how many rows match is looked for where it is not known."""
-        request, view = self._place.request, self._place.view
-        found = self._of(self._ranker, count)
-        return replace(
-            found, k=request.k, rows=view.state.live, offset=request.offset, radius=request.radius,
-            filter=None if self._place.where is None else str(self._place.where), shape=self._shape,
-            wanted="exact" if request.complete else f"recall {request.recall:g}",
-        )  # fmt: skip
-
-    def _of(self, ranker: Ranker, count: bool) -> Plan:
-        return Plan(
-            self._place.view.schema.name, ranker.strategy(), None,
-            ranker.matching() if count else ranker.counted(), 0, query=repr(ranker.query),
-            parts=tuple(self._of(each, count) for each in ranker.parts),
-        )  # fmt: skip
+def sketched(place: Place, ranker: Ranker, shape: Any, *, count: bool = False) -> Callable[[], Plan]:
+    """What makes the plan of a query at a place when somebody looks at it."""
+    request, rows, sketch = place.request, place.view.state.live, ranker.sketch(count=count)
+    return lambda: replace(
+        sketch(), k=request.k, rows=rows, offset=request.offset, radius=request.radius,
+        filter=None if request.where is None else str(request.where), shape=str(shape),
+        wanted="exact" if request.complete else f"recall {request.recall:g}",
+    )  # fmt: skip
 
 
 class Composed:
@@ -90,7 +76,7 @@ class Composed:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Callable[[], Plan],
         told: Told | None,
         rids: Rids,
         scores: npt.NDArray[np.float32],
@@ -133,6 +119,6 @@ class Composed:
     ) -> Plan:  # fmt: skip
         """What ran."""
         return replace(
-            self._plan, distances=computed, search_us=search_ns / 1000, total_us=total_ns / 1000,
+            self._plan(), distances=computed, search_us=search_ns / 1000, total_us=total_ns / 1000,
             filter_us=filter_ns / 1000, fallback=fallback,
         )  # fmt: skip

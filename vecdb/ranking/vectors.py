@@ -8,7 +8,6 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,6 +55,7 @@ class VectorField:
         self.name, self.declared = verbs._searched(verbs.schema, using, "" if text else None)
         self.without = BitMap()  # rows that are examples
         self._context: execute.Context | None = None
+        self._origin: execute.Origin | None = None  # of the last search
 
     def _is_text(self, place: Place, example: Any) -> bool:
         return isinstance(example, str) and self._rid(place, example) is None
@@ -135,15 +135,15 @@ class VectorField:
 
     def nearest(self, query: Any, reach: int) -> Ranked:
         """The nearest matches, within the radius if there is one."""
-        slots, raw = execute.ranking(self.context, query, self.request(reach))
+        (slots, raw), self._origin = execute.told_ranking(self.context, query, self.request(reach))
         distances = np.frombuffer(raw, np.float32)
         return Ranked(np.array(slots, np.uint32), self.scored(distances), distances)
 
     def request(self, reach: int | None) -> execute.Request:
         """The search's options for so many rows."""
-        request = self.place.request
-        where = None if self.context.matches is None else some(request.where)
-        return replace(request, k=reach, offset=0, where=where, with_vectors=False)
+        asked = self.place.request
+        where = None if self.context.matches is None else some(asked.where)
+        return execute.Request(reach, where, asked.recall, asked.ef, asked.exact, asked.radius)
 
     def distances(self, query: Any, rids: Rids) -> Distances:
         """Distances of rows, in order; NaN for a row without a vector in the field."""
@@ -172,9 +172,11 @@ class VectorField:
         """Scores of distances, float64."""
         return score_of(self.declared.metric, self.declared.dim, distances).astype(np.float64)
 
-    def strategy(self, reach: int) -> str:
-        """How the nearest are found."""
-        return execute.explain(self.context, self.request(reach)).strategy
+    def origin(self, reach: int | None) -> execute.Origin:
+        """What tells how the nearest were found, or would be."""
+        if self._origin is None:
+            self._origin = execute.origin(self.context, self.request(reach))
+        return self._origin
 
     def lacks(self, rid: int) -> str | None:
         """Why a row is no match."""
