@@ -164,6 +164,12 @@ def ranking(context: Context, query: Any, request: Request, *, whole: bool = Fal
     return _run(context, query, run)[0]
 
 
+def rankings(context: Context, queries: Any, request: Request) -> list[Found]:
+    """What `search_many` finds, as slots and distances: rows are not read."""
+    run = _masked(context, _plan_run(context, request))
+    return [found for found, _, _ in _run_many(context, queries, run)]
+
+
 def explain(context: Context, request: Request) -> Plan:
     """What `search` would do, without doing it."""
     return Origin(context, _plan_run(context, request)).plan()
