@@ -48,6 +48,8 @@ class Components:
 
     def groups(self) -> list[Ints]:
         """The components of two and more, each ascending, in the order of their first."""
-        order = np.argsort(self.labels, kind="stable")
-        ends = np.flatnonzero(np.diff(self.labels[order])) + 1
-        return [part for part in np.split(order, ends) if len(part) > 1]
+        members = np.flatnonzero(np.bincount(self.labels, minlength=1)[self.labels] > 1)
+        if not len(members):
+            return []
+        members = members[np.argsort(self.labels[members], kind="stable")]
+        return np.split(members, np.flatnonzero(np.diff(self.labels[members])) + 1)
