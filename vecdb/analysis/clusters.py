@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from vecdb.analysis import kmeans
+from vecdb.analysis.geometry import Move
 from vecdb.analysis.taking import BATCH, Taking, in_order
 from vecdb.shown import html_table, text_table
 from vecdb.types import Id, shorten
@@ -133,7 +134,7 @@ def clusters(
         return Clusters({}, np.empty(0, np.int64), [], nothing, converged=True)
     draw = np.random.default_rng(seed)
     total = kmeans.STEPS + 2  # choosing, steps, labels
-    rows, centre = _sample(taking, k or kmeans.most_clusters(n), draw)
+    rows, move = _sample(taking, k or kmeans.most_clusters(n), draw)
     if k is None:
         few = rows[draw.permutation(len(rows))[: kmeans.TRIAL_ROWS]]
         k = kmeans.best_k(few, kmeans.most_clusters(n), spherical, draw, stopped)
@@ -149,30 +150,24 @@ def clusters(
 
     centroids, converged = kmeans.train(rows, begun, spherical, step_done=step_done)
     whole = rows if len(rows) == n else None
-    labels, closest = _label(taking, whole, centre, centroids, spherical)
-    found = _numbered(taking, labels, closest, _as_given(centroids, centre, taking), converged)
+    labels, closest = _label(taking, whole, move, centroids, spherical)
+    found = _numbered(taking, labels, closest, _as_given(centroids, move, taking), converged)
     report(total, total)
     return found
 
 
-def _sample(taking: Taking, k: int, draw: np.random.Generator) -> tuple[Floats, Floats]:
-    """Rows to train on, all of them where they are few enough, and what was taken from them.
-
-    Distances do not change when all rows are moved, and products of what lies around 0 round less.
-    """
+def _sample(taking: Taking, k: int, draw: np.random.Generator) -> tuple[Floats, Move]:
+    """Rows to train on, all of them where they are few enough, and how they were moved."""
     slots, most = taking.slots, max(TRAINED, ROWS_A_CLUSTER * k)
     if len(slots) > most:
         slots = slots[np.sort(draw.choice(len(slots), most, replace=False))]
-    rows = taking.floats(slots)
-    centre = np.zeros(rows.shape[1], np.float32)
-    if taking.geometry.metric in ("l2", "dot"):
-        centre = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-        rows -= centre
-    return rows, centre
+    rows, metric = taking.floats(slots), taking.geometry.metric
+    move = Move.of(rows, "l2" if metric == "dot" else metric)
+    return move(rows), move
 
 
 def _label(
-    taking: Taking, whole: Floats | None, centre: Floats, centroids: Floats, spherical: bool
+    taking: Taking, whole: Floats | None, move: Move, centroids: Floats, spherical: bool
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.intp]]:
     """The label of every row, and the position of the row that is nearest to each centroid."""
     n, k = len(taking), len(centroids)
@@ -182,7 +177,7 @@ def _label(
         if whole is not None:
             rows = whole[at : at + BATCH]
         else:
-            rows = taking.floats(taking.slots[at : at + BATCH]) - centre
+            rows = move(taking.floats(taking.slots[at : at + BATCH]))
         found, closeness = kmeans.nearest(rows, centroids, spherical)
         labels[at : at + BATCH] = found
         if not spherical:  # closeness leaves out |x|^2, which differs from row to row
@@ -195,11 +190,11 @@ def _label(
     return labels, closest
 
 
-def _as_given(centroids: Floats, centre: Floats, taking: Taking) -> Floats:
+def _as_given(centroids: Floats, move: Move, taking: Taking) -> Floats:
     """Centroids among the vectors as the user knows them."""
     if taking.geometry.metric == "hamming":
         return np.asarray((centroids + 1) / 2, np.float32)
-    return np.asarray(centroids + centre, np.float32)
+    return move.back(centroids)
 
 
 def _numbered(

@@ -5,6 +5,7 @@ ten times that. What it gives is rounded otherwise than a search's distances, so
 limit looks again at what lies near it (`near`, `exact`).
 
     floats      stored vectors as float32: of length 1 under cosine, bits as -1 and 1, else as they are
+    Move        rows to where products of them are precise
     Near        which pairs of two blocks are within a distance: surely, or perhaps
     exact       distances of pairs in float64
 
@@ -18,6 +19,7 @@ Rejected: float64 products. Twice the time, to decide what one pair in a thousan
 
 from __future__ import annotations
 
+from math import frexp
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -95,18 +97,15 @@ class Near:
 
     def __init__(self, geometry: Geometry, others: Floats, limit: float) -> None:
         self._geometry = geometry
-        self._limit = limit
-        self._centre = others.mean(axis=0) if geometry.metric == "l2" and len(others) else None
-        self._others = self._centred(others)  # distances do not change, and products round less
+        self._move = Move.of(others, geometry.metric)
+        self._limit = limit * self._move.scale ** (2 if geometry.metric == "dot" else 1)
+        self._others = self._move(others)
         self._squares = squares(self._others)
-
-    def _centred(self, some: Floats) -> Floats:
-        return some if self._centre is None else some - self._centre
 
     def pairs(self, some: Floats, first: int) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:
         """Pairs (row of `some`, row of the others from `first` on), and which are surely within."""
         geometry, limit = self._geometry, self._limit
-        mine, theirs = self._centred(some), self._others[first:]
+        mine, theirs = self._move(some), self._others[first:]
         products = mine @ theirs.T
         own, their = squares(mine), self._squares[first:]
         slack = geometry.slack
@@ -139,6 +138,39 @@ class Near:
             return np.asarray(found > border + 4 * slack * (own + their + self._limit**2))
         lengths = np.sqrt(own * self._squares.max())
         return np.asarray(found > border + 4 * slack * (lengths + abs(self._limit)))
+
+
+class Move(NamedTuple):
+    """Moves rows to where float32 products of them round little, overflow or vanish not at all.
+
+    Under l2 the middle of the rows comes to 0; by a power of two, the largest number to about 1. The
+    order of distances stays.
+    """
+
+    centre: Floats
+    scale: float
+
+    @staticmethod
+    def of(rows: Floats, metric: str) -> Move:
+        """What suits some rows, and others that lie where they lie."""
+        centre, scale = np.zeros(rows.shape[1], np.float32), 1.0
+        if metric in ("l2", "dot") and len(rows):
+            if metric == "l2":
+                centre = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+            largest = max(abs(float(rows.max() - centre.min())), abs(float(rows.min() - centre.max())))
+            scale = 2.0 ** -frexp(largest)[1]
+        return Move(centre, scale)
+
+    def __call__(self, rows: Floats) -> Floats:
+        """Rows moved, as a copy; as they are where nothing moves."""
+        if self.scale == 1 and not self.centre.any():
+            return rows
+        small = rows * np.float64(self.scale) - self.centre * np.float64(self.scale)
+        return np.asarray(small, np.float32)
+
+    def back(self, rows: Floats) -> Floats:
+        """Where rows that were moved came from."""
+        return np.asarray(rows / np.float64(self.scale) + self.centre, np.float32)
 
 
 def squares(some: Floats) -> npt.NDArray[np.float64]:

@@ -238,7 +238,7 @@ def _of_numbers(least: bytes, largest: bytes, bins: int) -> npt.NDArray[np.float
     if low == high:
         low = max(-LARGEST, min(low - 0.5, nextafter(low, -INFINITY)))
         high = min(LARGEST, max(high + 0.5, nextafter(high, INFINITY)))
-    if high - low < INFINITY:
+    if high - low < LARGEST / 4:
         edges = np.linspace(low, high, bins + 1)
     else:
         share = np.arange(bins + 1) / bins

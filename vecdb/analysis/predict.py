@@ -172,5 +172,8 @@ def _mean(numbers: list[Vote]) -> tuple[float, float]:
     if not whole:
         return nan, nan
     mean = sum(value * (weight / whole) for value, weight in finite)
-    variance = sum((value - mean) ** 2 * (weight / whole) for value, weight in finite)
-    return mean, sqrt(variance)
+    largest = max(abs(value - mean) for value, _ in finite)
+    if largest in (0, inf):
+        return mean, largest
+    squares = (((value - mean) / largest) ** 2 * (weight / whole) for value, weight in finite)
+    return mean, largest * sqrt(sum(squares))
