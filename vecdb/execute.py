@@ -170,6 +170,12 @@ def told_ranking(context: Context, query: Any, request: Request) -> tuple[Found,
     return _run(context, query, run)[0], Origin(context, run)
 
 
+def rankings(context: Context, queries: Any, request: Request) -> list[Found]:
+    """What `search_many` finds, as slots and distances: rows are not read."""
+    run = _masked(context, _plan_run(context, request))
+    return [found for found, _, _ in _run_many(context, queries, run)]
+
+
 def explain(context: Context, request: Request) -> Plan:
     """What `search` would do, without doing it."""
     return origin(context, request).plan()
