@@ -13,7 +13,9 @@ Invariants (checked by tests/unit/test_bert.py):
 
 Rejected: erf by a formula of its own (Abramowitz and Stegun 7.1.26 takes a third more passes for the
 same error), a mask (padding costs the work that sorting by length saves), the maximum of every row of
-scores (a fifth of the attention's time; it is only needed where scores are large).
+scores (a fifth of the attention's time; it is only needed where scores are large), and products of attention larger than `ALONE`: two threads
+have to meet at the end of each, and where another process holds one of the processors up, each waits
+for its turn (forty times the time, measured).
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from vecdb.encoders.base import Vectors
 __all__ = ["ACTIVATIONS", "Norm", "Scratch", "add_norm", "attend", "gelu", "gelu_tanh", "relu"]
 
 PIECE = 1 << 16  # float32 numbers that are worked on at once: 256 KB
+ALONE = 1 << 18  # multiplications of a matrix product that OpenBLAS still does on one thread
 SAFE = 60.0  # scores within ±60 need no shift: e^60 a thousand times is far below float32's end
 
 # Φ(x) = 1 / (1 + exp(x Q(x²))). Q is the polynomial of degree 4 that makes the largest error of x Φ(x)
@@ -142,22 +145,23 @@ def attend(qkv: Vectors, out: Vectors, bias: Vectors | None, scratch: Scratch) -
     qkv (n, m, 3, heads, size), Q scaled already; out (n, m, heads, size); bias (heads, m, m).
     """
     n, m, _, heads, size = qkv.shape
-    some = max(1, min(heads, PIECE // (m * m)))
-    texts = max(1, PIECE // (heads * m * m)) if some == heads else 1
+    some = max(1, min(m, ALONE // (m * size)))  # queries of a sequence at once
+    texts = max(1, PIECE // (heads * some * m))
     ones = np.ones((m, 1), dtype=np.float32)
     for first in range(0, n, texts):
-        for head in range(0, heads, some):
-            part = qkv[first : first + texts, :, :, head : head + some]
-            queries, keys, values = (part[:, :, each].transpose(0, 2, 1, 3) for each in range(3))
-            shape = (*queries.shape[:2], m, m)
-            scores = np.matmul(queries, keys.transpose(0, 1, 3, 2), out=scratch.take("u", *shape))
+        part = qkv[first : first + texts]
+        queries, keys, values = (part[:, :, each].transpose(0, 2, 1, 3) for each in range(3))
+        to = out[first : first + texts].transpose(0, 2, 1, 3)
+        for begin in range(0, m, some):
+            asked = queries[:, :, begin : begin + some]
+            scores = scratch.take("u", *asked.shape[:3], m)
+            np.matmul(asked, keys.transpose(0, 1, 3, 2), out=scores)
             if bias is not None:
-                np.add(scores, bias[head : head + some], out=scores)
+                np.add(scores, bias[:, begin : begin + some], out=scores)
             _exponentials(scores)
             total = np.matmul(scores, ones)
-            mixed = np.matmul(scores, values, out=scratch.take("q", *queries.shape))
-            to = out[first : first + texts, :, head : head + some].transpose(0, 2, 1, 3)
-            np.divide(mixed, total, out=to)
+            mixed = np.matmul(scores, values, out=scratch.take("q", *asked.shape))
+            np.divide(mixed, total, out=to[:, :, begin : begin + some])
 
 
 def _exponentials(scores: Vectors) -> None:
