@@ -11,6 +11,7 @@ but numpy is imported until an encoder that needs more is asked for.
 
 from vecdb.encoders.base import Card, Encoder
 from vecdb.encoders.bert import bert
+from vecdb.encoders.cross import CrossEncoder, cross_encoder
 from vecdb.encoders.function import function
 from vecdb.encoders.model2vec import model2vec
 from vecdb.encoders.registry import available, get, register
@@ -18,9 +19,11 @@ from vecdb.encoders.sentence_transformers import sentence_transformers
 
 __all__ = [
     "Card",
+    "CrossEncoder",
     "Encoder",
     "available",
     "bert",
+    "cross_encoder",
     "function",
     "get",
     "model2vec",

@@ -13,9 +13,9 @@ Invariants (checked by tests/unit/test_bert.py):
 
 Rejected: erf by a formula of its own (Abramowitz and Stegun 7.1.26 takes a third more passes for the
 same error), a mask (padding costs the work that sorting by length saves), the maximum of every row of
-scores (a fifth of the attention's time; it is only needed where scores are large), and products of attention larger than `ALONE`: two threads
-have to meet at the end of each, and where another process holds one of the processors up, each waits
-for its turn (forty times the time, measured).
+scores (a fifth of the attention's time; it is only needed where scores are large), and products of
+attention larger than `ALONE`: two threads have to meet at the end of each, and where other processes
+keep the processors busy each waits for its turn (forty times the time, measured).
 """
 
 from __future__ import annotations

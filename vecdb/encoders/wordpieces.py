@@ -63,18 +63,21 @@ class WordPieces:
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """The token numbers of each text."""
-        most = self.longest * CHARACTERS
-        short = [text if len(text) <= most else _begin(text, most) for text in texts]
-        coded = self._encode(short)
-        for row, text in enumerate(texts):
-            if len(short[row]) < len(text) and not coded[row].overflowing:
-                coded[row] = self._tokenizer.encode(text)
+        coded = self._encode([self._enough(text) for text in texts])
         return [one.ids or [0] for one in coded]  # no tokenizer of these families gives none
 
     def encode_pairs(self, pairs: list[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
         """The token numbers of each pair, and to which of the two a token belongs."""
-        coded = self._encode(pairs)
+        coded = self._encode([(self._enough(a), self._enough(b)) for a, b in pairs])
         return [one.ids for one in coded], [one.type_ids for one in coded]
+
+    def _enough(self, text: str) -> str:
+        """A text, or its first words where these have more tokens than count."""
+        most = self.longest * CHARACTERS
+        if len(text) <= most:
+            return text
+        begin = _begin(text, most)
+        return begin if self._tokenizer.encode(begin).overflowing else text
 
     def _encode(self, inputs: list[Any]) -> list[Any]:
         if len(inputs) == 1:  # a lone query stays off the tokenizer's thread pool
