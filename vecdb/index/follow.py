@@ -59,6 +59,7 @@ class Follower:
         self.vacant: tuple[int, BitMap] | None = None  # as of a commit (sweeping.py)
         self.condemned: tuple[int, BitMap] | None = None  # of the round that a commit began
         self._filters: dict[tuple[int, Filter], BitMap] = {}
+        self.kept: dict[Any, Any] = {}  # what rankers keep between searches, by their own keys
         self._ready: dict[Any, Any] = {}
         self._ready_bytes = 0
 

@@ -7,8 +7,11 @@ from typing import Final
 
 from vecdb.query.objects import Query
 from vecdb.ranking.base import Place, Ranker
+from vecdb.ranking.late import LateRanker
 
-KINDS: Final[dict[str, Callable[[Place, Query], Ranker]]] = {}  # by the query's type name
+KINDS: Final[dict[str, Callable[[Place, Query], Ranker]]] = {  # by the query's type name
+    "Late": LateRanker,
+}
 
 
 def ranker(place: Place, query: Query) -> Ranker:

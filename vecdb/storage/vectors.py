@@ -310,11 +310,16 @@ def delete_many(txn: Any, cid: int, number: int, rid: int) -> None:
 
 
 def get_many(txn: Any, cid: int, layout: Layout, rid: int) -> npt.NDArray[Any]:
-    """A row's vectors (m, numbers), a copy."""
+    """A row's vectors (m, numbers), a copy; the bytes (n,) of a sparse one (storage/sparse.py)."""
     key = keys.many_vectors(cid, layout.number, rid)
     record = txn.get(key)
     if record is None:
         raise rows.damaged("V4", key, "the row's vectors are missing")
+    return verify_many(key, record, layout)
+
+
+def verify_many(key: bytes, record: Any, layout: Layout) -> npt.NDArray[Any]:
+    """The same of a record, or `Corrupt` when its checksum or length is wrong."""
     payload = rows.open_record(keys.MANY, key, record, code="V4")
     if len(payload) % layout.stride:
         raise rows.damaged("V4", key, f"{len(payload)} bytes are no whole vectors")
