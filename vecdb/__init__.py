@@ -17,7 +17,7 @@ from vecdb.fields import Geo, Indexed, Partition, Unindexed
 from vecdb.query import ById, F
 from vecdb.repair import repair
 from vecdb.storage.meta import FORMAT_VERSION
-from vecdb.types import REMOVE, Hit, Hits, Plan, Problem, Record
+from vecdb.types import REMOVE, Explanation, Group, Hit, Hits, Plan, Problem, Record
 
 if TYPE_CHECKING:
     from vecdb import encoders
@@ -43,8 +43,10 @@ __all__ = [
     "ById",
     "Collection",
     "Database",
+    "Explanation",
     "F",
     "Geo",
+    "Group",
     "Hit",
     "Hits",
     "Indexed",

@@ -36,7 +36,7 @@ from vecdb.storage import rows, vectors
 from vecdb.storage.keys import META_KEY
 from vecdb.storage.tree import Snapshot
 from vecdb.storage.vectors import Layout
-from vecdb.types import Hits, Id, Plan, Record
+from vecdb.types import Explanation, Hits, Id, Plan, Record
 
 MAX_CHOICES: Final = 256  # plans that a view remembers
 DEFAULT_WIDTH: Final = 64  # before anything was measured
@@ -410,6 +410,8 @@ class Origin:
 
     metric: str
     dim: int
+    given_scores = None  # they follow from the distances
+    sizes = None  # it makes no groups
 
     def __init__(self, context: Context, run: Run, stored: Any = None) -> None:
         view = context.view
@@ -429,6 +431,14 @@ class Origin:
         if self._stored is not None:
             record.vectors = {self._using: self._stored[at]}
         return record
+
+    def highlights(self, at: int, record: Record) -> list[Any]:
+        """A search by a vector matches no words."""
+        return []
+
+    def explain(self, at: int, score: float, distance: float) -> Explanation:
+        """Where hit `at` stands."""
+        return Explanation(self._using, self._run.request.offset + at + 1, score, distance)
 
     def plan(
         self,

@@ -140,6 +140,11 @@ class Handle:
 
     # --- rows ----------------------------------------------------------------------------
 
+    @staticmethod
+    def _parse(payload: bytes) -> Record:
+        """The record in a row's payload, without its vector."""
+        return parse_record(payload)
+
     def _reading(self) -> Any:
         """`with` gives (transaction, view): of one commit, or of this thread's open transaction."""
         return self._db._reading(self._cid)

@@ -46,6 +46,9 @@ class Place(NamedTuple):
     request: Request
     allowed: BitMap | None  # the live rows that satisfy the filter; None: there is none
     ids: Callable[[Rids], list[Id]]  # of rows, as of the transaction
+    payloads: Callable[[Rids], list[bytes]]  # the records of rows, as hits decode them
+    read: Callable[[Rids], tuple[list[Id], list[bytes]]]  # both at once
+    using: str | None = None  # the vector field of queries that name none
 
     @property
     def where(self) -> Filter | None:
@@ -83,9 +86,17 @@ def nothing(*, distances: bool = False) -> Ranked:
 class Ranker:
     """One query, ready to rank."""
 
+    has_distances = False  # whether `best` gives distances: then a radius cuts it
+    independent = True  # whether a row's score is the same whatever other rows are ranked
+
     def __init__(self, place: Place, query: Query) -> None:
         self.place = place
         self.query = query
+
+    @property
+    def parts(self) -> list[Ranker]:
+        """The rankers of the queries inside."""
+        return []
 
     def matching(self) -> int:
         """How many rows match."""
@@ -94,6 +105,10 @@ class Ranker:
     def rows(self) -> BitMap:
         """The rows that match; not to be changed."""
         raise NotImplementedError
+
+    def counted(self) -> int | None:
+        """How many rows match, where that is known without looking for them."""
+        return None
 
     def best(self, reach: int) -> Ranked:
         """The best `reach` of them (R1)."""
@@ -106,6 +121,10 @@ class Ranker:
     def lacks(self, rid: int) -> str | None:
         """Why a live row of the filter does not match, after "it"; None where it does."""
         return None if rid in self.rows() else "is not among the rows that the query ranks"
+
+    def highlighter(self) -> Callable[[Any], list[Any]] | None:
+        """What shows the matching words of a record, without place or transaction; None without words."""
+        return None
 
     def strategy(self) -> str:
         """What `best` did, or would do, in a word or two for plans."""

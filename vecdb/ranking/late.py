@@ -29,11 +29,11 @@ from vecdb._core import _late
 from vecdb.arrays import given_query
 from vecdb.errors import InvalidArgument
 from vecdb.index.view import Held
-from vecdb.query.numbers import Numbers
 from vecdb.query.objects import Late, Query
 from vecdb.ranking import tokens
 from vecdb.ranking.base import Place, Ranked, Ranker, nothing
 from vecdb.ranking.tokens import Chunk, Tokens, TokenStore
+from vecdb.ranking.vectors import array_of
 from vecdb.storage import vectors
 
 if TYPE_CHECKING:
@@ -342,7 +342,10 @@ def _field(schema: Any, using: str | None) -> str:
 
 def _given(matrix: Any, declared: Any, name: str) -> npt.NDArray[Any]:
     """The query's vectors as the core takes them: float32 (m, d), or packed bits."""
-    array = _array_of(matrix)
+    try:
+        array = array_of(matrix)
+    except ValueError as error:
+        raise InvalidArgument(f"Late: matrix is no (m, d) array: {error!s:.200}") from None
     if array.ndim != 2 or array.shape[0] == 0:
         raise InvalidArgument(f"Late: matrix has shape {array.shape}; give (m, {declared.dim}), m from 1")
     if len(array) > MAX_QUERY or array.size > MAX_QUERY_NUMBERS:
@@ -357,14 +360,3 @@ def _given(matrix: Any, declared: Any, name: str) -> npt.NDArray[Any]:
     if declared.dtype == "b1":
         return np.packbits(found.astype(np.bool_), axis=1)
     return np.ascontiguousarray(found, np.float32)
-
-
-def _array_of(value: Any) -> npt.NDArray[Any]:
-    """The array that a query keeps as a value."""
-    if isinstance(value, Numbers):
-        found = np.frombuffer(value.data, np.dtype(value.dtype).newbyteorder("<"))
-        return found.reshape(value.shape).astype(found.dtype.newbyteorder("="), copy=False)
-    try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise InvalidArgument(f"Late: matrix is no (m, d) array: {error!s:.200}") from None
