@@ -64,6 +64,7 @@ class LateRanker(Ranker):
         view, verbs = place.view, place.verbs
         self.name = _field(view.schema, late.using or place.using)
         self.declared = view.schema.vectors[self.name]
+        self.field = self  # whose metric says which radius can be
         self.layout = view.schema.layout(self.declared)
         self._cid: int = verbs._cid
         packed = _given(late.matrix, self.declared, verbs.name)
