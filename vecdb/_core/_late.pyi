@@ -19,7 +19,7 @@ def encode(x: Any, metric: str, codes: Any, scales: Any, squares: Any) -> None:
     l2, `squares` float32 (n,), which is empty elsewhere."""
 
 class Query:
-    """The vectors of a query, packed once: float32 (m, dim), or packed bits uint8 (m, bytes) under hamming."""
+    """A query's vectors, packed once: float32 (m, dim), or packed bits uint8 (m, bytes) under hamming."""
 
     m: int
     dim: int

@@ -11,6 +11,7 @@ from vecdb.ranking.base import Place, Ranked, Ranker
 from vecdb.ranking.fuse import FuseRanker
 from vecdb.ranking.late import LateRanker
 from vecdb.ranking.rerank import RerankRanker
+from vecdb.ranking.sparse import SparseRanker
 
 Shown = Callable[[Ranked], Any]
 
@@ -19,6 +20,7 @@ KINDS: Final[dict[str, Callable[[Place, Query], Ranker]]] = {  # by the query's 
     "Like": near.like,
     "Context": near.ContextRanker,
     "Late": LateRanker,
+    "Sparse": SparseRanker,
 }
 
 

@@ -1,9 +1,9 @@
-"""How are rows of many vectors ranked? Late: MaxSim, late interaction as in ColBERT (Khattab and Zaharia, 2020).
+"""How are rows of many vectors ranked? Late: MaxSim, as in ColBERT (Khattab and Zaharia, 2020).
 
     score     the sum over the query's vectors of the best similarity in the row: under cosine of vectors at
               length 1, under dot the dot product, under l2 minus the Euclidean distance, under hamming
               1 - bits / d
-    distance  the sum of the smallest distances: under cosine m - score, for m vectors; the other metrics alike
+    distance  the sum of the smallest distances: under cosine m - score, for m vectors
 
 Rows are scored by 8-bit codes in memory first (tokens.py), then the best of them by their stored vectors.
 
@@ -13,8 +13,8 @@ Invariants:
       by the largest error that the codes have shown on the rows ranked so far, twice as many are ranked;
   L3  rows that the codes do not stand for (of an own transaction, of an old snapshot) are scored exactly.
 
-Rejected: BLAS over vectors rebuilt from the codes. It moves four times the bytes, and came out ten times slower
-than whole products of the codes (500,000 vectors of 128 numbers, a query of 32).
+Rejected: BLAS over vectors rebuilt from the codes. It moves four times the bytes, and came out seven times
+slower or more than whole products of the codes (500,000 vectors of 128 numbers, a query of 32).
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from vecdb.errors import InvalidArgument
 from vecdb.index.view import Held
 from vecdb.query.objects import Late, Query
 from vecdb.ranking import tokens
-from vecdb.ranking.base import Place, Ranked, Ranker, nothing
+from vecdb.ranking.base import Place, Ranked
+from vecdb.ranking.scored import ScoredRanker, border, named
 from vecdb.ranking.tokens import Chunk, Tokens, TokenStore
 from vecdb.ranking.vectors import array_of
 from vecdb.storage import vectors
@@ -53,40 +54,24 @@ PIECES: Final = 4  # for each thread
 WORTH_THREADS: Final = 1 << 24  # products of numbers
 
 
-class LateRanker(Ranker):
+class LateRanker(ScoredRanker):
     """Rows by many vectors."""
 
-    has_distances = True
+    what = "vectors"
 
     def __init__(self, place: Place, query: Query) -> None:
-        super().__init__(place, query)
         late = cast("Late", query)
-        view, verbs = place.view, place.verbs
-        self.name = _field(view.schema, late.using or place.using)
-        self.declared = view.schema.vectors[self.name]
-        self.field = self  # whose metric says which radius can be
-        self.layout = view.schema.layout(self.declared)
-        self._cid: int = verbs._cid
-        packed = _given(late.matrix, self.declared, verbs.name)
+        name = named(
+            place.view.schema, late.using or place.using, "Late", "with multi=True",
+            "vectors={name: vecdb.Vector(dim, multi=True)}", sparse=False,
+        )  # fmt: skip
+        super().__init__(place, query, name)
+        packed = _given(late.matrix, self.declared, place.verbs.name)
         self.m = len(packed)
         self.vectors = _late.Query(packed, self.declared.metric)
-        self._rows: BitMap | None = None
-        self._inside: tuple[Rids, Scores] | None = None  # with a radius: what it leaves, scored
         self._ran = ""
 
     # --- what matches --------------------------------------------------------------------------
-
-    def rows(self) -> BitMap:
-        if self._rows is None:
-            found = self._holding()
-            if self.place.request.radius is not None:
-                rids = np.frombuffer(found.to_array(), np.uint32)
-                scores = self._exact(rids)
-                near = self._distances(scores) <= np.float32(self.place.request.radius)
-                self._inside = rids[near], scores[near]
-                found = BitMap(self._inside[0])
-            self._rows = found
-        return self._rows
 
     def _holding(self) -> BitMap:
         """The rows of the filter that have vectors."""
@@ -117,23 +102,9 @@ class LateRanker(Ranker):
             held = place.view.held[number] = Held(rids, b"")
         return held.rids
 
-    def lacks(self, rid: int) -> str | None:
-        if rid in self.rows():
-            return None
-        if self._inside is not None and rid in self._holding():
-            return "is farther away than the radius"
-        return f"has no vectors in field {self.name!r}"
-
     # --- the best ------------------------------------------------------------------------------
 
-    def best(self, reach: int) -> Ranked:
-        found = self.rows()
-        reach = min(reach, len(found))
-        if not reach:
-            return nothing(distances=True)
-        if self._inside is not None:
-            self._ran = "exact scan"
-            return self._top(*self._inside, reach)
+    def _ranked(self, found: BitMap, reach: int) -> Ranked:
         depth = max(FIRST_DEPTH * reach, LEAST_DEPTH)
         request = self.place.request
         if request.exact or request.recall >= 1 or depth >= len(found):
@@ -146,8 +117,7 @@ class LateRanker(Ranker):
 
     def _all(self, found: BitMap, reach: int) -> Ranked:
         self._ran = "exact scan"
-        rids = np.frombuffer(found.to_array(), np.uint32)
-        return self._top(rids, self._exact(rids), reach)
+        return super()._ranked(found, reach)
 
     def _two_stages(self, known: tuple[Tokens, BitMap], found: BitMap, reach: int, depth: int) -> Ranked:
         coded, shared = known
@@ -171,32 +141,10 @@ class LateRanker(Ranker):
             done = min(depth, len(rids))
             if done == len(rids) or done >= most:
                 break
-            border = np.partition(scores, len(scores) - reach)[len(scores) - reach]
-            if len(scores) >= reach and rough[done] + error < border:
+            if rough[done] + error < border(scores, reach):
                 break
             depth = 2 * depth
         return self._top(ranked, scores, reach)
-
-    def _top(self, rids: Rids, scores: Scores, reach: int) -> Ranked:
-        """The best of scored rows, ties by row number."""
-        if reach < len(rids):
-            border = np.partition(scores, len(scores) - reach)[len(scores) - reach]
-            kept = scores >= border
-            rids, scores = rids[kept], scores[kept]
-        order = np.lexsort((rids, -scores))[:reach]
-        return Ranked(rids[order], scores[order], self._distances(scores[order]))
-
-    def scores(self, rids: Rids) -> Scores:
-        if len(rids) <= FEW and self.place.request.radius is None:
-            live = self.place.live
-            wanted = (rid for rid in rids.tolist() if rid in live)
-            mine = tokens.holding(self.place.txn, self._cid, self.declared.number, wanted)
-        else:
-            mine = self.rows()
-        there = np.fromiter((rid in mine for rid in rids.tolist()), np.bool_, len(rids))
-        found = np.full(len(rids), np.nan)
-        found[there] = self._exact(rids[there])
-        return found
 
     def _distances(self, scores: Scores) -> npt.NDArray[np.float32]:
         metric = self.declared.metric
@@ -289,13 +237,6 @@ class LateRanker(Ranker):
 
     # --- what is in memory ---------------------------------------------------------------------
 
-    def _pending(self) -> Any:
-        """The pending changes of the transaction that is searched in, if it is one."""
-        batch = self.place.verbs._db._local.batch
-        if batch is None or batch.txn is not self.place.txn:
-            return None
-        return batch.writing(self._cid)
-
     def _store(self) -> TokenStore:
         kept = self.place.verbs._follower().kept
         key = ("tokens", self.declared.number)
@@ -314,31 +255,6 @@ class LateRanker(Ranker):
         if known is None:
             return None
         return known, known.shared(pending.base) - BitMap(pending.born | pending.died)
-
-
-def _field(schema: Any, using: str | None) -> str:
-    """The name of the field that is meant."""
-    fitting = [name for name, each in schema.vectors.items() if each.multi]
-    listed = ", ".join(map(repr, fitting)) or "none"
-    if using is None:
-        if len(fitting) != 1:
-            raise InvalidArgument(
-                f"Late: collection {schema.name!r} has "
-                + (f"several fields with multi=True: give using=, one of {listed}" if fitting else
-                   "no vector field with multi=True; declare one: vecdb.Vector(dim, multi=True)")
-            )  # fmt: skip
-        return fitting[0]
-    if using not in schema.vectors:
-        raise InvalidArgument(
-            f"Late: using={using!r:.60}: collection {schema.name!r} has no such vector field; those with "
-            f"multi=True: {listed}"
-        )
-    if using not in fitting:
-        raise InvalidArgument(
-            f"Late: using={using!r:.60} has one vector a row; fields with multi=True: {listed}; Near "
-            "searches the others"
-        )
-    return using
 
 
 def _given(matrix: Any, declared: Any, name: str) -> npt.NDArray[Any]:

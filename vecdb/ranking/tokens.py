@@ -12,7 +12,7 @@ Invariants:
   T3  nothing is made or followed inside a transaction: its own rows are read from it.
 
 Rejected: codes in the file. They follow from the vectors, and would be written, logged and checked with them.
-Rejected: codes of each row in an array of its own. A million arrays of Python take more memory than they hold.
+Rejected: codes of each row in an array of its own. A million arrays take more than they hold.
 """
 
 from __future__ import annotations
