@@ -156,7 +156,8 @@ class ReadVerbs(Handle):
         `slots` is how many places in the graph were handed out: `live_slots` and `dead_slots`;
         `unfolded_commits` how many commits an image still lacks; `space` bytes of the file by what they
         hold, as of the last commit (not of a snapshot); `memory` bytes of this process: links, codes and
-        private copies of vectors of each graph (`vectors`), bitmaps, and rows of the log's tail.
+        private copies of vectors of each graph (`vectors`), codes of fields of many vectors a row that
+        were searched (`tokens`), bitmaps, and rows of the log's tail.
         Costs what `db.stats()` costs.
 
         >>> import vecdb
@@ -184,7 +185,7 @@ class ReadVerbs(Handle):
                 "metadata_folded_to": state.rows_to,
                 "unfolded_commits": footprint.unfolded(txn, self._cid, state),
                 "space": None if space is None else space.of_collection(self._cid),
-                "memory": footprint.of_view(view),
+                "memory": footprint.of_view(view) | footprint.kept(self._follower()),
                 "vectors": {
                     name: _field_stats(view, declared.number)
                     for name, declared in view.schema.vectors.items()

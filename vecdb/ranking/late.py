@@ -10,7 +10,8 @@ Rows are scored by 8-bit codes in memory first (tokens.py), then the best of the
 Invariants:
   L1  a score is that of the stored vectors, in double, number by number: the same in whatever company;
   L2  the codes say where to look, and how far: as long as a row that was left out might be among the best,
-      by the largest error that the codes have shown on the rows ranked so far, twice as many are ranked;
+      by twice the largest error that the codes have shown on the rows ranked so far, twice as many are
+      ranked;
   L3  rows that the codes do not stand for (of an own transaction, of an old snapshot) are scored exactly.
 
 Rejected: BLAS over vectors rebuilt from the codes. It moves four times the bytes, and came out seven times
@@ -49,6 +50,7 @@ FIRST_DEPTH: Final = 4  # times what is wanted: rows that are ranked exactly
 LEAST_DEPTH: Final = 64
 MOST_DEPTH: Final = 64  # times what is wanted; and
 SURE_DEPTH: Final = 4_096  # so many in any case
+SAFETY: Final = 2  # times the largest error seen
 READ_BYTES: Final = 16 << 20  # stored vectors that are held at once
 PIECES: Final = 4  # for each thread
 WORTH_THREADS: Final = 1 << 24  # products of numbers
@@ -141,7 +143,7 @@ class LateRanker(ScoredRanker):
             done = min(depth, len(rids))
             if done == len(rids) or done >= most:
                 break
-            if rough[done] + error < border(scores, reach):
+            if rough[done] + SAFETY * error < border(scores, reach):
                 break
             depth = 2 * depth
         return self._top(ranked, scores, reach)
@@ -239,10 +241,10 @@ class LateRanker(ScoredRanker):
 
     def _store(self) -> TokenStore:
         kept = self.place.verbs._follower().kept
-        key = ("tokens", self.declared.number)
-        found: TokenStore | None = kept.get(key)
+        found: TokenStore | None = kept.get(self.declared.number)
         if found is None:
-            found = kept.setdefault(key, TokenStore(self._cid, self.layout, self.declared))
+            made = TokenStore(self._cid, self.layout, self.declared)
+            found = kept.setdefault(self.declared.number, made)
         return found
 
     def _codes(self) -> tuple[Tokens, BitMap] | None:

@@ -91,6 +91,11 @@ class TokenStore:
         self._lock = threading.Lock()
         self.tokens: Tokens | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        return 0 if self.tokens is None else self.tokens.nbytes
+
     def known(self, view: View) -> Tokens | None:
         """What is in memory, if it stands for a view as it is."""
         found = self.tokens
