@@ -11,7 +11,7 @@ from vecdb._version import __version__
 from vecdb.collection import Collection
 from vecdb.collection.prepared import PreparedSearch
 from vecdb.database import Database, open
-from vecdb.declare import Vector
+from vecdb.declare import SparseVector, Vector
 from vecdb.errors import VecdbError
 from vecdb.fields import Geo, Indexed, Partition, Unindexed
 from vecdb.query import ById, F
@@ -57,6 +57,7 @@ __all__ = [
     "Record",
     "Unindexed",
     "VecdbError",
+    "SparseVector",
     "Vector",
     "__version__",
     "encoders",

@@ -75,7 +75,7 @@ class Record:
         self.place = place  # in a scan; the collection's number alone: in id order
         self.several = False  # whether the collection has several vector fields
         self._vector = vector  # the only one, as stored bytes with their dtype
-        self._vectors: dict[str, npt.NDArray[Any]] | None = None
+        self._vectors: dict[str, Any] | None = None
         self._packed = packed
         self._decode = decode
         self._metadata: Metadata | None = None
@@ -88,8 +88,9 @@ class Record:
         return self._metadata
 
     @property
-    def vectors(self) -> dict[str, npt.NDArray[Any]]:
-        """The stored vectors that were read, by vector field: (d,), or (m, d) in a field of many."""
+    def vectors(self) -> dict[str, Any]:
+        """The stored vectors that were read, by vector field: (d,); (m, d) in a field of many, a dict
+        {token: weight} in a sparse one."""
         if self._vectors is None:
             self._vectors = {}
             if self._vector is not None:
@@ -99,7 +100,7 @@ class Record:
         return self._vectors
 
     @vectors.setter
-    def vectors(self, vectors: dict[str, npt.NDArray[Any]]) -> None:
+    def vectors(self, vectors: dict[str, Any]) -> None:
         self._vectors = vectors
 
     @property
@@ -140,7 +141,9 @@ class Record:
     __hash__ = None  # type: ignore[assignment]
 
 
-def _same(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, dict) or isinstance(b, dict):  # sparse vectors
+        return bool(a is b or (isinstance(a, dict) and isinstance(b, dict) and a == b))
     return a.shape == b.shape and bool((a == b).all())
 
 

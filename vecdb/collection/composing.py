@@ -154,8 +154,7 @@ class Run:
         ended = perf_counter_ns()
         place = self.place
         ids, payloads = place.read(ranked.rids) if len(ranked.rids) else ([], [])
-        field = self._field() if place.request.with_vectors else None
-        stored = _stored(place, field, ranked) if field is not None else None
+        stored = self._stored(ranked) if place.request.with_vectors else None
         source = Composed(
             sketched(place, self.ranker, self.shape), told(self.ranker, self._all),
             ranked.rids, ranked.scores.astype(np.float32), sizes, self.gained, self.ranker.highlighter(),
@@ -224,6 +223,16 @@ class Run:
         where = some(self.place.request.where)
         request = replace(self.place.request, where=where)
         return self.verbs._ranker(self.place._replace(request=request, allowed=chosen), self.query)
+
+    def _stored(self, ranked: Ranked) -> list[Any]:
+        """The rows' vectors in the field that the query is about, with its name; None for those without."""
+        for each in _leaves(self.ranker):
+            if isinstance(getattr(each, "field", None), VectorField):
+                break
+            found = each.stored(ranked.rids)
+            if found is not None:
+                return found
+        return _stored(self.place, self._field(), ranked)
 
     def _field(self) -> VectorField:
         """The vector field of the query, or the one that fits."""

@@ -123,7 +123,7 @@ class Handle:
         fitting = [
             name
             for name, each in schema.vectors.items()
-            if (each.encoder is not None or not encoder) and not (graph and each.multi)
+            if (each.encoder is not None or not encoder) and (each.graphed or not graph)
         ] or ([] if encoder else list(schema.vectors))
         if len(fitting) != 1:
             self._refuse_using(schema, fitting)
@@ -227,7 +227,7 @@ class Handle:
     ) -> npt.NDArray[Any]:
         """A row's vector in a field that it has, as it is stored."""
         layout = schema.layout(declared)
-        if declared.multi:
+        if not declared.graphed:
             return vectors.get_many(txn, self._cid, layout, rid)
         if declared.number in row.inline:
             found = vectors.inline_of(row, self._cid, layout, rid)

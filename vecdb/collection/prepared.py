@@ -72,7 +72,7 @@ class PrepareVerbs(Composing):
         request = self._request(options)
         shape = given_shape(group_by, group_size, diversity, boost, k)
         schema = self.schema
-        several = sum(not each.multi for each in schema.vectors.values()) > 1
+        several = sum(each.graphed for each in schema.vectors.values()) > 1
         texts = (  # what a text would fit then decides
             using is None and several and any(each.encoder for each in schema.vectors.values())
         )

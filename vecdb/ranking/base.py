@@ -119,6 +119,10 @@ class Ranker(ABC):
     def scores(self, rids: Rids) -> Scores:
         """The exact scores of rows (n,), float64; NaN where a row does not match."""
 
+    def stored(self, rids: Rids) -> list[tuple[str, Any] | None] | None:
+        """The rows' vectors as users read them, with the field's name; None: the dense field's are meant."""
+        return None
+
     def lacks(self, rid: int) -> str | None:
         """Why a live row of the filter does not match, after "it"; None where it does."""
         return None if rid in self.rows() else "is not among the rows that the query ranks"

@@ -9,7 +9,9 @@ from vecdb.query.objects import Fuse, Query, Rerank
 from vecdb.ranking import near
 from vecdb.ranking.base import Place, Ranked, Ranker
 from vecdb.ranking.fuse import FuseRanker
+from vecdb.ranking.late import LateRanker
 from vecdb.ranking.rerank import RerankRanker
+from vecdb.ranking.sparse import SparseRanker
 
 Shown = Callable[[Ranked], Any]
 
@@ -17,6 +19,8 @@ KINDS: Final[dict[str, Callable[[Place, Query], Ranker]]] = {  # by the query's 
     "Near": near.NearRanker,
     "Like": near.like,
     "Context": near.ContextRanker,
+    "Late": LateRanker,
+    "Sparse": SparseRanker,
 }
 
 
