@@ -34,6 +34,8 @@ each.
         fields declared Unindexed, each trigram of those with a substring index
     A2  every chunk of a long posting is the one that its leaf names, and no other is there
     A3  the log's attribute changes can be read
+    D1  a saved search can be read, and no two have one number
+    D2  a watcher's record can be read, its search is there, and its commit is not beyond the last one
     E1  the measured effort can be read, and found no more than there was
     E2  a cached embedding is a float32 vector of finite numbers
     E3  the count of cached embeddings is that of the records
@@ -60,7 +62,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from vecdb.check import indexes, rows, slots, whole
+from vecdb.check import indexes, kept, rows, slots, whole
 from vecdb.check.subject import Subject, problem_of
 from vecdb.errors import VecdbError
 from vecdb.storage import state
@@ -105,6 +107,7 @@ def _problems(db: Database, txn: Any) -> Iterator[Problem]:
     yield from whole.collections(txn, catalog, next_cid)
     yield from whole.noted(txn)
     yield from whole.cached(txn)
+    yield from kept.searches(txn, commit)
     for name, (cid, schema) in sorted(catalog.items()):
         follower = db._followers.get(cid)
         mine = None if follower is None else follower.newest()

@@ -210,6 +210,7 @@ class Rebuilding(Writing):
             said = codec.unpack_metadata(row.metadata) if row.metadata else {}
             indexed = state_of(said, self.names, metadata)
             indexed += seats.lacking(rid, row.fields, self._stated, self.names)
+            indexed += self._marks(row.changed)
             if indexed:
                 yield RowChange(rid, None, indexed)
 
