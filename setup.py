@@ -1,4 +1,4 @@
-"""Builds the extension `vecdb._core._core`; the project's metadata is in pyproject.toml.
+"""Builds the extensions `vecdb._core._core` and `_late`; the project's metadata is in pyproject.toml.
 
 One extension for every processor of an architecture: each instruction set has a translation unit of
 its own, compiled with its own flags, and the best one is chosen at run time. Nothing is compiled for
@@ -86,7 +86,15 @@ setup(
             language="c++",
             extra_compile_args=FLAGS,
             extra_link_args=[*LINK, "-pthread"],
-        )
+        ),
+        Extension(
+            "vecdb._core._late",
+            [str(CORE / "_late.pyx"), str(CORE / "late.cpp")],
+            depends=[str(CORE / "late.h")],
+            language="c++",
+            extra_compile_args=FLAGS,
+            extra_link_args=LINK,
+        ),
     ],
     cmdclass={"build_ext": Build},
 )

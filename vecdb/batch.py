@@ -89,7 +89,7 @@ class Batch:
                 raise
             error = problem
         if everything:
-            graphed = [each for each in self._db._schema(cid).vectors.values() if not each.multi]
+            graphed = [each for each in self._db._schema(cid).vectors.values() if each.graphed]
             wanted = rebuild.everything(each.number for each in graphed)
         else:
             wanted = rebuild.damaged(self.txn, follower, last, error)

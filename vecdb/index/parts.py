@@ -127,7 +127,7 @@ def load(
     declared = schema.read(txn, cid)
     try:
         now = state.read(txn, cid)
-        if set(now.vectors) != {n for n, each in declared.by_number.items() if not each.multi}:
+        if set(now.vectors) != {n for n, each in declared.by_number.items() if each.graphed}:
             raise rows.damaged("S1", keys.state(cid), "it tells of other vector fields")
     except Corrupt as error:
         broken.state = error
@@ -232,7 +232,7 @@ def live_rows(txn: Any, cid: int) -> BitMap:
 
 def state_of_rows(txn: Any, cid: int, declared: Schema, commit: int) -> State:
     """What a lost state must have said of rows and slots; the marks of logs and images are `commit`."""
-    graphed = {each.number: each for each in declared.vectors.values() if not each.multi}
+    graphed = {each.number: each for each in declared.vectors.values() if each.graphed}
     now = state.new(commit, graphed)
     last = plain = 0
     for rid, row in scan(txn, cid):
