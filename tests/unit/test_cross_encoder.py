@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import vecdb
 from tests import berts
 from vecdb import encoders
 from vecdb.encoders import registry
 from vecdb.errors import InvalidArgument
+from vecdb.query import Near, Rerank
 
 needs_text = pytest.mark.skipif(bool(registry.missing("bert")), reason="tokenizers (extra `text`) is not installed")
 QUERY = "a whale hunt"
@@ -149,3 +151,17 @@ def test_other_families_run_by_sentence_transformers(tmp_path: Path, monkeypatch
     if registry.missing("sentence_transformers"):
         with pytest.raises(InvalidArgument, match=r"pip install 'vecdb-engine\[st\]'"):
             encoders.cross_encoder(folder)
+
+
+@needs_text
+def test_rerank_takes_one(tmp_path: Path) -> None:
+    """A search in the model's order: the best of the query, whatever their vectors say."""
+    tensors = build(tmp_path / "m")
+    texts = [text for text in TEXTS[:5] if text]
+    with vecdb.open() as db:
+        c = db.create_collection("c", encoder="hashing")
+        c.add(list(range(len(texts))), texts=texts)
+        hits = c.search(Rerank(Near(QUERY), by=encoders.cross_encoder(tmp_path / "m")), k=len(texts))
+    wanted = [1 / (1 + math.exp(-reference(tensors, "bert", QUERY, text))) for text in texts]
+    assert hits.ids == sorted(range(len(texts)), key=lambda at: -wanted[at])
+    assert np.allclose(hits.scores, sorted(wanted, reverse=True), atol=2e-5)
