@@ -34,7 +34,7 @@ LAYERS: dict[str, set[str]] = {
     "arrays": {"storage"},
     "declare": {"encoders", "storage"},
     "execute": {"parallel", "query", "index", "storage", "_core"},
-    "ranking": {"execute", "index", "query", "storage"},
+    "ranking": {"arrays", "parallel", "_core", "execute", "index", "query", "storage"},
     "parallel": set(),
     "embedding": {"encoders", "storage"},
     "progress": set(),
