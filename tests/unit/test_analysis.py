@@ -19,7 +19,7 @@ import pytest
 
 import vecdb
 from tests.data import debian, needs_data, split
-from vecdb import F
+from vecdb import F, execute
 from vecdb.analysis import duplicates as looking
 from vecdb.analysis import kmeans
 from vecdb.analysis.components import Components
@@ -173,6 +173,8 @@ def test_bunches_larger_than_a_list_are_found_whole(monkeypatch: pytest.MonkeyPa
     """1,500 rows in bunches of 100 near ones, then chained in twos by a row between them; by the graph."""
     monkeypatch.setattr(looking._Finder, "compare_all", looking._Finder.look)
     monkeypatch.setattr(plan, "WALK_FIXED_NS", -1e9)  # so few rows would be scanned
+    wide = lambda self, k: execute.Request(k, self._taking.where, ef=2 * k)  # noqa: E731
+    monkeypatch.setattr(looking._Finder, "_request", wide)
     rng = np.random.default_rng(SEED + 2)
     centres = rng.normal(size=(15, 16)).astype(np.float32) * 5
     x = (np.repeat(centres, 100, axis=0) + rng.normal(size=(1500, 16)) * 0.01).astype(np.float32)
@@ -181,7 +183,7 @@ def test_bunches_larger_than_a_list_are_found_whole(monkeypatch: pytest.MonkeyPa
     with vecdb.open() as db:
         c = db.create_collection("c", dim=16, metric="l2")
         c.add(list(range(1500)), x)
-        assert "graph" in c.explain(k=16).strategy
+        assert c.explain(k=16, ef=32).strategy == "graph"
         assert c.duplicates(0.3) == [list(range(at, at + 100)) for at in range(0, 1500, 100)]
         c.add(list(range(1500, 1507)), between)
         linked = distances(np.vstack([x, between]).astype(np.float32), "l2") <= far
