@@ -1,5 +1,5 @@
 """Measure vecdb beside its peers: `python benchmarks/run.py ingest | search | open | follow | surface |
-interchange | live | durable | pinned | churn | quality`.
+interchange | live | durable | pinned | churn | quality | analysis`.
 
 Each engine runs in its own process. Searches are one query a call on one thread, with the ids
 read; they are swept over `ef`, so that speeds are compared at equal recall. Engines take turns
@@ -53,6 +53,7 @@ def main() -> None:
         "ingest": ingest, "search": search, "open": open_, "follow": follow, "surface": surface,
         "interchange": interchange, "live": live, "durable": durable, "pinned": pinned, "churn": churn,
         "quality": quality,
+        "analysis": analysis,
     }  # fmt: skip
     measure = workloads[options.workload]
     for name in options.data:
@@ -185,6 +186,14 @@ def quality(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return measure_quality(name)
 
 
+def analysis(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of duplicates, clusters and predictions, and what share of them is right."""
+    from workloads.analysis import measure as measure_analysis
+
+    limit = options.limit or None
+    return measure_analysis(name, options.queries, options.rounds, limit, options.threads)
+
+
 def search(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Queries a second at a recall, one thread, one query a call, ids read."""
     found: dict[str, Any] = {engine: {"sweeps": [], "at": {}} for engine in options.engines}
@@ -275,7 +284,7 @@ def _options() -> argparse.Namespace:
     )
     workloads = [
         "ingest", "search", "open", "follow", "surface", "interchange", "live", "durable", "pinned",
-        "churn", "quality",
+        "churn", "quality", "analysis",
     ]  # fmt: skip
     parser.add_argument("workload", choices=workloads)
     choices = ["debian", "fashion", "made", *JUDGED]
