@@ -9,6 +9,8 @@ namespace vecdb::text {
 namespace {
 
 constexpr u32 WINDOW = 4096, WORDS = WINDOW / 64;
+constexpr u32 LOOKUP = 10;   // what looking up a doc costs, in postings read
+constexpr u32 PATIENCE = 8;  // windows that are read whole after one where leaving legs out did not pay
 constexpr double NOTHING = -std::numeric_limits<double>::infinity();
 
 double as_float(u32 bits) {
@@ -316,6 +318,7 @@ class Run {
         cursors_.clear();
         seekers_.clear();
         slack_ = 0;
+        postings_ = 0;
         for (u32 i = 0; i < lists.size(); ++i) {
             u8 kind = of.columns[query_.legs[i].column].kind;
             cursors_.emplace_back(&lists[i], kind, of.n_docs());
@@ -326,6 +329,7 @@ class Run {
             double largest = 0;
             lists[i].bounds.resize(lists[i].blocks.size());
             for (size_t b = 0; b < lists[i].blocks.size(); ++b) {
+                postings_ += lists[i].blocks[b].n;
                 lists[i].bounds[b] = scorer.bound(lists[i].blocks[b]);
                 largest = std::max(largest, scorer.size(lists[i].blocks[b]));
             }
@@ -390,8 +394,8 @@ class Run {
             memset(touched, 0, sizeof touched);
             if (best) {
                 std::fill(sums.begin(), sums.end(), 0.0);
-                for (u32 leg : active_) add_up(leg, start, end, sums.data(), touched);
-                pick(of, start, allowed, touched, sums.data(), rest, pruned, *best);
+                for (u32 leg : active_) add_up(cursors_[leg], leg, start, end, sums.data(), touched);
+                pick(of, start, end, allowed, touched, sums, rest, pruned, *best);
             } else {
                 for (u32 leg : active_) mark(cursors_[leg], start, end, touched);
                 for (u32 w = 0; w < WORDS; ++w)
@@ -430,6 +434,7 @@ class Run {
         if (total + slack_ < threshold) return false;
         std::sort(ranked_.begin(), ranked_.end());
         size_t first = 0;
+        if (patience_) --patience_, threshold = NOTHING;  // not worth it in the windows before
         while (first < ranked_.size() && rest + ranked_[first].first + slack_ < threshold)
             rest += ranked_[first++].first;
         pruned = first > 0;
@@ -517,30 +522,51 @@ class Run {
         });
     }
 
-    void add_up(u32 leg, u32 start, u32 end, double* sums, u64* touched) {
+    void add_up(Cursor& cursor, u32 leg, u32 start, u32 end, double* sums, u64* touched) {
         const Scorer scorer = scorers_[leg];
-        cursors_[leg].scan(start, end, [&](const u32* docs, const u32* values, u32 n) {
-            for (u32 i = 0; i < n; ++i) {
-                u32 at = docs[i] - start;
-                sums[at] += scorer.of(docs[i], values[i]);
-                touched[at >> 6] |= (u64)1 << (at & 63);
-            }
+        cursor.scan(start, end, [&](const u32* docs, const u32* values, u32 n) {
+            if (scorer.sparse)
+                for (u32 i = 0; i < n; ++i) sums[docs[i] - start] += scorer.weight * as_float(values[i]);
+            else
+                for (u32 i = 0; i < n; ++i)
+                    sums[docs[i] - start] += scorer.text(values[i], scorer.lengths[docs[i]]);
+            if (!touched) return;
+            for (u32 i = 0; i < n; ++i) touched[(docs[i] - start) >> 6] |= (u64)1 << ((docs[i] - start) & 63);
         });
     }
 
-    void pick(const Segment& of, u32 start, const u64* allowed, const u64* touched, const double* sums,
-              double rest, bool pruned, Best& best) {
-        for (u32 w = 0; w < WORDS; ++w) {
-            for (u64 bits = touched[w] & allowed[w]; bits; bits &= bits - 1) {
-                u32 at = w * 64 + (u32)__builtin_ctzll(bits);
-                double sum = sums[at];
-                if (pruned) {
-                    if (sum + rest + slack_ < best.threshold()) continue;
-                    sum = sum_of(start + at);
-                }
-                best.add(sum, of.rids[start + at]);
+    // Hands out the window's candidates. With legs left out, those that may be good enough are looked up
+    // in all lists, or, where they are many, all lists are read after all.
+    void pick(const Segment& of, u32 start, u32 end, u64* allowed, const u64* touched,
+              std::vector<double>& sums, double rest, bool pruned, Best& best) {
+        if (pruned) {
+            u64 left = 0;
+            each(allowed, touched, [&](u32 at, u64& word) {
+                if (sums[at] + rest + slack_ < best.threshold())
+                    word &= ~((u64)1 << (at & 63));
+                else
+                    ++left;
+            });
+            if (!left) return;
+            double postings = (double)postings_ * (end - start) / of.n_docs();
+            if ((double)(left * ranked_.size()) * LOOKUP > postings) {
+                std::fill(sums.begin(), sums.end(), 0.0);
+                for (u32 leg = 0; leg < query_.legs.size(); ++leg)
+                    if (query_.legs[leg].occur != NOT) add_up(seekers_[leg], leg, start, end, sums.data(), nullptr);
+                pruned = false;
+                patience_ = PATIENCE;
             }
         }
+        each(allowed, touched, [&](u32 at, u64&) {
+            best.add(pruned ? sum_of(start + at) : sums[at], of.rids[start + at]);
+        });
+    }
+
+    template <class Fn>
+    static void each(u64* allowed, const u64* touched, Fn&& fn) {
+        for (u32 w = 0; w < WORDS; ++w)
+            for (u64 bits = touched[w] & allowed[w]; bits; bits &= bits - 1)
+                fn(w * 64 + (u32)__builtin_ctzll(bits), allowed[w]);
     }
 
     double sum_of(u32 doc) {
@@ -561,7 +587,8 @@ class Run {
     std::vector<u32> active_;
     std::vector<std::pair<double, u32>> ranked_;
     std::vector<u8> clauses_;
-    u32 musts_ = 0;
+    u32 musts_ = 0, patience_ = 0;
+    u64 postings_ = 0;  // of the legs that score, in this segment
     double slack_ = 0;
 };
 
@@ -578,7 +605,7 @@ void View::match(const Query& query, const Filter& filter, const Fetched& fetche
     Run run(*this, query, fetched);
     run.prepare(false);
     run.match(filter, out);
-    std::sort(out.begin(), out.end());
+    if (!std::is_sorted(out.begin(), out.end())) std::sort(out.begin(), out.end());
 }
 
 void View::score(const u32* rids, u64 n, const Query& query, const Fetched& fetched, double* out) {
