@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from vecdb.query.objects import Query
 from vecdb.ranking.base import Place, Ranker
+from vecdb.ranking.text import TextRanker
 
-KINDS: Final[dict[str, Callable[[Place, Query], Ranker]]] = {}  # by the query's type name
+KINDS: Final[dict[str, Callable[[Place, Any], Ranker]]] = {  # by the query's type name
+    "Text": TextRanker,
+}
 
 
 def ranker(place: Place, query: Query) -> Ranker:
