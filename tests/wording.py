@@ -193,8 +193,11 @@ def compare(c: Any, reference: Reference, rng: random.Random, times: int = 6) ->
         k = rng.choice((1, 3, 10, None))
         expected = reference.best(scores, k)
         query = Text(written(listed), fields, weights)
+        pruned = None
         for exact in (False, True):
             found, matching, scored, matched, lacks = ranked(c, query, k, where, exact)
+            assert pruned in (None, found), "pruning changed something"
+            pruned = found
             assert matching == len(scores) and matched == scores.keys(), (query, where)
             assert found == sorted(found, key=lambda each: (-each[1], keys.id_order(each[0]))), found
             assert len({id for id, _ in found}) == len(found) == len(expected), (query, where)
