@@ -1,4 +1,4 @@
-"""Builds the extensions `vecdb._core._core` and `vecdb._core._text`; the project's metadata is in pyproject.toml.
+"""Builds the extensions `vecdb._core._core`, `_text` and `_late`; the project's metadata is in pyproject.toml.
 
 One extension for every processor of an architecture: each instruction set has a translation unit of
 its own, compiled with its own flags, and the best one is chosen at run time. Nothing is compiled for
@@ -97,6 +97,17 @@ def extension(name, units):
 
 
 setup(
-    ext_modules=[extension("_core", [*COMMON, *ISA_FLAGS]), extension("_text", TEXT)],
+    ext_modules=[
+        extension("_core", [*COMMON, *ISA_FLAGS]),
+        extension("_text", TEXT),
+        Extension(
+            "vecdb._core._late",
+            [str(CORE / "_late.pyx"), str(CORE / "late.cpp")],
+            depends=[str(CORE / "late.h")],
+            language="c++",
+            extra_compile_args=FLAGS,
+            extra_link_args=LINK,
+        ),
+    ],
     cmdclass={"build_ext": Build},
 )

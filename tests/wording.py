@@ -13,12 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from vecdb.execute import Request
+from vecdb.collection.searching import Options
 from vecdb.index.columns import columns_of
 from vecdb.query import Text
-from vecdb.ranking.base import Place
-from vecdb.ranking.build import ranker
-from vecdb.storage import keys, rows
+from vecdb.storage import keys
 
 VOCABULARY = [
     "kernel", "kernels", "gpu", "fast", "slow", "printer", "printing", "run", "running", "common",
@@ -154,22 +152,23 @@ def _run(have: list[tuple[bytes, int]], terms: list[bytes], gaps: list[int]) -> 
     return count
 
 
-def ranked(c: Any, query: Text, k: int | None = 10, where: Any = None, exact: bool = False) -> Any:
-    """`with`-less: (ranker's best, rows, scores of all live rows) of a query, and the ids."""
+def ranked(c: Any, query: Text, k: int | None, where: Any, exact: bool) -> Any:
+    """What a query's ranker says, and what `search` does."""
     with c._reading() as (txn, view):
-        chosen = None if where is None else c._filter(where)
-        allowed = None if chosen is None else c._matches(txn, view)(chosen)
-
-        def ids(rids: Any) -> list[Any]:
-            return rows.read_many(txn.get, c._cid, np.asarray(rids).tolist())[0]
-
-        made = ranker(Place(c, txn, view, Request(k, chosen, exact=exact), allowed, ids), query)
+        place = c._place(txn, view, c._request(Options(k, c._chosen(where), exact=exact)), None)
+        made = c._ranker(place, query)
         matching = made.matching()
         best = made.best(matching if k is None else k)
         every = np.array(view.live, np.uint32)
-        scored = dict(zip(ids(every), made.scores(every).tolist(), strict=True))
-        lacks = {id: made.lacks(int(rid)) for id, rid in zip(ids(every[:5]), every[:5], strict=True)}
-        return list(zip(ids(best.rids), best.scores.tolist(), strict=True)), matching, scored, set(ids(np.array(made.rows(), np.uint32))), lacks
+        ids = place.ids(every) if len(every) else []
+        scored = dict(zip(ids, made.scores(every).tolist(), strict=True))
+        lacks = {id: made.lacks(int(rid)) for id, rid in zip(ids[:5], every[:5], strict=True)}
+        rows = np.array(made.rows(), np.uint32)
+        matched = set(place.ids(rows)) if len(rows) else set()
+        found = list(zip(place.ids(best.rids) if len(best.rids) else [], best.scores.tolist(), strict=True))
+    hits = c.search(query, k, where=where, exact=exact)
+    assert hits.ids == [id for id, _ in found]
+    return found, matching, scored, matched, lacks
 
 
 def compare(c: Any, reference: Reference, rng: random.Random, times: int = 6) -> None:

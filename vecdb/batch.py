@@ -91,9 +91,10 @@ class Batch:
                 raise
             error = problem
         if everything:
-            graphed = [each for each in self._db._schema(cid).vectors.values() if not each.multi]
+            schema = self._db._schema(cid)
+            graphed = [each for each in schema.vectors.values() if each.graphed]
             wanted = rebuild.everything(
-                (each.number for each in graphed), texts=columns_of(self._db._schema(cid)).any
+                (each.number for each in graphed), texts=columns_of(schema).any
             )
         else:
             wanted = rebuild.damaged(self.txn, follower, last, error)

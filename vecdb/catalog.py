@@ -303,7 +303,7 @@ class Catalogued:
                 )
             cid = batch.next_cid()
             last = batch.commit_number - 1  # its own commit may log rows already
-            graphed = [each.number for each in schema.vectors.values() if not each.multi]
+            graphed = [each.number for each in schema.vectors.values() if each.graphed]
             state.write(batch.txn, cid, state.new(last, graphed, text=columns_of(schema).any))
             batch.change_catalog(schema.name, (cid, schema))
             made = self._handle(cid)

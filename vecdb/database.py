@@ -376,6 +376,11 @@ class Database(Catalogued):
                 batch.broken = batch.broken or writing.changes_made != before
                 raise
 
+    def _needs_writing(self) -> None:
+        """Refuse a handle that only reads."""
+        if self._options.mode == "r":
+            raise ReadOnly(f"{self._env.path} is open with mode='r'; open it with mode='rw' to write")
+
     @contextmanager
     def _batch(self, timeout: float | None = None) -> Iterator[Batch]:
         """The thread's open transaction, or one of its own around a single call."""
@@ -384,8 +389,7 @@ class Database(Catalogued):
         if batch is not None:
             yield batch
             return
-        if self._options.mode == "r":
-            raise ReadOnly(f"{self._env.path} is open with mode='r'; open it with mode='rw' to write")
+        self._needs_writing()
         batch = Batch(self, self._options.timeout if timeout is None else timeout)
         self._local.batch = batch
         try:

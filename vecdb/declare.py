@@ -26,6 +26,7 @@ from vecdb.storage.schema import (
     check_name,
     validate,
 )
+from vecdb.storage.vectors import SPARSE
 from vecdb.text import analysis
 
 
@@ -38,7 +39,7 @@ class Vector:
     `metric` ("cosine", "l2", "dot"; "hamming" for bits). `dtype` of the stored vectors: "f32", "f16",
     "i8" (int8 arrays) or "b1" (bool or 0/1, or packed uint8). `quantization`: what the graph walks on;
     results are always ranked by the stored vectors. `M` and `ef_construction` as in HNSW.
-    `multi=True` stores any number of vectors a row: they are read back, not searched.
+    `multi=True` stores any number of vectors a row, which `vecdb.query.Late` searches by MaxSim.
 
     >>> import vecdb
     >>> db = vecdb.open()
@@ -80,6 +81,24 @@ class FullText:
 
     language: str | None = None
     stopwords: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVector:
+    """The declaration of a field of sparse vectors, for `create_collection(vectors={name: SparseVector()})`.
+
+    Rows give `{token_or_int: weight}`: str tokens of 1 to 254 UTF-8 bytes or ints of 64 bits, weights finite
+    as float32, those that are 0 left out, at most 100,000 entries. `vecdb.query.Sparse` searches by the dot
+    product.
+
+    >>> import vecdb
+    >>> db = vecdb.open()
+    >>> c = db.create_collection("c", vectors={"terms": vecdb.SparseVector()})
+    >>> c.add(["a", "b"], [{"gpu": 1.5, 7: 0.25}, {"printer": 2}])
+    ['a', 'b']
+    >>> c["a"].vectors["terms"]
+    {7: 0.25, 'gpu': 1.5}
+    """
 
 
 def declare(
@@ -160,8 +179,10 @@ def _listed(vectors: Any, only: Vector) -> Mapping[Any, Any]:
 def field_of(name: object, declared: Any, number: int) -> tuple[VectorField, Any]:
     """A field's declaration as the file keeps it, and its encoder, None where it has none."""
     where = f"vector field {name!r:.60}"
+    if isinstance(declared, SparseVector):
+        return VectorField(number, 0, "dot", kind=SPARSE), None
     if not isinstance(declared, Vector):
-        _refuse(f"{where}: {type(declared).__name__} where a vecdb.Vector belongs")
+        _refuse(f"{where}: {type(declared).__name__} where a vecdb.Vector or SparseVector belongs")
     dim, metric, encoder = declared.dim, declared.metric, None
     if declared.encoder is not None:
         from vecdb import encoders

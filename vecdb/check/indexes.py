@@ -95,7 +95,7 @@ def _attributes(of: Subject, view: View) -> Iterator[Problem]:
             yield Problem("R6", of.at(f"row {rid}"), str(error))
         try:
             entries = columns.mark(row.text, metadata, names) + state_of(metadata, names, declared)
-            entries += seats.lacking(rid, row.fields, of.graphed, names)
+            entries += seats.lacking(rid, row.fields, of.stated, names)
         except VecdbError as error:
             yield Problem("R5", of.at(f"row {rid}"), str(error))
             continue

@@ -134,7 +134,7 @@ class Handle:
         fitting = [
             name
             for name, each in schema.vectors.items()
-            if (each.encoder is not None or not encoder) and not (graph and each.multi)
+            if (each.encoder is not None or not encoder) and (each.graphed or not graph)
         ] or ([] if encoder else list(schema.vectors))
         if len(fitting) != 1:
             self._refuse_using(schema, fitting)
@@ -150,6 +150,11 @@ class Handle:
         refuse(f"collection {schema.name!r} has several vector fields: give using=, one of {names}")
 
     # --- rows ----------------------------------------------------------------------------
+
+    @staticmethod
+    def _parse(payload: bytes) -> Record:
+        """The record in a row's payload, without its vector."""
+        return parse_record(payload)
 
     def _reading(self) -> Any:
         """`with` gives (transaction, view): of one commit, or of this thread's open transaction."""
@@ -233,7 +238,7 @@ class Handle:
     ) -> npt.NDArray[Any]:
         """A row's vector in a field that it has, as it is stored."""
         layout = schema.layout(declared)
-        if declared.multi:
+        if not declared.graphed:
             return vectors.get_many(txn, self._cid, layout, rid)
         if declared.number in row.inline:
             found = vectors.inline_of(row, self._cid, layout, rid)

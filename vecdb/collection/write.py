@@ -516,7 +516,7 @@ def _gathered(declared: VectorField, rows_vectors: list[dict[int, Any]]) -> Give
     wanted = ((at, each.get(declared.number)) for at, each in enumerate(rows_vectors))
     found = [(at, vector) for at, vector in wanted if vector is not None]
     at_rows = np.array([at for at, _ in found], np.intp)
-    if declared.multi:
+    if not declared.graphed:
         return Given(at_rows, [vector for _, vector in found])
     if not found:
         return Given(at_rows, nothing(declared))
@@ -572,6 +572,8 @@ def _count(given: Any, metadata: Any, texts: Any, schema: Schema) -> int:
 
 def _count_of(values: Any, declared: VectorField) -> int:
     """How many rows an array of a field's vectors is for."""
+    if declared.sparse:
+        return 1 if isinstance(values, Mapping) or not hasattr(values, "__len__") else len(values)
     if isinstance(values, list | tuple) and any(each is None for each in values):
         return len(values)
     try:

@@ -62,6 +62,7 @@ class Follower:
         self.vacant: tuple[int, BitMap] | None = None  # as of a commit (sweeping.py)
         self.condemned: tuple[int, BitMap] | None = None  # of the round that a commit began
         self._filters: dict[tuple[int, Filter], BitMap] = {}
+        self.kept: dict[int, Any] = {}  # what rankers keep between searches, by vector field
         self._ready: dict[Any, Any] = {}
         self._ready_bytes = 0
 
@@ -192,6 +193,9 @@ class Follower:
         """Make a view the newest one."""
         self._view = view
         self._ready, self._ready_bytes = {}, 0
+        if self.kept:
+            numbers = () if view is None else view.schema.by_number
+            self.kept = {number: each for number, each in self.kept.items() if number in numbers}
 
     # --- following -----------------------------------------------------------------------
 

@@ -128,7 +128,7 @@ def load(
     declared = schema.read(txn, cid)
     try:
         now = state.read(txn, cid)
-        if set(now.vectors) != {n for n, each in declared.by_number.items() if not each.multi}:
+        if set(now.vectors) != {n for n, each in declared.by_number.items() if each.graphed}:
             raise rows.damaged("S1", keys.state(cid), "it tells of other vector fields")
         if (now.text is not None) != columns_of(declared).any:
             raise rows.damaged("S1", keys.state(cid), "it does not tell of the full text that is declared")
@@ -236,7 +236,7 @@ def live_rows(txn: Any, cid: int) -> BitMap:
 
 def state_of_rows(txn: Any, cid: int, declared: Schema, commit: int) -> State:
     """What a lost state must have said of rows and slots; the marks of logs and images are `commit`."""
-    graphed = {each.number: each for each in declared.vectors.values() if not each.multi}
+    graphed = {each.number: each for each in declared.vectors.values() if each.graphed}
     now = state.new(commit, graphed, text=columns_of(declared).any)
     last = plain = 0
     for rid, row in scan(txn, cid):

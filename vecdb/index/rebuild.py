@@ -236,7 +236,7 @@ class Rebuilding(Writing):
             said = codec.unpack_metadata(row.metadata) if row.metadata else {}
             indexed = self._columns.mark(row.text, said, self.names)
             indexed += state_of(said, self.names, metadata)
-            indexed += seats.lacking(rid, row.fields, self._graphed, self.names)
+            indexed += seats.lacking(rid, row.fields, self._stated, self.names)
             if indexed:
                 yield RowChange(rid, None, indexed)
 

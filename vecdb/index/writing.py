@@ -86,7 +86,8 @@ class Writing(Folding, TextFolding, Sweeping):
         self._columns = columns_of(schema)
         by_number = schema.by_number
         self._layouts = {number: schema.layout(each) for number, each in by_number.items()}
-        self._graphed = [each for each in by_number.values() if not each.multi]
+        self._graphed = [each for each in by_number.values() if each.graphed]
+        self._stated = [each for each in by_number.values() if each.graphed or each.sparse]
 
     # --- changes -------------------------------------------------------------------------
 
@@ -179,7 +180,7 @@ class Writing(Folding, TextFolding, Sweeping):
         before = self.state_of_row(rid, old)
         row = old._replace(changed=self.commit, text=text, metadata=metadata)
         rows.put(self.txn, self.cid, rid, row)
-        self._touch(rid, before, new + seats.lacking(rid, row.fields, self._graphed, self.names))
+        self._touch(rid, before, new + seats.lacking(rid, row.fields, self._stated, self.names))
 
     def state_of(self, metadata: dict[str, Any], text: bytes | None = None) -> Any:
         """The indexed state of cleaned metadata and of a text; new field names get their ids."""
@@ -191,12 +192,12 @@ class Writing(Folding, TextFolding, Sweeping):
     def state_of_row(self, rid: int, row: Row) -> Any:
         """The indexed state of a stored row."""
         found = self.state_of(codec.unpack_metadata(row.metadata) if row.metadata else {}, row.text)
-        return found + seats.lacking(rid, row.fields, self._graphed, self.names)
+        return found + seats.lacking(rid, row.fields, self._stated, self.names)
 
     def add_field(self, schema: Schema, declared: VectorField) -> None:
         """Go on with one more vector field, which no row has yet."""
         self._change()
-        if not declared.multi:
+        if declared.graphed:
             self.state.vectors[declared.number] = state.new_field(self.commit_before)
             self._fields[declared.number] = Graphed(declared, loading.empty(schema, declared), None)
 
@@ -311,7 +312,7 @@ class Writing(Folding, TextFolding, Sweeping):
             )
             rows.put_rid(txn, item.key, rid)
             rows.put(txn, cid, rid, row)
-            lacking = seats.lacking(rid, fields, self._graphed, self.names)
+            lacking = seats.lacking(rid, fields, self._stated, self.names)
             self.touched[rid] = [None, item.state + lacking if lacking else item.state]
 
     def _travels(self, layout: Layout, rids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -40,6 +40,7 @@ class Value:
     """Something immutable that is what its fields are."""
 
     __slots__ = ("_hash",)
+    _hash: int
     _names: ClassVar[tuple[str, ...]] = ()
     _first: ClassVar[int] = 1  # so many fields are shown without their names
 
@@ -64,7 +65,7 @@ class Value:
 
     def __hash__(self) -> int:
         try:
-            found: int = self._hash
+            found = self._hash
         except AttributeError:
             found = hash((type(self).__name__, self._fields()))
             object.__setattr__(self, "_hash", found)
@@ -201,9 +202,9 @@ class Like(Query):
 
     A str is the id of a row where there is one, else a text for the encoder; `vecdb.ById` says which.
     `strategy="average"` searches near mean(positive) + mean(positive) - mean(negative), of vectors scaled
-    to length 1 where the metric is cosine; `"best"` scores a row by its nearest positive example, unless a
-    negative one is nearer: then by minus its likeness to that one. Examples are left out of the hits. (Both
-    as Qdrant's recommend API has them.)
+    to length 1 where the metric is cosine; `"best"` scores a row squash(score with its nearest positive
+    example), or, where a negative one is nearer, minus squash(score with that); squash(x) = (x / (1 + |x|) +
+    1) / 2. Examples are left out of the hits. (Both as Qdrant's recommend API has them.)
 
     >>> import vecdb
     >>> from vecdb.query import Like
@@ -242,8 +243,9 @@ class Like(Query):
 class Context(Query):
     """Rows on the right side of pairs: nearer to each pair's positive example than to its negative one.
 
-    A row's score is the sum over the pairs of min(0, likeness to the positive - likeness to the negative):
-    0 where it is on the right side of all, as in Qdrant's context search. Examples as in `Like`.
+    A row's score is the sum over the pairs of min(0, squash(score with the positive) - squash(score with the
+    negative)), squash(x) = (x / (1 + |x|) + 1) / 2: 0 where it is on the right side of all, as in Qdrant's
+    context search. Ranks every match. Examples as in `Like`.
 
     >>> import vecdb
     >>> from vecdb.query import Context
@@ -471,7 +473,7 @@ class Boost(Value):
 
 
 class Decay(Boost):
-    """A boost that fades with the distance of a field's value from `origin`: weight · 0.5 ** (distance / scale).
+    """A boost that fades with a value's distance from `origin`: weight · 0.5 ** (distance / scale).
 
     For numbers; dates (`origin` a datetime with zone or "now", `scale` a timedelta or seconds); and Geo
     fields (`origin` (lat, lon), `scale` in km). A row without the field gets nothing.

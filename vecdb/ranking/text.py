@@ -63,10 +63,10 @@ class TextRanker(Ranker):
         schema = place.view.schema
         self._chosen, self._weights = fields_of(schema, query)
         self._words = place.verbs._follower().texts.at(place.txn, place.view)
-        self.parts = wording.asked(columns_of(schema), self._chosen, query.text, every=False)
-        self._ranks = any(part.occur != _text.NOT for part in self.parts)
+        self._asked = wording.asked(columns_of(schema), self._chosen, query.text, every=False)
+        self._ranks = any(part.occur != _text.NOT for part in self._asked)
         self._load = self._words.loader(place.txn)
-        self._clauses = wording.clauses(self._words, place.txn, self.parts, self._weights)
+        self._clauses = wording.clauses(self._words, place.txn, self._asked, self._weights)
         self._allowed = Allowed.of(place)
         self._rows: BitMap | None = None
 
@@ -115,16 +115,16 @@ class TextRanker(Ranker):
         where = f"field {names[0]!r}" if len(names) == 1 else f"the fields {', '.join(map(repr, names))}"
         if not self._ranks:
             return f"has none of the words: the query names none that {where} could have"
-        has = [self._has(part, rid) for part in self.parts]
-        for part, here in zip(self.parts, has, strict=True):
+        has = [self._has(part, rid) for part in self._asked]
+        for part, here in zip(self._asked, has, strict=True):
             if part.occur == _text.NOT and here:
                 return f"has the excluded {named(part)}"
-        for part, here in zip(self.parts, has, strict=True):
+        for part, here in zip(self._asked, has, strict=True):
             if part.occur == _text.MUST and not here:
                 return f"lacks the required {named(part)} in {where}"
         if not self.texts(rid):
             return f"has no text in {where}"
-        shown = [part.shown for part in self.parts if part.occur != _text.NOT]
+        shown = [part.shown for part in self._asked if part.occur != _text.NOT]
         more = ", ..." if len(shown) > SHOWN else ""
         return f"has none of the words in {where}: {', '.join(map(repr, shown[:SHOWN]))}{more}"
 

@@ -264,4 +264,4 @@ def _cleaned(packed: bytes) -> dict[str, Any]:
 
 
 def _given(declared: VectorField, places: list[int], arrays: list[npt.NDArray[Any]]) -> Given:
-    return Given(np.array(places, np.intp), arrays if declared.multi else np.stack(arrays))
+    return Given(np.array(places, np.intp), np.stack(arrays) if declared.graphed else arrays)

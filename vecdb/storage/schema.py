@@ -1,7 +1,7 @@
 """What was a collection declared to be? One catalog record per collection.
 
 A collection has vector fields, each with a name, a number and a graph of its own (unless it holds a
-variable number of vectors a row). The rows' numbers are the slots of every field's graph.
+variable number of vectors a row, or sparse ones). The rows' numbers are the slots of every field's graph.
 
 Invariants (checked by vecdb/check/):
   C1  names are unique, and every collection number is below the meta record's next one;
@@ -23,7 +23,7 @@ from typing import Any, Final, NoReturn
 from vecdb import fields
 from vecdb.errors import InvalidArgument
 from vecdb.storage import codec, keys, records, rows
-from vecdb.storage.vectors import DTYPES, Layout
+from vecdb.storage.vectors import DTYPES, SPARSE, Layout
 
 METRICS: Final = ("cosine", "l2", "dot", "hamming")
 QUANTIZATIONS: Final = ("auto", "sq8")
@@ -33,6 +33,8 @@ MAX_VECTORS: Final = 32  # vector fields at one time
 MAX_TEXTS: Final = 32  # fields with full text
 TEXT: Final = "text"  # the name under which full text, filters and queries know the row's text
 MAX_NUMBER: Final = 250  # vector fields ever, dropped ones included
+DENSE: Final = "dense"
+KINDS: Final = (DENSE, SPARSE)
 ONLY: Final = "vector"  # the name of the one vector field of a collection that names none
 
 
@@ -52,6 +54,17 @@ class VectorField:
     multi: bool = False  # a variable number of vectors a row: stored, without a graph
     quantization: str = "auto"
     first: int = 0  # rows below this slot have none: the field was added when they were there
+    kind: str = DENSE  # or SPARSE: then dim, dtype, M and so on say nothing
+
+    @property
+    def sparse(self) -> bool:
+        """Whether rows have sparse vectors {token: weight} in it."""
+        return self.kind == SPARSE
+
+    @property
+    def graphed(self) -> bool:
+        """Whether it has a graph, and its rows slots: one dense vector a row."""
+        return not self.multi and self.kind == DENSE
 
     def difference(self, other: VectorField) -> str | None:
         """The first respect in which two declarations differ, in words; None when they agree."""
@@ -147,7 +160,7 @@ class Schema:
     @property
     def is_plain(self) -> bool:
         """Whether there is, and ever was, the one vector field that `dim=` declares."""
-        return self.next_number == 1 and ONLY in self.vectors and not self.vectors[ONLY].multi
+        return self.next_number == 1 and ONLY in self.vectors and self.vectors[ONLY].graphed
 
     @property
     def by_number(self) -> dict[int, VectorField]:
@@ -157,7 +170,9 @@ class Schema:
     def layout(self, declared: VectorField) -> Layout:
         """Where and how the vectors of one of its fields lie."""
         sole = self.next_number == 1
-        return _layout(declared.number, declared.dim, declared.dtype, declared.first, sole)
+        return _layout(
+            declared.number, declared.dim, declared.dtype, declared.first, sole, declared.sparse
+        )
 
     def with_vector(self, name: str, declared: VectorField, first: int) -> Schema:
         """The schema with one more vector field, which rows below slot `first` lack."""
@@ -244,6 +259,11 @@ def _validate_texts(fulltext: Any) -> None:
 
 
 def _validate_vector(declared: VectorField) -> None:
+    _one_of("kind", declared.kind, KINDS)
+    if declared.sparse:
+        if replace(declared, number=0, first=0) != VectorField(0, 0, "dot", kind=SPARSE):
+            _refuse("a field of sparse vectors has metric 'dot', and no dimension, dtype or encoder")
+        return
     _between("dim", declared.dim, 1, MAX_DIM)
     _one_of("metric", declared.metric, METRICS)
     _one_of("dtype", declared.dtype, tuple(DTYPES))
@@ -301,7 +321,7 @@ def _refuse(message: str) -> NoReturn:
 def put(txn: Any, cid: int, schema: Schema) -> None:
     """Write a collection's catalog record."""
     key = keys.catalog(cid)
-    vectors = {name: asdict(declared) for name, declared in schema.vectors.items()}
+    vectors = {name: _packed(declared) for name, declared in schema.vectors.items()}
     packed = {
         "name": schema.name, "vectors": vectors, "next_number": schema.next_number,
         "fields": dict(schema.fields),
@@ -309,6 +329,14 @@ def put(txn: Any, cid: int, schema: Schema) -> None:
     if schema.fulltext:
         packed["fulltext"] = {name: asdict(declared) for name, declared in schema.fulltext.items()}
     records.put(txn, key, codec.pack(packed))
+
+
+def _packed(declared: VectorField) -> dict[str, Any]:
+    """A vector field's declaration; `kind` is left out where it is the usual one."""
+    found = asdict(declared)
+    if declared.kind == DENSE:
+        del found["kind"]
+    return found
 
 
 def read_all(txn: Any) -> dict[str, tuple[int, Schema]]:
