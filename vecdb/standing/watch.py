@@ -37,7 +37,7 @@ from vecdb.storage import keys, rows, searches
 from vecdb.storage.rows import PLAIN
 from vecdb.storage.schema import check_name
 from vecdb.storage.searches import WHOLE, Position
-from vecdb.types import Hits, Plan, Record, score_of
+from vecdb.types import Explanation, Hits, Plan, Record, score_of
 
 if TYPE_CHECKING:
     from vecdb.standing.saved import SavedSearch
@@ -97,6 +97,8 @@ class _Standing:
 
     metric: str
     dim: int
+    given_scores = None  # they follow from the distances
+    sizes = None  # it makes no groups
 
     def __init__(self, name: str, live: int, where: str | None, metric: str, dim: int) -> None:
         self._name, self._live, self._where = name, live, where
@@ -105,6 +107,14 @@ class _Standing:
     def record(self, at: int, payload: bytes) -> Record:
         """The row of hit `at`."""
         return parse_record(payload)
+
+    def highlights(self, at: int, record: Record) -> list[Any]:
+        """None: rows come because they changed."""
+        return []
+
+    def explain(self, at: int, score: float, distance: float) -> Explanation:
+        """Where hit `at` stands in the batch."""
+        return Explanation("", at + 1, score, distance)
 
     def plan(self, matches: int = 0) -> Plan:
         """What ran."""

@@ -109,8 +109,8 @@ class Schema:
     vectors: Mapping[str, VectorField] = field(default_factory=dict)
     next_number: int = 1
     fields: Mapping[str, str] = field(default_factory=dict, hash=False)  # vecdb/fields.py
-    tracked: tuple[int, ...] = ()  # commits: changes after these are found by commit, on and off in turn
     fulltext: Mapping[str, TextField] = field(default_factory=dict, hash=False)  # "text": the row's text
+    tracked: tuple[int, ...] = ()  # commits: changes after these are found by commit, on and off in turn
 
     @property
     def only(self) -> VectorField:
