@@ -152,7 +152,7 @@ def parse(text: str) -> TextQuery:
 
 
 def _bound(text: str) -> None:
-    """Refuse a text that would become too many terms, before any is made: at the first that is too much."""
+    """Refuse a text that would become too many terms before any is made."""
     if len(text) <= LIMIT_PARTS:
         return
     if text.count('"') > 2 * LIMIT_PARTS or len(BIGRAMS.sub("", text)) < len(text) - LIMIT_PARTS:

@@ -6,14 +6,15 @@ most different parts of the query first, then the one with the most places, then
 not overlap, and are handed out in the order of the text.
 
 Invariants:
-  1. A snippet is a piece of the text, cut at words' borders where there are any, and its spans lie in it;
+  1. A snippet is a piece of the text, cut at words' borders where there are any; its spans lie in it;
   2. a text in which nothing is found gives its beginning, without spans.
 
 Cost: the text is analysed once, some 1 us a word.
 
 >>> from vecdb.text import analysis, grammar
 >>> a = analysis.analyzer()
->>> found = snippets("A fast kernel for GPUs. Kernels are fast.", a, grammar.parse("fast kern*").asked(a))
+>>> asked = grammar.parse("fast kern*").asked(a)
+>>> found = snippets("A fast kernel for GPUs. Kernels are fast.", a, asked)
 >>> found[0].marked("[", "]")
 'A [fast] [kernel] for GPUs. [Kernels] are [fast].'
 """
@@ -120,7 +121,8 @@ def snippets(
     if most < 1 or chars < 1:
         raise InvalidArgument(f"most={most}, chars={chars}: both are 1 or more")
     found = places(text, analyzer, asked)
-    left, windows = found, []
+    left = found
+    windows: list[tuple[int, int]] = []
     while left and len(windows) < most:
         first, last = _best(left, chars)
         start, end = _widened(text, left[first].start, left[last].end, chars, windows)
@@ -178,9 +180,8 @@ def _widened(
 def _snippet(text: str, start: int, end: int, found: list[Place]) -> Snippet:
     spans: list[tuple[int, int]] = []
     for place in found:
-        if place.start < start or place.end > end:
-            if place.start >= end or place.end <= start:
-                continue
+        if place.start >= end or place.end <= start:
+            continue
         first, last = max(place.start, start) - start, min(place.end, end) - start
         if spans and first < spans[-1][1]:  # bigrams overlap, and a phrase covers its words
             spans[-1] = (spans[-1][0], max(last, spans[-1][1]))
