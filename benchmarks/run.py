@@ -1,5 +1,5 @@
 """Measure vecdb beside its peers: `python benchmarks/run.py ingest | search | open | follow | surface |
-interchange | live | durable | pinned | churn | quality | analysis`.
+interchange | live | durable | pinned | churn | quality | analysis | fulltext`.
 
 Each engine runs in its own process. Searches are one query a call on one thread, with the ids
 read; they are swept over `ef`, so that speeds are compared at equal recall. Engines take turns
@@ -52,8 +52,7 @@ def main() -> None:
     workloads = {
         "ingest": ingest, "search": search, "open": open_, "follow": follow, "surface": surface,
         "interchange": interchange, "live": live, "durable": durable, "pinned": pinned, "churn": churn,
-        "quality": quality,
-        "analysis": analysis,
+        "quality": quality, "analysis": analysis, "fulltext": fulltext,
     }  # fmt: skip
     measure = workloads[options.workload]
     for name in options.data:
@@ -194,6 +193,13 @@ def analysis(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return measure_analysis(name, options.queries, options.rounds, limit, options.threads)
 
 
+def fulltext(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds to index and milliseconds to search texts in memory, beside SQLite FTS5; agreement."""
+    from workloads.fulltext import measure as measure_fulltext
+
+    return measure_fulltext(name, options.rounds, options.queries, options.limit or None)
+
+
 def search(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Queries a second at a recall, one thread, one query a call, ids read."""
     found: dict[str, Any] = {engine: {"sweeps": [], "at": {}} for engine in options.engines}
@@ -284,7 +290,7 @@ def _options() -> argparse.Namespace:
     )
     workloads = [
         "ingest", "search", "open", "follow", "surface", "interchange", "live", "durable", "pinned",
-        "churn", "quality", "analysis",
+        "churn", "quality", "analysis", "fulltext",
     ]  # fmt: skip
     parser.add_argument("workload", choices=workloads)
     choices = ["debian", "fashion", "made", *JUDGED]
