@@ -88,6 +88,14 @@ class Words:
         self.numbers = numbers  # of the segments on disk, the first of the view's
         self.phrases: dict[Any, tuple[Any, Any]] = {}  # wording.py: those that were looked for
 
+    def ask(self, verb: str, *what: Any, **how: Any) -> Any:
+        """What `core` answers; Corrupt where a segment cannot be read."""
+        try:
+            return getattr(self.core, verb)(*what, **how)
+        except ValueError as error:  # what is asked was checked before
+            key = keys.segment(self.cid, self.numbers[0] if self.numbers else 0, 0)
+            raise damaged(segments.CODE, key, f"a segment cannot be read: {error}") from None
+
     def loader(self, txn: Any) -> segments.Load:
         """What fetches postings through a transaction of that commit."""
         return segments.loader(txn, self.cid, self.numbers)
