@@ -35,7 +35,7 @@ LAYERS: dict[str, set[str]] = {
     "arrays": {"storage"},
     "declare": {"encoders", "storage", "text"},
     "execute": {"parallel", "query", "index", "storage", "_core"},
-    "ranking": {"execute", "index", "query", "storage"},
+    "ranking": {"execute", "index", "query", "storage", "text"},
     "parallel": set(),
     "embedding": {"encoders", "storage"},
     "progress": set(),

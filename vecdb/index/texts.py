@@ -259,6 +259,11 @@ class TextIndex:
 
 def usable(columns: Columns, name: str) -> None:
     """Refuse where postings were made by another analysis than the one at hand (T4)."""
+    for each in columns.missing:
+        raise SchemaError(
+            f"collection {name!r}: the words of field {each.name!r} are indexed with a stemmer that this "
+            f"process has not ({each.analysis.fingerprint}): vectors and filters work without it"
+        )
     if columns.outdated:
         each = columns.outdated[0]
         raise SchemaError(

@@ -87,16 +87,14 @@ def _asked(columns: Columns, chosen: tuple[int, ...], text: str, every: bool) ->
 _asked_lately = lru_cache(maxsize=256)(_asked)
 
 
-def _leg(columns: Columns, at: int, item: Any) -> Leg | None:
+def _leg(columns: Columns, at: int, item: grammar.Part) -> Leg | None:
     """What a part asks of a column; None for nothing."""
     analyzer = columns.listed[at].analysis.analyzer
+    terms = analyzer.terms(item.text)
     if item.prefix:
         begins = analyzer.fold(item.text)
-        if not begins:
-            return None
-        whole = analyzer.terms(item.text)
-        return Leg(at, PREFIX, (begins, whole[0][0]) if len(whole) == 1 else (begins,))
-    terms = analyzer.terms(item.text)
+        if begins:
+            return Leg(at, PREFIX, (begins, terms[0][0]) if len(terms) == 1 else (begins,))
     if not terms:
         return None
     if len(terms) == 1:

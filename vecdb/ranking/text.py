@@ -14,6 +14,8 @@ Ding and Suel, Faster Top-k Document Retrieval Using Block-Max Indexes (2011).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -27,12 +29,25 @@ from vecdb.query.objects import Text
 from vecdb.ranking.base import Place, Ranked, Ranker, nothing
 from vecdb.storage import keys
 from vecdb.storage.rows import PLAIN
-from vecdb.storage.schema import Schema
+from vecdb.storage.schema import TEXT, Schema
+from vecdb.text import grammar, highlight
+from vecdb.types import Record
 
 if TYPE_CHECKING:
     from vecdb.ranking.base import Rids, Scores
 
+MOST_SNIPPETS: Final = 2  # of one text
 SHOWN: Final = 8  # of a query's words, in a reason
+
+
+@dataclass(frozen=True, slots=True)
+class Highlight(highlight.Snippet):
+    """A piece of a row's text that says what was asked for: `text`, `spans` of (start, end) in it, `field`.
+
+    `start` is where it begins in the whole; `marked("<b>", "</b>")` puts marks around the words.
+    """
+
+    field: str = TEXT
 
 
 class Allowed(NamedTuple):
@@ -132,6 +147,24 @@ class TextRanker(Ranker):
         legs = [wording.core_leg(self._words, self.place.txn, leg, 1.0) for leg in part.legs]
         found = self._words.ask("score", np.array([rid], np.uint32), [(wording.MUST, legs)], self._load)
         return not np.isnan(np.frombuffer(found, np.float64)[0])
+
+    def highlighter(self) -> Callable[[Record], list[Highlight]]:
+        """What shows where a record says the words: by field, elements of lists apart."""
+        columns, chosen, text = self._words.columns, self._chosen, self.query.text
+
+        def highlights(record: Record) -> list[Highlight]:
+            asked, found = grammar.parse(text), []
+            for at in chosen:
+                column = columns.listed[at]
+                analyzer = column.analysis.analyzer
+                wanted = asked.asked(analyzer)
+                for element in columns.elements(at, record.text, record.metadata):
+                    for each in highlight.snippets(element, analyzer, wanted, most=MOST_SNIPPETS):
+                        if each.spans:
+                            found.append(Highlight(each.text, each.start, each.spans, column.name))
+            return found
+
+        return highlights
 
     def texts(self, rid: int) -> dict[str, list[Any]]:
         """The texts of a row in the fields that are asked, by name."""
