@@ -21,6 +21,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout, whatever is
 
 import vecdb
 from vecdb import encoders, errors, query, repair, tables
+from vecdb.analysis.clusters import Clusters
+from vecdb.analysis.histogram import Histogram
+from vecdb.analysis.predict import Prediction
 from vecdb.facets import Facets
 from vecdb.query import build
 from vecdb.snapshot import Snapshot, SnapshotCollection
@@ -48,7 +51,7 @@ def sections() -> Iterator[tuple[str, str, list[Entry]]]:
     """The page in the order of use; tests/rules/test_reference.py: no public name is left out."""
     yield "Open and repair", "", of_vecdb("open", "repair", "from_hnswlib")
     yield "Databases", "", [*of_vecdb("Database"), ("Snapshot", Snapshot)]
-    yield "Declarations", "", of_vecdb("Vector", "Indexed", "Partition", "Unindexed", "Geo")
+    yield "Declarations", "", of_vecdb("Vector", "SparseVector", "Indexed", "Partition", "Unindexed", "Geo")
     yield "Collections", "", of_vecdb("Collection")
     yield (
         "Collections of a snapshot",
@@ -56,7 +59,8 @@ def sections() -> Iterator[tuple[str, str, list[Entry]]]:
         [("SnapshotCollection", SnapshotCollection)],
     )
     yield "Results", "", [*of_vecdb("Record", "Hit", "Hits", "Group", "Explanation", "Plan",
-                                      "PreparedSearch", "Problem"), ("Facets", Facets)]  # fmt: skip
+                                      "PreparedSearch", "Problem"), ("Facets", Facets),
+                          ("Histogram", Histogram), ("Clusters", Clusters), ("Prediction", Prediction)]  # fmt: skip
     yield (
         "Filters",
         "`vecdb.F` gives fields: `F.year`, `F[\"any name\"]`, `F.a.b`. Comparisons and the methods "
@@ -228,7 +232,7 @@ def argument(parameter: inspect.Parameter) -> str:
 
 def constructible(cls: type) -> bool:
     """Whether users call the class; the others are made by verbs."""
-    return cls in (vecdb.Vector, vecdb.Indexed, vecdb.Partition, vecdb.Unindexed, encoders.Card)
+    return cls in (vecdb.Vector, vecdb.SparseVector, vecdb.Indexed, vecdb.Partition, vecdb.Unindexed, encoders.Card)
 
 
 def wrapped(text: str) -> str:

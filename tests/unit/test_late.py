@@ -195,7 +195,7 @@ def test_large_transactions_leave_no_log_and_are_followed(monkeypatch: pytest.Mo
     c = made(vecdb.open(), "cosine", "f32")
     model: dict[int, Any] = {}
     query = some(rng, 4, "f32")
-    for step in range(12):
+    for _ in range(12):
         ids = rng.choice(200, 30, replace=False).tolist()
         rows = [some(rng, 2, "f32") for _ in ids]
         c.upsert(ids, {"t": rows})

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import vecdb
+import vecdb.tables
 from vecdb import F
 from vecdb.errors import InvalidArgument
 from vecdb.query import Fuse, Late, Near, Sparse
@@ -289,3 +290,41 @@ def test_check_and_repair_know_the_records(tmp_path: Path) -> None:
     with vecdb.open(saved) as db:
         assert len(db["c"].search(Sparse({"t": 1}))) == 2 and len(db["c"]) == 3
         assert db.check() == []
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_files_give_them_back(tmp_path: Path, suffix: str) -> None:
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    db = vecdb.open()
+    c = made(db, t=vecdb.Vector(2, multi=True))
+    rows = [{"a": 1.5, "b": -2.0}, None, {"c": 0.25}, {}]
+    c.add(range(4), {"s": rows, "t": [[[1, 2]], [[1, 2], [3, 4]], None, [[5, 6]]]}, metadata=[{"n": 1}] * 4)
+    file = tmp_path / f"rows.{suffix}"
+    vecdb.tables.write(c, file)
+    other = db.create_collection("d", vectors={"s": vecdb.SparseVector(), "t": vecdb.Vector(2, multi=True)})
+    source = vecdb.tables.read(file, vectors=("s", "t"))
+    assert other.add_table(source, vector={"s": "s", "t": "t"}) == 4
+    assert [r.vectors.get("s") for r in other.scan(with_vectors=True)] == rows
+    assert list(other.scan(with_vectors=True)) == list(c.scan(with_vectors=True))
+
+
+def test_tables_of_dicts_and_lists() -> None:
+    c = made(vecdb.open())
+    given = [{"id": 1, "s": {"a": 1}}, {"id": 2, "s": [("b", 2)]}, {"id": 3, "s": None}, {"id": 4, "s": [["c", 3]]}]
+    assert c.add_table(given, vector={"s": "s"}) == 4
+    found = [r.vectors.get("s") for r in c.scan(with_vectors=True)]
+    assert found == [{"a": 1.0}, {"b": 2.0}, None, {"c": 3.0}]
+    for cell in (["a"], [("a", 1), ("a", 2)], 7, "a", [([], 1)]):
+        with pytest.raises(InvalidArgument, match="row 0"):
+            c.add_table([{"id": 9, "s": cell}], vector={"s": "s"})
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"id": [5, 6], "s": [[{"token": "x", "weight": 1.0}], None]})
+    assert c.add_table(table, vector={"s": "s"}) == 2 and c[5].vectors["s"] == {"x": 1.0}
+    assert c.to_arrow()["s"].to_pylist()[0] == [{"token": "a", "weight": 1.0}]
+    c.add(10, {"s": {1: 1.0}})
+    with pytest.raises(InvalidArgument, match="token"):
+        c.to_arrow()

@@ -23,35 +23,64 @@ constexpr size_t LANES = 16;
 constexpr size_t WIDE = 8;
 constexpr float FAR = std::numeric_limits<float>::infinity();
 
-using Dots = void (*)(const uint8_t* codes, size_t stride, size_t n, const void* packed, int32_t* dots);
+// One block of queries: their codes, and what makes values of whole dot products.
+struct Block {
+    const void* packed;     // pairs or quads
+    const int32_t* offset;  // 128 * the sum of each query's code
+    const float* scale;     // of each query; under l2 alone
+};
 
-// --- plain ---------------------------------------------------------------------------------------
+// The vectors of a row, or some of them.
+struct Part {
+    const uint8_t* codes;
+    size_t stride, n;
+    const float* scales;
+    const float* squares;  // null but under l2
+};
 
-// dots[t * 16 + lane] of n vectors: sum of (code - 128) * query.
-void dots_plain(const uint8_t* codes, size_t stride, size_t n, const void* packed, int32_t* dots) {
-    const int16_t* pairs = static_cast<const int16_t*>(packed);
-    for (size_t t = 0; t < n; ++t) {
-        const uint8_t* code = codes + t * stride;
+// Values of the vectors of a part for the queries of a block, the best of each into best[16]:
+// scale * dot, or under l2 2 * scale * (dot * query's scale) - square.
+using Best = void (*)(const Part& part, const Block& block, float* best);
+
+void best_plain(const Part& part, const Block& block, float* best) {
+    const int16_t* pairs = static_cast<const int16_t*>(block.packed);
+    for (size_t t = 0; t < part.n; ++t) {
+        const uint8_t* code = part.codes + t * part.stride;
         int32_t sum[LANES] = {};
-        for (size_t i = 0; i < stride / 2; ++i) {
+        for (size_t i = 0; i < part.stride / 2; ++i) {
             const int32_t a = int32_t(code[2 * i]) - 128, b = int32_t(code[2 * i + 1]) - 128;
             const int16_t* q = pairs + i * LANES * 2;
             for (size_t lane = 0; lane < LANES; ++lane) sum[lane] += a * q[2 * lane] + b * q[2 * lane + 1];
         }
-        std::memcpy(dots + t * LANES, sum, sizeof sum);
+        const float scale = part.scales[t];
+        for (size_t lane = 0; lane < LANES; ++lane) {
+            const float dot = float(sum[lane]);
+            const float value =
+                part.squares ? 2 * scale * (dot * block.scale[lane]) - part.squares[t] : scale * dot;
+            best[lane] = std::max(best[lane], value);
+        }
     }
 }
 
 #ifdef LATE_X86
-__attribute__((target("avx2"))) void dots_avx2(const uint8_t* codes, size_t stride, size_t n, const void* packed,
-                                               int32_t* dots) {
-    const int16_t* pairs = static_cast<const int16_t*>(packed);
+__attribute__((target("avx2"))) inline __m256 value_avx2(const Part& part, const Block& block, size_t t, size_t half,
+                                                         __m256i dot) {
+    const __m256 whole = _mm256_cvtepi32_ps(dot), scale = _mm256_set1_ps(part.scales[t]);
+    if (!part.squares) return _mm256_mul_ps(scale, whole);
+    const __m256 scaled = _mm256_mul_ps(whole, _mm256_loadu_ps(block.scale + 8 * half));
+    return _mm256_sub_ps(_mm256_mul_ps(_mm256_add_ps(scale, scale), scaled), _mm256_set1_ps(part.squares[t]));
+}
+
+__attribute__((target("avx2"))) void best_avx2(const Part& part, const Block& block, float* best) {
+    const int16_t* pairs = static_cast<const int16_t*>(block.packed);
     alignas(32) static thread_local int16_t wide[4][65536 + LATE_PAD];
     const __m256i middle = _mm256_set1_epi16(128);
-    for (size_t t = 0; t < n; t += 4) {
-        const size_t count = std::min<size_t>(4, n - t);
+    const size_t stride = part.stride;
+    __m256 low = _mm256_loadu_ps(best), high = _mm256_loadu_ps(best + 8);
+    for (size_t t = 0; t < part.n; t += 4) {
+        const size_t count = std::min<size_t>(4, part.n - t);
         for (size_t j = 0; j < count; ++j) {
-            const uint8_t* code = codes + (t + j) * stride;
+            const uint8_t* code = part.codes + (t + j) * stride;
             for (size_t i = 0; i < stride; i += 16) {
                 __m256i x = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(code + i)));
                 _mm256_store_si256(reinterpret_cast<__m256i*>(wide[j] + i), _mm256_sub_epi16(x, middle));
@@ -71,44 +100,54 @@ __attribute__((target("avx2"))) void dots_avx2(const uint8_t* codes, size_t stri
             }
         }
         for (size_t j = 0; j < count; ++j) {
-            __m256i* out = reinterpret_cast<__m256i*>(dots + (t + j) * LANES);
-            _mm256_storeu_si256(out, sum[j][0]);
-            _mm256_storeu_si256(out + 1, sum[j][1]);
+            low = _mm256_max_ps(value_avx2(part, block, t + j, 0, sum[j][0]), low);
+            high = _mm256_max_ps(value_avx2(part, block, t + j, 1, sum[j][1]), high);
         }
     }
+    _mm256_storeu_ps(best, low);
+    _mm256_storeu_ps(best + 8, high);
 }
 
-__attribute__((target("avx512f,avx512bw,avx512vnni"))) void dots_vnni(const uint8_t* codes, size_t stride, size_t n,
-                                                                      const void* packed, int32_t* dots) {
-    const int8_t* quads = static_cast<const int8_t*>(packed);
-    const auto four = [](const uint8_t* at) {
-        int32_t found;
-        std::memcpy(&found, at, 4);
-        return found;
-    };
+#define LATE_VNNI __attribute__((target("avx512f,avx512bw,avx512vnni")))
+
+LATE_VNNI inline __m512 value_vnni(const Part& part, const Block& block, size_t t, __m512i dot) {
+    const __m512 scale = _mm512_set1_ps(part.scales[t]);
+    const __m512 whole = _mm512_cvtepi32_ps(_mm512_sub_epi32(dot, _mm512_loadu_si512(block.offset)));
+    if (!part.squares) return _mm512_mul_ps(scale, whole);
+    const __m512 scaled = _mm512_mul_ps(whole, _mm512_loadu_ps(block.scale));
+    return _mm512_sub_ps(_mm512_mul_ps(_mm512_add_ps(scale, scale), scaled), _mm512_set1_ps(part.squares[t]));
+}
+
+LATE_VNNI inline __m512i spread(const uint8_t* at) {
+    __m512i found;
+    asm("vpbroadcastd %1, %0" : "=v"(found) : "m"(*reinterpret_cast<const int32_t(*)[1]>(at)));
+    return found;
+}
+
+LATE_VNNI void best_vnni(const Part& part, const Block& block, float* best) {
+    const int8_t* quads = static_cast<const int8_t*>(block.packed);
+    const size_t stride = part.stride;
+    __m512 kept = _mm512_loadu_ps(best);
     size_t t = 0;
-    for (; t + 4 <= n; t += 4) {
-        const uint8_t* x = codes + t * stride;
-        __m512i a = _mm512_setzero_si512(), b = a, c = a, d = a;
+    for (; t + 8 <= part.n; t += 8) {
+        const uint8_t* x = part.codes + t * stride;
+        __m512i sum[8];
+        for (auto& each : sum) each = _mm512_setzero_si512();
         for (size_t i = 0; i < stride; i += 4) {
             const __m512i q = _mm512_loadu_si512(quads + i * LANES);
-            a = _mm512_dpbusd_epi32(a, _mm512_set1_epi32(four(x + i)), q);
-            b = _mm512_dpbusd_epi32(b, _mm512_set1_epi32(four(x + stride + i)), q);
-            c = _mm512_dpbusd_epi32(c, _mm512_set1_epi32(four(x + 2 * stride + i)), q);
-            d = _mm512_dpbusd_epi32(d, _mm512_set1_epi32(four(x + 3 * stride + i)), q);
+#pragma GCC unroll 8
+            for (size_t j = 0; j < 8; ++j) sum[j] = _mm512_dpbusd_epi32(sum[j], spread(x + j * stride + i), q);
         }
-        _mm512_storeu_si512(dots + t * LANES, a);
-        _mm512_storeu_si512(dots + (t + 1) * LANES, b);
-        _mm512_storeu_si512(dots + (t + 2) * LANES, c);
-        _mm512_storeu_si512(dots + (t + 3) * LANES, d);
+        for (size_t j = 0; j < 8; ++j) kept = _mm512_max_ps(value_vnni(part, block, t + j, sum[j]), kept);
     }
-    for (; t < n; ++t) {
-        const uint8_t* x = codes + t * stride;
-        __m512i a = _mm512_setzero_si512();
+    for (; t < part.n; ++t) {
+        const uint8_t* x = part.codes + t * stride;
+        __m512i sum = _mm512_setzero_si512();
         for (size_t i = 0; i < stride; i += 4)
-            a = _mm512_dpbusd_epi32(a, _mm512_set1_epi32(four(x + i)), _mm512_loadu_si512(quads + i * LANES));
-        _mm512_storeu_si512(dots + t * LANES, a);
+            sum = _mm512_dpbusd_epi32(sum, spread(x + i), _mm512_loadu_si512(quads + i * LANES));
+        kept = _mm512_max_ps(value_vnni(part, block, t, sum), kept);
     }
+    _mm512_storeu_ps(best, kept);
 }
 #endif
 
@@ -127,13 +166,13 @@ Isa& isa() {
     return chosen;
 }
 
-Dots dots_of(Isa which) {
+Best best_of(Isa which) {
 #ifdef LATE_X86
-    if (which == Isa::vnni) return dots_vnni;
-    if (which == Isa::avx2) return dots_avx2;
+    if (which == Isa::vnni) return best_vnni;
+    if (which == Isa::avx2) return best_avx2;
 #endif
     (void)which;
-    return dots_plain;
+    return best_plain;
 }
 
 double norm_of(const float* x, size_t dim) {
@@ -272,42 +311,22 @@ void LateQuery::by_codes(const uint8_t* codes, const float* scales, const float*
                          const int64_t* rows, size_t n, double* out) const {
     const size_t stride = late_stride(dim_);
     const Isa which = isa();
-    const Dots dots = dots_of(which);
-    const bool signed_ = which != Isa::vnni;  // whether codes have been centred already
-    constexpr size_t AT_ONCE = 64;
-    int32_t found[AT_ONCE * LANES];
+    const Best best_in = best_of(which);
+    const bool quads = which == Isa::vnni;
     for (size_t at = 0; at < n; ++at) {
         const size_t row = rows == nullptr ? at : size_t(rows[at]);
-        const size_t first = size_t(starts[row]), end = size_t(starts[row + 1]);
+        const size_t first = size_t(starts[row]);
+        const Part part{codes + first * stride, stride, size_t(starts[row + 1]) - first, scales + first,
+                        metric_ == LATE_L2 ? squares + first : nullptr};
         double total = 0;
         for (size_t block = 0; block < blocks_; ++block) {
-            const void* packed = signed_ ? static_cast<const void*>(pairs_.data() + block * LANES * stride)
-                                         : static_cast<const void*>(quads_.data() + block * LANES * stride);
-            const int32_t* offset = offset_.data() + block * LANES;
-            const float* scale = scale_.data() + block * LANES;
+            const size_t from = block * LANES;
+            const float* scale = scale_.data() + from;
             float best[LANES];
             std::fill(best, best + LANES, -FAR);
-            for (size_t t = first; t < end; t += AT_ONCE) {
-                const size_t count = std::min(AT_ONCE, end - t);
-                dots(codes + t * stride, stride, count, packed, found);
-                for (size_t j = 0; j < count; ++j) {
-                    const float mine = scales[t + j];
-                    const int32_t* dot = found + j * LANES;
-                    if (metric_ == LATE_L2) {
-                        const float square = squares[t + j], twice = 2 * mine;
-                        for (size_t lane = 0; lane < LANES; ++lane) {
-                            const int32_t whole = signed_ ? dot[lane] : dot[lane] - offset[lane];
-                            const float value = twice * (float(whole) * scale[lane]) - square;
-                            best[lane] = std::max(best[lane], value);
-                        }
-                    } else {
-                        for (size_t lane = 0; lane < LANES; ++lane) {
-                            const int32_t whole = signed_ ? dot[lane] : dot[lane] - offset[lane];
-                            best[lane] = std::max(best[lane], mine * float(whole));
-                        }
-                    }
-                }
-            }
+            const void* packed = quads ? static_cast<const void*>(quads_.data() + from * stride)
+                                       : static_cast<const void*>(pairs_.data() + from * stride);
+            best_in(part, Block{packed, offset_.data() + from, scale}, best);
             const size_t used = std::min(LANES, m_ - block * LANES);
             for (size_t lane = 0; lane < used; ++lane) {
                 if (metric_ == LATE_L2)

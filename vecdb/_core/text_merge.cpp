@@ -111,7 +111,10 @@ void Merge::seek(u8 column, const Bytes& term) {
     }
 }
 
-bool Merge::enough(u64 work) const { return worked_ >= work && (!made_.empty() || (writer_->empty() && !filling_)); }
+// A slice ends where it has gone on at all: else one that is smaller than a chunk would never end.
+bool Merge::enough(u64 work) const {
+    return worked_ >= work && (!made_.empty() || (moved_ && writer_->empty() && !filling_));
+}
 
 bool Merge::run(u64 work, u32& input, u32& number) {
     while (!done_ && !enough(work)) {
@@ -280,6 +283,7 @@ bool Merge::fill(u32& input, u32& number) {
         hand_over(n_pending_);
         writer_->end();
         filling_ = false;
+        moved_ = true;
         return false;
     }
     Input& in = *lowest;

@@ -21,7 +21,7 @@ class Merge {
     // Goes on until `work` is done or a chunk is needed: true, then `input` and `number` say which.
     bool run(u64 work, u32& input, u32& number);
     void give(u32 input, const u8* p, u64 size);
-    void again() { worked_ = 0; }  // a new slice of work begins
+    void again() { worked_ = 0, moved_ = false; }  // a new slice of work begins
 
     bool done() const { return done_; }
     u32 n_chunks() const { return first_ + (u32)keys_.size(); }
@@ -65,7 +65,7 @@ class Merge {
     u32 first_ = 0;
     bool begun_ = false, filling_ = false, done_ = false;
     u32 from_doc_ = 0, upto_ = 0;  // docs below are written already; so far in this list
-    bool skip_term_ = false, seeking_ = false;
+    bool skip_term_ = false, seeking_ = false, moved_ = false;
     u8 column_ = 0;
     int open_column_ = -1;
     Bytes term_;

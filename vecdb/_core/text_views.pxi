@@ -183,8 +183,10 @@ cdef class View:
                     raise ValueError(f"kind {kind!r} is none of TERM, PREFIX, LIST")
                 if kind and not text:
                     raise ValueError(f"column {column} is sparse: its legs are TERM")
-                if leg.term.size() > c_max_term or leg.also.size() > c_max_term:
-                    leg.term = string(b"\x00")  # no term is so long: nothing has it
+                if leg.term.size() > c_max_term:  # no term is so long, and none is this
+                    leg.term = cpp_string(b"\x00")
+                if leg.also.size() > c_max_term:
+                    leg.also = cpp_string(b"\x00")
                 if kind == 0 and leg.term.empty():
                     raise ValueError("an empty term")
                 to.legs.push_back(leg)

@@ -34,6 +34,8 @@ each.
         fields declared Unindexed, each trigram of those with a substring index
     A2  every chunk of a long posting is the one that its leaf names, and no other is there
     A3  the log's attribute changes can be read
+    D1  a saved search can be read, and no two have one number
+    D2  a watcher's record can be read, its search is there, and its commit is not beyond the last one
     T1  the segments of full text that the state names can be read to their end, the output of a merge
         under way as far as it has come
     T2  segments and tail say of every live row what its texts say: each word, how often, and the lengths
@@ -65,7 +67,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from vecdb.check import indexes, rows, slots, texts, whole
+from vecdb.check import indexes, kept, rows, slots, texts, whole
 from vecdb.check.subject import Subject, problem_of
 from vecdb.errors import VecdbError
 from vecdb.storage import state
@@ -110,6 +112,7 @@ def _problems(db: Database, txn: Any) -> Iterator[Problem]:
     yield from whole.collections(txn, catalog, next_cid)
     yield from whole.noted(txn)
     yield from whole.cached(txn)
+    yield from kept.searches(txn, commit)
     for name, (cid, schema) in sorted(catalog.items()):
         follower = db._followers.get(cid)
         mine = None if follower is None else follower.newest()

@@ -12,7 +12,7 @@ from vecdb.check import slots
 from vecdb.check.subject import Subject, some
 from vecdb.errors import SchemaError, VecdbError
 from vecdb.fields import declared as declared_fields
-from vecdb.index import seats
+from vecdb.index import seats, tracking
 from vecdb.index.attributes import END
 from vecdb.index.changes import decode_changes, state_of
 from vecdb.index.columns import columns_of
@@ -96,6 +96,7 @@ def _attributes(of: Subject, view: View) -> Iterator[Problem]:
         try:
             entries = columns.mark(row.text, metadata, names) + state_of(metadata, names, declared)
             entries += seats.lacking(rid, row.fields, of.stated, names)
+            entries += tracking.marks(of.schema.tracked, row.changed, names)
         except VecdbError as error:
             yield Problem("R5", of.at(f"row {rid}"), str(error))
             continue

@@ -195,7 +195,8 @@ class Follower:
         self._ready, self._ready_bytes = {}, 0
         if self.kept:
             numbers = () if view is None else view.schema.by_number
-            self.kept = {number: each for number, each in self.kept.items() if number in numbers}
+            for number in [n for n in self.kept if n not in numbers]:
+                self.kept.pop(number, None)
 
     # --- following -----------------------------------------------------------------------
 

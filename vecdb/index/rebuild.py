@@ -240,6 +240,7 @@ class Rebuilding(Writing):
             indexed = self._columns.mark(row.text, said, self.names)
             indexed += state_of(said, self.names, metadata)
             indexed += seats.lacking(rid, row.fields, self._stated, self.names)
+            indexed += self._marks(row.changed)
             if indexed:
                 yield RowChange(rid, None, indexed)
 

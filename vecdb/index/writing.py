@@ -23,7 +23,7 @@ from pyroaring import BitMap
 
 from vecdb.errors import Corrupt
 from vecdb.fields import declared as declared_fields
-from vecdb.index import effort, loading, measure, seats, valuekey
+from vecdb.index import effort, loading, measure, seats, tracking, valuekey
 from vecdb.index.changes import RowChange, encode_changes, state_of
 from vecdb.index.columns import MARK, columns_of
 from vecdb.index.folding import Folding
@@ -180,7 +180,8 @@ class Writing(Folding, TextFolding, Sweeping):
         before = self.state_of_row(rid, old)
         row = old._replace(changed=self.commit, text=text, metadata=metadata)
         rows.put(self.txn, self.cid, rid, row)
-        self._touch(rid, before, new + seats.lacking(rid, row.fields, self._stated, self.names))
+        new += seats.lacking(rid, row.fields, self._stated, self.names)
+        self._touch(rid, before, new + self._marks(row.changed))
 
     def state_of(self, metadata: dict[str, Any], text: bytes | None = None) -> Any:
         """The indexed state of cleaned metadata and of a text; new field names get their ids."""
@@ -192,7 +193,12 @@ class Writing(Folding, TextFolding, Sweeping):
     def state_of_row(self, rid: int, row: Row) -> Any:
         """The indexed state of a stored row."""
         found = self.state_of(codec.unpack_metadata(row.metadata) if row.metadata else {}, row.text)
-        return found + seats.lacking(rid, row.fields, self._stated, self.names)
+        found += seats.lacking(rid, row.fields, self._stated, self.names)
+        return found + self._marks(row.changed)
+
+    def _marks(self, changed: int) -> Any:
+        """What the indexed state of a row says of the commit that changed it last."""
+        return tracking.marks(self.schema.tracked, changed, self.names)
 
     def add_field(self, schema: Schema, declared: VectorField) -> None:
         """Go on with one more vector field, which no row has yet."""
@@ -288,13 +294,15 @@ class Writing(Folding, TextFolding, Sweeping):
             for at in travelling.tolist():
                 inline[int(part.rows[at])] = part.array[at].tobytes()
         rows.put_new(self.txn, self.cid, self.commit, rids, new, has, inline)
+        marks = self._marks(self.commit)
         for item, rid in zip(new, rids.tolist(), strict=True):
-            self.touched[rid] = [None, item.state]
+            self.touched[rid] = [None, item.state + marks]
 
     def _put_rows_of_fields(
         self, new: list[NewRow], rids: npt.NDArray[np.int64], given: Mapping[int, Given]
     ) -> None:
         txn, cid, commit = self.txn, self.cid, self.commit
+        marks = self._marks(commit)
         has: list[list[int]] = [[] for _ in new]
         inline: list[dict[int, bytes]] = [{} for _ in new]
         for number, part in sorted(given.items()):
@@ -313,7 +321,7 @@ class Writing(Folding, TextFolding, Sweeping):
             rows.put_rid(txn, item.key, rid)
             rows.put(txn, cid, rid, row)
             lacking = seats.lacking(rid, fields, self._stated, self.names)
-            self.touched[rid] = [None, item.state + lacking if lacking else item.state]
+            self.touched[rid] = [None, item.state + lacking + marks]
 
     def _travels(self, layout: Layout, rids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which rows' vectors go into their records: the blocks of the others are written now."""

@@ -325,11 +325,17 @@ class Text(Query):
 
 
 class Sparse(Query):
-    """Rows by the dot product with a sparse vector {token or int: weight}, exact.
+    """Rows by the dot product with a sparse vector {token or int: weight}, exact; distance: minus the score.
 
+    Every row with a sparse vector in the field matches: one without a common token scores 0. Ties by row
+    number.
+
+    >>> import vecdb
     >>> from vecdb.query import Sparse
-    >>> Sparse({"gpu": 1.5, "kernel": 0.5})
-    Sparse({'gpu': 1.5, 'kernel': 0.5})
+    >>> c = vecdb.open().create_collection("c", vectors={"terms": vecdb.SparseVector()})
+    >>> _ = c.add(["a", "b"], [{"gpu": 1.5}, {"gpu": 0.5, "kernel": 2}])
+    >>> c.search(Sparse({"gpu": 1.0, "kernel": 0.5})).ids
+    ['a', 'b']
     """
 
     __slots__ = ("using", "weights")
@@ -350,7 +356,11 @@ class Sparse(Query):
 class Late(Query):
     """Rows of a field with `multi=True` by MaxSim: for each query vector its best match in the row, summed.
 
-    `matrix`: (m, d). Late interaction as in ColBERT (Khattab and Zaharia, 2020).
+    `matrix`: (m, d), m up to 1,024. Score: the sum over its vectors of the best similarity in the row: the
+    cosine, the dot product, minus the Euclidean distance, or 1 - bits / d; distance: the sum of the smallest
+    distances (cosine: m - score). The best rows by 8-bit codes are ranked by their stored vectors; the
+    first search of a field in a process reads it whole and keeps d + 4 bytes a vector. Late interaction as
+    in ColBERT (Khattab and Zaharia, 2020).
 
     >>> import numpy as np
     >>> from vecdb.query import Late

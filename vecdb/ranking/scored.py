@@ -11,6 +11,7 @@ Invariants:
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,11 +46,13 @@ class ScoredRanker(Ranker):
         self._matching: BitMap | None = None
         self._inside: tuple[Rids, Scores] | None = None  # with a radius: what it leaves
 
+    @abstractmethod
     def _holding(self) -> BitMap:
-        raise NotImplementedError
+        """The rows of the filter that have a value."""
 
+    @abstractmethod
     def _exact(self, rids: Rids) -> Scores:
-        raise NotImplementedError
+        """The scores of rows that have one."""
 
     def _distances(self, scores: Scores) -> npt.NDArray[np.float32]:
         return (-scores).astype(np.float32)

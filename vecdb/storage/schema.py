@@ -110,6 +110,7 @@ class Schema:
     next_number: int = 1
     fields: Mapping[str, str] = field(default_factory=dict, hash=False)  # vecdb/fields.py
     fulltext: Mapping[str, TextField] = field(default_factory=dict, hash=False)  # "text": the row's text
+    tracked: tuple[int, ...] = ()  # commits: changes after these are found by commit, on and off in turn
 
     @property
     def only(self) -> VectorField:
@@ -322,10 +323,12 @@ def put(txn: Any, cid: int, schema: Schema) -> None:
     """Write a collection's catalog record."""
     key = keys.catalog(cid)
     vectors = {name: _packed(declared) for name, declared in schema.vectors.items()}
-    packed = {
+    packed: dict[str, Any] = {
         "name": schema.name, "vectors": vectors, "next_number": schema.next_number,
         "fields": dict(schema.fields),
     }  # fmt: skip
+    if schema.tracked:
+        packed["tracked"] = list(schema.tracked)
     if schema.fulltext:
         packed["fulltext"] = {name: asdict(declared) for name, declared in schema.fulltext.items()}
     records.put(txn, key, codec.pack(packed))
@@ -372,8 +375,9 @@ def unpack(key: bytes, record: Any) -> Schema:
             name = declared.pop("name")
             return validate(Schema(name, {ONLY: VectorField(number=0, **declared)}))
         vectors = {name: VectorField(**each) for name, each in declared.pop("vectors").items()}
+        tracked = tuple(declared.pop("tracked", ()))
         texts = {name: TextField(**each) for name, each in declared.pop("fulltext", {}).items()}
-        schema = validate(Schema(vectors=vectors, fulltext=texts, **declared))
+        schema = validate(Schema(vectors=vectors, tracked=tracked, fulltext=texts, **declared))
         _check_numbers(schema)
     except (TypeError, AttributeError, KeyError, InvalidArgument) as error:
         raise rows.damaged("C1", key, str(error)) from None
@@ -387,3 +391,5 @@ def _check_numbers(schema: Schema) -> None:
         _between("first", each.first, 0, rows.PLAIN)
     if len(schema.by_number) != len(schema.vectors):
         _refuse("two vector fields have one number")
+    for before, turn in zip((-1, *schema.tracked), schema.tracked, strict=False):
+        _between("tracked", turn, before + 1, (1 << 63) - 1)
