@@ -31,6 +31,7 @@ LAYERS: dict[str, set[str]] = {
     "text": {"_core"},
     "index": {"storage", "_core", "query", "text"},
     "encoders": set(),
+    "text": {"_core"},
     "ingest": {"storage"},
     "arrays": {"storage"},
     "declare": {"encoders", "storage", "text"},
@@ -62,7 +63,7 @@ PUBLIC = {"vecdb", "vecdb.errors", "vecdb.encoders", "vecdb.encoders.base", "vec
 ONE_DOOR = {"lmdb": "vecdb.storage.", "msgpack": "vecdb.storage.codec"}
 
 BASE = {"numpy", "lmdb", "msgpack", "pyroaring"}
-EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib", "pandas", "pyarrow", "sentence_transformers"}
+EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib", "pandas", "pyarrow", "sentence_transformers", "Stemmer", "snowballstemmer"}
 FILES_OF_AN_EXTRA = {f"vecdb.cli.{name}" for name in ("app", "opening", "reading", "writing")}  # imported by nothing but a function
 
 

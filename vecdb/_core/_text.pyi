@@ -41,13 +41,13 @@ TERM: Final[int]  # 0: payload bytes, the term
 PREFIX: Final[int]  # 1: payload bytes, or (prefix, also: bytes): one pseudo term, see View
 LIST: Final[int]  # 2: payload (rids uint32 strictly ascending, tfs uint32): e.g. verified phrases
 
-Value = Any  # text column: str, UTF-8 bytes-like or None; sparse: {token: weight}, str or int tokens, or None
+Value = Any  # text column: str, UTF-8 bytes-like or None; sparse: {str or int: weight} or None
 Load = Callable[[int, list[int]], Sequence[Any]]
 Leg = tuple[int, float, int, Any]  # (column, weight, kind, payload)
 Clause = tuple[int, Sequence[Leg]]  # (occur, legs); matches where any leg does; scores the legs' sum
 
 def token(value: str | int) -> bytes:
-    """The term of a sparse token: str of at most 254 UTF-8 bytes or int of 64 bits signed; else ValueError."""
+    """The term of a sparse token: str of at most 254 UTF-8 bytes or int of 64 bits; else ValueError."""
 
 def untoken(term: bytes) -> str | int:
     """The sparse token that a term was made of."""
@@ -71,6 +71,9 @@ class Analyzer:
     ) -> None:
         """`diacritics=False` folds é to e. Stop words are folded as words are."""
 
+    stem: Final[Callable[[list[str]], list[str]] | None]
+    stopwords: Final[frozenset[str]]
+    diacritics: Final[bool]
     def terms(self, text: Any) -> list[tuple[bytes, int]]:
         """The terms of a text (str or UTF-8) with their positions, in order."""
 
@@ -81,7 +84,7 @@ class Analyzer:
         """As `spans`, but folded words that are not stemmed, stop words too: for prefixes."""
 
     def fold(self, word: str) -> bytes:
-        """What a word begins with when it starts like this: folded, not stemmed; b"" if it is no word."""
+        """What words begin with that start like this: folded, not stemmed; b"" if it is no word."""
 
     def phrase_count(self, text: Any, terms: Sequence[bytes], gaps: Sequence[int]) -> int:
         """How often terms[0] is followed by terms[1] gaps[0] positions later, and so on."""
@@ -146,7 +149,7 @@ class Segment:
 
     def header(self) -> bytes: ...
     def chunks(self) -> list[bytes]:
-        """All chunks, of a segment that holds them (else ValueError). Chunk i starts with first_key(i)."""
+        """All chunks, of a segment that holds them (else ValueError). Chunk i begins at first_key(i)."""
 
     def first_key(self, chunk: int) -> tuple[int, bytes, int]:
         """(column, term, doc) of a chunk's first posting."""
@@ -253,7 +256,7 @@ class View:
         """How many rows match."""
 
     def score(self, rids: Any, clauses: Sequence[Clause], load: Load | None = None) -> bytes:
-        """float64 for each of the rids (any order): what `search` would give; NaN: not live or no match."""
+        """float64 for each of the rids (any order): what `search` gives; NaN: not live or no match."""
 
     def prefix_terms(
         self, column: int, prefix: bytes, limit: int = 1024, load: Load | None = None

@@ -39,7 +39,8 @@ LANGUAGES: Final = (
 PROBES: Final = (
     "running", "libraries", "generously", "nationality", "connections", "aufgaben", "häuser",
     "freundlich", "continuellement", "chevaux", "corriendo", "canciones", "abbandonata", "nação",
-    "lichamelijke", "лошадей", "важная", "flickorna", "kirjoissa", "kitaplardan", "l'été", "don't", "ponies", "skies",
+    "lichamelijke", "лошадей", "важная", "flickorna", "kirjoissa", "kitaplardan", "l'été", "don't",
+    "ponies", "skies",
 )  # fmt: skip
 
 Stem = Callable[[list[str]], list[str]]
