@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from vecdb.index.columns import columns_of
 from vecdb.query import Text
 from vecdb.storage import keys
 
+LANGUAGE = "english" if any(map(find_spec, ("Stemmer", "snowballstemmer"))) else None
 VOCABULARY = [
     "kernel", "kernels", "gpu", "fast", "slow", "printer", "printing", "run", "running", "common",
     "rare", "Größe", "naïve", "x", "driver", "drivers", "linux", "daemon", "web", "server",

@@ -96,16 +96,16 @@ def worded(db: vecdb.Database) -> None:
     """Since format 4: full text of rows and of metadata, a segment, a merge's worth of more, and a tail."""
     fulltext = {"text": vecdb.FullText(), "titles": vecdb.FullText()}  # of no language: any stemmer may be at hand
     c = db.create_collection("worded", dim=16, fulltext=fulltext)
-    for first in range(0, WORDED, 400):
-        at = range(first, first + 400)
+    for first in range(0, WORDED, 350):
+        at = range(first, first + 350)
         c.add(at, texts=[said(i) for i in at], metadata=[{"titles": [f"Title {i % 9}", "of many"]} for i in at])
-        if first == 400:
+        if first == 0:
             c.optimize()
     c.delete(range(0, 100, 7))
     c.update(range(200, 210), texts=[said(i + 1) for i in range(200, 210)])
 
 
-WORDED = 2000
+WORDED = 700
 
 
 def said(i: int) -> str:

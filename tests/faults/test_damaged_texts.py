@@ -19,7 +19,7 @@ import vecdb
 from tests import damage
 from tests.damage import keys_of
 from tests.planting import flip
-from tests.wording import Reference, compare, sentence
+from tests.wording import LANGUAGE, Reference, compare, sentence
 from vecdb import F
 from vecdb.errors import Corrupt, SchemaError
 from vecdb.index import textfolding
@@ -40,7 +40,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def made(small: None, tmp_path: Path) -> tuple[Path, Reference]:
     path, rng = tmp_path / "d.vecdb", random.Random(4)
     with vecdb.open(path, upkeep=False) as db:
-        c = db.create_collection("c", dim=2, fulltext={"text": vecdb.FullText(language="english"), "title": vecdb.FullText()})
+        c = db.create_collection("c", dim=2, fulltext={"text": vecdb.FullText(language=LANGUAGE), "title": vecdb.FullText()})
         model = Reference(c.schema)
         for first in range(0, ROWS, 8):
             ids = range(first, first + 8)

@@ -16,7 +16,7 @@ import pytest
 
 import vecdb
 from tests import child
-from tests.wording import Reference, apply, compare, deed
+from tests.wording import LANGUAGE, Reference, apply, compare, deed
 
 WRITER = "from tests.faults.killed_texts import main; main()"
 
@@ -25,7 +25,7 @@ def lives(path: Path, cycles: int, seed: int) -> tuple[int, int]:
     """(commits, merges that were under way at a kill) of so many killed writers."""
     rng = random.Random(seed)
     with vecdb.open(path, durability="relaxed") as db:
-        fulltext = {"text": vecdb.FullText(language="english"), "title": vecdb.FullText()}
+        fulltext = {"text": vecdb.FullText(language=LANGUAGE), "title": vecdb.FullText()}
         c = db.create_collection("words", dim=2, fulltext=fulltext)
         db.create_collection("log", dim=1)
         model = Reference(c.schema)

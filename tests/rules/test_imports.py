@@ -28,7 +28,6 @@ LAYERS: dict[str, set[str]] = {
     "options": set(),
     "query": set(),
     "storage": {"_core", "options"},
-    "text": {"_core"},
     "index": {"storage", "_core", "query", "text"},
     "encoders": set(),
     "text": {"_core"},
