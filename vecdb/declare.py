@@ -66,9 +66,9 @@ class Vector:
 class FullText:
     """How a field's words are indexed, for `create_collection(fulltext={name: FullText(...)})`.
 
-    `language`: its Snowball stemmer (extra `text`) makes "kernels" and "kernel" one term, as in `FullText(language="english")`;
-    None: words are found as they are written, in any case. `stopwords=True` leaves out the language's
-    most common words. Words are Unicode's; Chinese, Japanese and Korean go by pairs of characters.
+    `language`: its Snowball stemmer (extra `text`) makes "kernels" and "kernel" one term, as in
+    `FullText(language="english")`; None: words are found as they are written, in any case.
+    `stopwords=True` leaves out the language's most common words. Words are Unicode's; Chinese, Japanese and Korean go by pairs of characters.
 
     >>> import vecdb
     >>> from vecdb import F

@@ -104,9 +104,10 @@ class Columns:
 
     def mark(self, text: Any, metadata: Mapping[str, Any], names: dict[str, int]) -> tuple[Pair, ...]:
         """What the indexed state of a row says, in front of what its metadata says (C2)."""
-        if not self.has_any(text, metadata):
+        if (text is None or self._where is None) and not (self._metadata and self.has_any(text, metadata)):
             return ()
-        return ((names.setdefault(MARK, len(names)), _TRUE),)
+        number = names.get(MARK)
+        return ((names.setdefault(MARK, len(names)) if number is None else number, _TRUE),)
 
     def has_any(self, text: Any, metadata: Mapping[str, Any]) -> bool:
         """Whether a row has a text in any column."""

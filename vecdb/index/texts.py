@@ -41,7 +41,7 @@ from vecdb.errors import SchemaError
 from vecdb.index import segments
 from vecdb.index.columns import MARK, Columns, columns_of
 from vecdb.index.tail import Tail
-from vecdb.index.view import View
+from vecdb.index.view import View, array_of
 from vecdb.storage import keys
 from vecdb.storage.rows import damaged
 from vecdb.storage.state import Segment
@@ -162,7 +162,7 @@ class TextIndex:
             return self._last[1]
         opened = [self.segment(txn, each) for each in said]
         masks = self.masks(said, opened)
-        touched = np.array(BitMap.union(_NONE, *(each.touched for each in pieces)), np.uint32)
+        touched = array_of(BitMap.union(_NONE, *(each.touched for each in pieces)))
         dead = [each.bury(touched, mask) for each, mask in zip(opened, masks, strict=True)]
         every = [*opened, *(each.segment for each in pieces)]
         made = Words(self.cid, columns, every, [*dead, *_buried(pieces)], numbers)
@@ -314,7 +314,7 @@ def add_rows(builder: Any, txn: Any, cid: int, columns: Columns, alive: Sequence
 def _piece(txn: Any, cid: int, columns: Columns, touched: BitMap, alive: BitMap) -> Any:
     builder = _text.SegmentBuilder(columns.analyzers)
     add_rows(builder, txn, cid, columns, list(alive))
-    builder.touch_many(np.array(touched - alive, np.uint32))
+    builder.touch_many(array_of(touched - alive))
     return builder.finish()
 
 
@@ -323,7 +323,7 @@ def _buried(pieces: Sequence[Piece]) -> list[bytes | None]:
     masks: list[bytes | None] = []
     later = BitMap()
     for each in reversed(pieces):
-        masks.append(each.segment.bury(np.array(later, np.uint32)) if later else None)
+        masks.append(each.segment.bury(array_of(later)) if later else None)
         later |= each.touched
     return masks[::-1]
 

@@ -32,6 +32,7 @@ from vecdb._core import _text
 from vecdb.errors import InvalidArgument
 from vecdb.index.columns import Columns, metadata_in, text_in
 from vecdb.index.texts import Words
+from vecdb.index.view import bitmap_of
 from vecdb.storage import rows
 from vecdb.text import grammar
 
@@ -166,7 +167,7 @@ def matching(words: Words, txn: Any, field: str, wanted: str) -> BitMap:
     if not any(part.occur == MUST for part in parts):
         return BitMap()
     asks = clauses(words, txn, parts, [1.0] * len(words.columns.listed))
-    return BitMap(np.frombuffer(words.ask("match", asks, words.loader(txn)), np.uint32))
+    return bitmap_of(words.ask("match", asks, words.loader(txn)))
 
 
 def says(columns: Columns, field: str, wanted: str) -> Callable[[Any], bool]:

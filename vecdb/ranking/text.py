@@ -24,7 +24,7 @@ from pyroaring import BitMap
 from vecdb.errors import InvalidArgument
 from vecdb.index import wording
 from vecdb.index.columns import columns_of
-from vecdb.index.view import mask_of
+from vecdb.index.view import array_of, bitmap_of, mask_of
 from vecdb.query.objects import Text
 from vecdb.ranking.base import Place, Ranked, Ranker, nothing
 from vecdb.storage import keys
@@ -61,7 +61,7 @@ class Allowed(NamedTuple):
         """Those of a place."""
         if place.allowed is None:
             return Allowed(None, None)
-        found = np.array(place.allowed, np.uint32)
+        found = array_of(place.allowed)
         return Allowed(
             mask_of(place.allowed, place.view.slots), np.ascontiguousarray(found[found >= PLAIN])
         )
@@ -98,7 +98,7 @@ class TextRanker(Ranker):
             self._rows = BitMap()
             if self._ranks:
                 found = self._words.ask("match", self._clauses, self._load, *self._allowed)
-                self._rows = BitMap(np.frombuffer(found, np.uint32))
+                self._rows = bitmap_of(found)
         return self._rows
 
     def best(self, reach: int) -> Ranked:
