@@ -1,5 +1,5 @@
 """Measure vecdb beside its peers: `python benchmarks/run.py ingest | search | open | follow | surface |
-interchange | live | durable | pinned | churn | quality | analysis`.
+interchange | live | durable | pinned | churn | quality | analysis | fulltext`.
 
 Each engine runs in its own process. Searches are one query a call on one thread, with the ids
 read; they are swept over `ef`, so that speeds are compared at equal recall. Engines take turns
@@ -53,7 +53,7 @@ def main() -> None:
         "ingest": ingest, "search": search, "open": open_, "follow": follow, "surface": surface,
         "interchange": interchange, "live": live, "durable": durable, "pinned": pinned, "churn": churn,
         "quality": quality,
-        "analysis": analysis,
+        "analysis": analysis, "fulltext": fulltext,
     }  # fmt: skip
     measure = workloads[options.workload]
     for name in options.data:
@@ -186,6 +186,13 @@ def quality(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return measure_quality(name)
 
 
+def fulltext(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What full text costs while it is written and searched, beside SQLite's FTS5."""
+    from workloads.fulltext import measure as measure_texts
+
+    return measure_texts(name, options.rounds, options.limit or None)
+
+
 def analysis(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of duplicates, clusters and predictions, and what share of them is right."""
     from workloads.analysis import measure as measure_analysis
@@ -284,7 +291,7 @@ def _options() -> argparse.Namespace:
     )
     workloads = [
         "ingest", "search", "open", "follow", "surface", "interchange", "live", "durable", "pinned",
-        "churn", "quality", "analysis",
+        "churn", "quality", "analysis", "fulltext",
     ]  # fmt: skip
     parser.add_argument("workload", choices=workloads)
     choices = ["debian", "fashion", "made", *JUDGED]
