@@ -1,5 +1,6 @@
 """Measure vecdb beside its peers: `python benchmarks/run.py ingest | search | open | follow | surface |
-interchange | live | durable | pinned | churn | quality | analysis | fulltext`.
+interchange | live | durable | pinned | churn | quality | analysis | fulltext |
+texts`.
 
 Each engine runs in its own process. Searches are one query a call on one thread, with the ids
 read; they are swept over `ef`, so that speeds are compared at equal recall. Engines take turns
@@ -52,7 +53,7 @@ def main() -> None:
     workloads = {
         "ingest": ingest, "search": search, "open": open_, "follow": follow, "surface": surface,
         "interchange": interchange, "live": live, "durable": durable, "pinned": pinned, "churn": churn,
-        "quality": quality, "analysis": analysis, "fulltext": fulltext,
+        "quality": quality, "analysis": analysis, "fulltext": fulltext, "texts": texts,
     }  # fmt: skip
     measure = workloads[options.workload]
     for name in options.data:
@@ -185,6 +186,13 @@ def quality(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return measure_quality(name)
 
 
+def texts(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What full text costs while it is written to a file and searched, beside SQLite's FTS5."""
+    from workloads.fulltext_file import measure as measure_texts
+
+    return measure_texts(name, options.rounds, options.limit or None)
+
+
 def analysis(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of duplicates, clusters and predictions, and what share of them is right."""
     from workloads.analysis import measure as measure_analysis
@@ -290,7 +298,7 @@ def _options() -> argparse.Namespace:
     )
     workloads = [
         "ingest", "search", "open", "follow", "surface", "interchange", "live", "durable", "pinned",
-        "churn", "quality", "analysis", "fulltext",
+        "churn", "quality", "analysis", "fulltext", "texts",
     ]  # fmt: skip
     parser.add_argument("workload", choices=workloads)
     choices = ["debian", "fashion", "made", *JUDGED]

@@ -51,7 +51,7 @@ def sections() -> Iterator[tuple[str, str, list[Entry]]]:
     """The page in the order of use; tests/rules/test_reference.py: no public name is left out."""
     yield "Open and repair", "", of_vecdb("open", "repair", "from_hnswlib")
     yield "Databases", "", [*of_vecdb("Database"), ("Snapshot", Snapshot)]
-    yield "Declarations", "", of_vecdb("Vector", "SparseVector", "Indexed", "Partition", "Unindexed", "Geo")
+    yield "Declarations", "", of_vecdb("Vector", "SparseVector", "FullText", "Indexed", "Partition", "Unindexed", "Geo")
     yield "Collections", "", of_vecdb("Collection")
     yield (
         "Collections of a snapshot",
@@ -232,7 +232,7 @@ def argument(parameter: inspect.Parameter) -> str:
 
 def constructible(cls: type) -> bool:
     """Whether users call the class; the others are made by verbs."""
-    return cls in (vecdb.Vector, vecdb.SparseVector, vecdb.Indexed, vecdb.Partition, vecdb.Unindexed, encoders.Card)
+    return cls in (vecdb.Vector, vecdb.SparseVector, vecdb.FullText, vecdb.Indexed, vecdb.Partition, vecdb.Unindexed, encoders.Card)
 
 
 def wrapped(text: str) -> str:

@@ -85,7 +85,7 @@ def build_several(db: vecdb.Database, rng: Any) -> None:
 
 def build_words(db: vecdb.Database) -> None:
     """A collection with full text of two fields: a segment on disk, and what came after it."""
-    texts = {"text": vecdb.FullText(language="english"), "title": vecdb.FullText()}
+    texts = {"text": vecdb.FullText(), "title": vecdb.FullText()}
     c = db.create_collection("words", dim=2, fulltext=texts)
     c.add(range(WORDS), metadata=[titled(i) for i in range(WORDS)], texts=[worded(i) for i in range(WORDS)])
     c.optimize()

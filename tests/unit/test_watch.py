@@ -75,7 +75,7 @@ def test_random_changes_against_a_dict(path: str, number: int, monkeypatch: pyte
                     vector: Any = None if not near and rng.random() < 0.3 else [1, 0] if near else [-1, 0.1]
                     given = None if vector is None else [vector] * len(some)
                     c.upsert(some, {"a": given} if number % 2 and given else given, metadata=value)
-                    after.update({id: (commit, value, near) for id in some})
+                    after.update(dict.fromkeys(some, (commit, value, near)))
         changed = after
 
     def expected(after: int, scored: bool) -> list[int]:
@@ -320,6 +320,6 @@ def test_a_watcher_in_a_damaged_place_is_named(path: str) -> None:
             batch.changed = True
         found = db.check()
         assert [each.code for each in found] == ["D2"] * 3
-        assert {"orphan".encode().hex() in each.where for each in found} == {True, False}
+        assert {b"orphan".hex() in each.where for each in found} == {True, False}
         with pytest.raises(vecdb.errors.Corrupt, match="D2"):
             saved.watch("short")

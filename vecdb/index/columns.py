@@ -24,7 +24,7 @@ from functools import lru_cache
 from struct import Struct
 from typing import Any, Final
 
-from vecdb.errors import FilterError, SchemaError
+from vecdb.errors import FilterError, InvalidArgument, SchemaError
 from vecdb.index import valuekey
 from vecdb.index.changes import Pair, flat
 from vecdb.storage import codec, rows
@@ -46,7 +46,7 @@ class Column:
 
     name: str
     declared: TextField
-    analysis: analysis.Analysis
+    analysis: Any  # analysis.Analysis, or Missing
 
     @property
     def is_text(self) -> bool:
@@ -56,18 +56,32 @@ class Column:
     @property
     def outdated(self) -> bool:
         """Whether its postings were made by another analysis than the one at hand."""
-        return self.analysis.fingerprint != self.declared.fingerprint
+        return bool(self.analysis.fingerprint != self.declared.fingerprint)
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Stands for an analysis whose stemmer is not installed: the collection works, but for its words."""
+
+    fingerprint: str
+    analyzer: Any = None
+
+
+def _analysis(declared: TextField) -> analysis.Analysis | Missing:
+    try:
+        return analysis.of(declared.language, declared.stopwords)
+    except InvalidArgument as error:
+        return Missing(f"none: {error}")
 
 
 class Columns:
     """The columns of one declaration; the same object for the same declaration."""
 
-    __slots__ = ("_metadata", "_where", "by_name", "listed", "outdated")
+    __slots__ = ("_metadata", "_where", "by_name", "listed", "missing", "outdated")
 
     def __init__(self, fulltext: tuple[tuple[str, TextField], ...]) -> None:
-        self.listed = tuple(
-            Column(name, each, analysis.of(each.language, each.stopwords)) for name, each in fulltext
-        )
+        self.listed = tuple(Column(name, each, _analysis(each)) for name, each in fulltext)
+        self.missing = tuple(each for each in self.listed if isinstance(each.analysis, Missing))
         self.by_name = {each.name: at for at, each in enumerate(self.listed)}
         self.outdated = tuple(each for each in self.listed if each.outdated)
         self._where = self.by_name.get(TEXT)
@@ -90,9 +104,10 @@ class Columns:
 
     def mark(self, text: Any, metadata: Mapping[str, Any], names: dict[str, int]) -> tuple[Pair, ...]:
         """What the indexed state of a row says, in front of what its metadata says (C2)."""
-        if not self.has_any(text, metadata):
+        if (text is None or self._where is None) and not (self._metadata and self.has_any(text, metadata)):
             return ()
-        return ((names.setdefault(MARK, len(names)), _TRUE),)
+        number = names.get(MARK)
+        return ((names.setdefault(MARK, len(names)) if number is None else number, _TRUE),)
 
     def has_any(self, text: Any, metadata: Mapping[str, Any]) -> bool:
         """Whether a row has a text in any column."""

@@ -92,7 +92,10 @@ def damaged(txn: Any, follower: Follower, commit: int, error: Corrupt | None) ->
 def _texts_readable(txn: Any, cid: int, view: View) -> bool:
     """Whether every segment can be read to its end, and was made by the analysis at hand."""
     index, now = TextIndex(cid), view.state.text
-    if now is None or columns_of(view.schema).outdated:
+    columns = columns_of(view.schema)
+    if columns.missing:
+        return True  # nobody here could build it
+    if now is None or columns.outdated:
         return False
     try:
         opened = [index.segment(txn, each) for each in now.segments]

@@ -34,7 +34,7 @@ from vecdb.errors import Corrupt
 from vecdb.index import segments, texts
 from vecdb.index.columns import Columns
 from vecdb.index.follow import Follower
-from vecdb.index.view import View
+from vecdb.index.view import View, array_of
 from vecdb.storage import keys
 from vecdb.storage.rows import damaged
 from vecdb.storage.state import Merging, Segment, State, TextState
@@ -113,15 +113,15 @@ class TextFolding:
         `replaced`: those of the rows that older segments have.
         """
         live = self.live if upto == self.commit else self.base.live
-        alive = np.array((touched & live) - own, np.uint32)
-        gone = touched - BitMap(alive)
+        living = (touched & live) - own
+        alive, gone = array_of(living), touched - living
         if touched:
             before = len(replaced)
             for place, rids in enumerate(self._pieces(alive)):
                 builder = _text.SegmentBuilder(self._columns.analyzers)
                 texts.add_rows(builder, self.txn, self.cid, self._columns, rids.tolist())
                 if place == 0:
-                    builder.touch_many(np.array(gone, np.uint32))
+                    builder.touch_many(array_of(gone))
                 number = segments.number_of(self.commit, self._place())
                 made = segments.write(self.txn, self.cid, number, builder.finish(), before)
                 now.segments.append(made)

@@ -41,7 +41,7 @@ from vecdb.errors import SchemaError
 from vecdb.index import segments
 from vecdb.index.columns import MARK, Columns, columns_of
 from vecdb.index.tail import Tail
-from vecdb.index.view import View
+from vecdb.index.view import View, array_of
 from vecdb.storage import keys
 from vecdb.storage.rows import damaged
 from vecdb.storage.state import Segment
@@ -87,6 +87,14 @@ class Words:
         self.core = _text.View(made, dead)
         self.numbers = numbers  # of the segments on disk, the first of the view's
         self.phrases: dict[Any, tuple[Any, Any]] = {}  # wording.py: those that were looked for
+
+    def ask(self, verb: str, *what: Any, **how: Any) -> Any:
+        """What `core` answers; Corrupt where a segment cannot be read."""
+        try:
+            return getattr(self.core, verb)(*what, **how)
+        except ValueError as error:  # what is asked was checked before
+            key = keys.segment(self.cid, self.numbers[0] if self.numbers else 0, 0)
+            raise damaged(segments.CODE, key, f"a segment cannot be read: {error}") from None
 
     def loader(self, txn: Any) -> segments.Load:
         """What fetches postings through a transaction of that commit."""
@@ -154,7 +162,7 @@ class TextIndex:
             return self._last[1]
         opened = [self.segment(txn, each) for each in said]
         masks = self.masks(said, opened)
-        touched = np.array(BitMap.union(_NONE, *(each.touched for each in pieces)), np.uint32)
+        touched = array_of(BitMap.union(_NONE, *(each.touched for each in pieces)))
         dead = [each.bury(touched, mask) for each, mask in zip(opened, masks, strict=True)]
         every = [*opened, *(each.segment for each in pieces)]
         made = Words(self.cid, columns, every, [*dead, *_buried(pieces)], numbers)
@@ -251,6 +259,11 @@ class TextIndex:
 
 def usable(columns: Columns, name: str) -> None:
     """Refuse where postings were made by another analysis than the one at hand (T4)."""
+    for each in columns.missing:
+        raise SchemaError(
+            f"collection {name!r}: the words of field {each.name!r} are indexed with a stemmer that this "
+            f"process has not ({each.analysis.fingerprint}): vectors and filters work without it"
+        )
     if columns.outdated:
         each = columns.outdated[0]
         raise SchemaError(
@@ -301,7 +314,7 @@ def add_rows(builder: Any, txn: Any, cid: int, columns: Columns, alive: Sequence
 def _piece(txn: Any, cid: int, columns: Columns, touched: BitMap, alive: BitMap) -> Any:
     builder = _text.SegmentBuilder(columns.analyzers)
     add_rows(builder, txn, cid, columns, list(alive))
-    builder.touch_many(np.array(touched - alive, np.uint32))
+    builder.touch_many(array_of(touched - alive))
     return builder.finish()
 
 
@@ -310,7 +323,7 @@ def _buried(pieces: Sequence[Piece]) -> list[bytes | None]:
     masks: list[bytes | None] = []
     later = BitMap()
     for each in reversed(pieces):
-        masks.append(each.segment.bury(np.array(later, np.uint32)) if later else None)
+        masks.append(each.segment.bury(array_of(later)) if later else None)
         later |= each.touched
     return masks[::-1]
 
