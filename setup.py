@@ -1,4 +1,4 @@
-"""Builds the extensions `vecdb._core._core` and `_late`; the project's metadata is in pyproject.toml.
+"""Builds the extensions `_core`, `_text` and `_late` of `vecdb._core`; the project's metadata is in pyproject.toml.
 
 One extension for every processor of an architecture: each instruction set has a translation unit of
 its own, compiled with its own flags, and the best one is chosen at run time. Nothing is compiled for
@@ -20,6 +20,10 @@ CORE = Path("vecdb/_core")
 COMMON = [
     "adopt", "audit", "codes", "crc", "dispatch", "graph", "memory", "overlay", "pages", "pool",
     "record", "search", "stored", "sweep", "writer", "kernels_scalar",
+]  # fmt: skip
+TEXT = [
+    "text_analyzer", "text_audit", "text_builder", "text_merge", "text_search", "text_segment", "text_view",
+    "text_writer",
 ]  # fmt: skip
 X86_FLAGS = {
     "kernels_avx2": ["-mavx2", "-mfma", "-mf16c"],
@@ -76,25 +80,31 @@ class Build(build_ext):
         super().build_extension(ext)
 
 
-SOURCES = [CORE / "_core.pyx", *(CORE / f"{name}.cpp" for name in [*COMMON, *ISA_FLAGS])]
+BEGINNINGS = {"_text": ("text_", "unicode_"), "_late": ("late",)}
+
+
+def extension(name, units):
+    """An extension module of a `.pyx`, of these units, and of headers, which begin as `BEGINNINGS` says."""
+    theirs = [each for other, each in BEGINNINGS.items() if other != name]
+    others = tuple(beginning for each in theirs for beginning in each)
+    mine = BEGINNINGS.get(name, ("",))
+    ours = [
+        path for pattern in ("*.h", "*.inl", "*.pxi") for path in CORE.glob(pattern)
+        if path.name.startswith(mine) and not path.name.startswith(others)
+    ]  # fmt: skip
+    return Extension(
+        f"vecdb._core.{name}",
+        [str(CORE / f"{name}.pyx"), *(str(CORE / f"{unit}.cpp") for unit in units)],
+        depends=[str(path) for path in ours],
+        language="c++",
+        extra_compile_args=FLAGS,
+        extra_link_args=[*LINK, "-pthread"],
+    )
+
+
 setup(
     ext_modules=[
-        Extension(
-            "vecdb._core._core",
-            [str(source) for source in SOURCES],
-            depends=[str(p) for p in (*CORE.glob("*.h"), *CORE.glob("*.inl"), *CORE.glob("*.pxi"))],
-            language="c++",
-            extra_compile_args=FLAGS,
-            extra_link_args=[*LINK, "-pthread"],
-        ),
-        Extension(
-            "vecdb._core._late",
-            [str(CORE / "_late.pyx"), str(CORE / "late.cpp")],
-            depends=[str(CORE / "late.h")],
-            language="c++",
-            extra_compile_args=FLAGS,
-            extra_link_args=LINK,
-        ),
-    ],
+        extension("_core", [*COMMON, *ISA_FLAGS]), extension("_text", TEXT), extension("_late", ["late"]),
+    ],  # fmt: skip
     cmdclass={"build_ext": Build},
 )
