@@ -314,10 +314,10 @@ def test_shapes_parts_and_options() -> None:
 def test_memory_is_told_and_follows() -> None:
     c = made(vecdb.open(), "cosine", "f32", 32)
     rng = np.random.default_rng(1)
-    assert c.stats()["memory"].get("tokens", 0) == 0
+    assert c.stats()["memory"].get("of_rankers", 0) == 0
     c.add(range(200), {"t": [some(rng, 10, "f32", 32) for _ in range(200)]})
     c.search(Late(some(rng, 4, "f32", 32)))
-    assert c.stats()["memory"]["tokens"] >= 200 * 10 * (32 + 4)
+    assert c.stats()["memory"]["of_rankers"] >= 200 * 10 * (32 + 4)
 
 
 @pytest.mark.parametrize(
