@@ -1,4 +1,5 @@
-"""Builds the extensions `_core`, `_text` and `_late` of `vecdb._core`; the project's metadata is in pyproject.toml.
+"""Builds the extensions `_core`, `_text` and `_late` of `vecdb._core`; the project's metadata is in
+pyproject.toml.
 
 One extension for every processor of an architecture: each instruction set has a translation unit of
 its own, compiled with its own flags, and the best one is chosen at run time. Nothing is compiled for
@@ -80,17 +81,13 @@ class Build(build_ext):
         super().build_extension(ext)
 
 
-BEGINNINGS = {"_text": ("text_", "unicode_"), "_late": ("late",)}
-
-
 def extension(name, units):
-    """An extension module of a `.pyx`, of these units, and of headers, which begin as `BEGINNINGS` says."""
-    theirs = [each for other, each in BEGINNINGS.items() if other != name]
-    others = tuple(beginning for each in theirs for beginning in each)
-    mine = BEGINNINGS.get(name, ("",))
+    """An extension module of a `.pyx`, of these units, and of headers, which are named after it."""
+    named = {"_text": ("text_", "unicode_"), "_late": ("late",)}
+    others = tuple(prefix for prefixes in named.values() for prefix in prefixes)
     ours = [
         path for pattern in ("*.h", "*.inl", "*.pxi") for path in CORE.glob(pattern)
-        if path.name.startswith(mine) and not path.name.startswith(others)
+        if (path.name.startswith(named[name]) if name in named else not path.name.startswith(others))
     ]  # fmt: skip
     return Extension(
         f"vecdb._core.{name}",
@@ -105,6 +102,6 @@ def extension(name, units):
 setup(
     ext_modules=[
         extension("_core", [*COMMON, *ISA_FLAGS]), extension("_text", TEXT), extension("_late", ["late"]),
-    ],  # fmt: skip
+    ],
     cmdclass={"build_ext": Build},
 )

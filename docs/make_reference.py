@@ -21,6 +21,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout, whatever is
 
 import vecdb
 from vecdb import encoders, errors, query, repair, tables
+from vecdb.analysis.clusters import Clusters
+from vecdb.analysis.histogram import Histogram
+from vecdb.analysis.predict import Prediction
 from vecdb.facets import Facets
 from vecdb.query import build
 from vecdb.snapshot import Snapshot, SnapshotCollection
@@ -56,7 +59,8 @@ def sections() -> Iterator[tuple[str, str, list[Entry]]]:
         [("SnapshotCollection", SnapshotCollection)],
     )
     yield "Results", "", [*of_vecdb("Record", "Hit", "Hits", "Group", "Explanation", "Plan",
-                                      "PreparedSearch", "Problem"), ("Facets", Facets)]  # fmt: skip
+                                      "PreparedSearch", "Problem"), ("Facets", Facets),
+                          ("Histogram", Histogram), ("Clusters", Clusters), ("Prediction", Prediction)]  # fmt: skip
     yield (
         "Filters",
         "`vecdb.F` gives fields: `F.year`, `F[\"any name\"]`, `F.a.b`. Comparisons and the methods "

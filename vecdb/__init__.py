@@ -11,7 +11,7 @@ from vecdb._version import __version__
 from vecdb.collection import Collection
 from vecdb.collection.prepared import PreparedSearch
 from vecdb.database import Database, open
-from vecdb.declare import SparseVector, Vector
+from vecdb.declare import FullText, SparseVector, Vector
 from vecdb.errors import VecdbError
 from vecdb.fields import Geo, Indexed, Partition, Unindexed
 from vecdb.query import ById, F
@@ -45,6 +45,7 @@ __all__ = [
     "Database",
     "Explanation",
     "F",
+    "FullText",
     "Geo",
     "Group",
     "Hit",

@@ -1,19 +1,33 @@
-"""What did the user declare a collection's vectors to be?
+"""What did the user declare a collection's vectors and its full text to be?
 
-`Vector` is one declared vector field; `declare` turns the arguments of `create_collection` into a
-validated `Schema`, with the encoders that it names at hand.
+`Vector` is one declared vector field, `FullText` one field whose words are indexed; `declare` turns the
+arguments of `create_collection` into a validated `Schema`, with the encoders that it names at hand.
+
+The name "text" in `fulltext` always means the row's text, as in `matches(text, ...)`: then no row may have
+a metadata key of that name. Rejected: to take it for a metadata field where `fulltext` is a dict. The same
+filter would ask one thing in one collection and another in the next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, NoReturn
 
 from vecdb.errors import InvalidArgument
 from vecdb.fields import plain
-from vecdb.storage.schema import ONLY, Schema, VectorField, validate
+from vecdb.storage.schema import (
+    MAX_TEXTS,
+    ONLY,
+    TEXT,
+    Schema,
+    TextField,
+    VectorField,
+    check_name,
+    validate,
+)
 from vecdb.storage.vectors import SPARSE
+from vecdb.text import analysis
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +63,27 @@ class Vector:
 
 
 @dataclass(frozen=True, slots=True)
+class FullText:
+    """How a field's words are indexed, for `create_collection(fulltext={name: FullText(...)})`.
+
+    `language`: its stemmer makes "kernels" and "kernel" one term, as in `FullText(language="english")`;
+    None: words are found as they are written, in any case. `stopwords=True` leaves out the language's
+    most common words. Words are Unicode's; Chinese, Japanese and Korean go by pairs of characters.
+
+    >>> import vecdb
+    >>> from vecdb import F
+    >>> db = vecdb.open()
+    >>> c = db.create_collection("c", dim=2, fulltext={"title": vecdb.FullText(language="english")})
+    >>> _ = c.add("a", metadata={"title": "Fast kernels"})
+    >>> c.count(F.title.matches("kernel")), c.schema.fulltext["title"].language
+    (1, 'english')
+    """
+
+    language: str | None = None
+    stopwords: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SparseVector:
     """The declaration of a field of sparse vectors, for `create_collection(vectors={name: SparseVector()})`.
 
@@ -67,12 +102,12 @@ class SparseVector:
 
 
 def declare(
-    name: str, vectors: Any, only: Vector, metadata: Any
+    name: str, vectors: Any, only: Vector, metadata: Any, fulltext: Any = None
 ) -> tuple[Schema, dict[int, Any]]:
     """The validated schema of a new collection, and its encoders by field number.
 
     `only` carries the arguments of a collection that names no vector fields; `metadata` declares
-    metadata fields.
+    metadata fields, `fulltext` those whose words are indexed.
     """
     if vectors is None:
         if only.dim is None and only.encoder is None:
@@ -86,7 +121,46 @@ def declare(
         fields[field], encoder = field_of(field, declared, number)
         if encoder is not None:
             encoders[number] = encoder
-    return validate(Schema(name, fields, len(fields), plain(metadata))), encoders
+    texts = {name: _analysed(name, each) for name, each in _texts(fulltext).items()}
+    return validate(Schema(name, fields, len(fields), plain(metadata), texts)), encoders
+
+
+def _texts(fulltext: Any) -> dict[str, FullText]:
+    """The fields whose words are indexed, by name."""
+    if fulltext is None or fulltext is False:
+        return {}
+    if fulltext is True:
+        return {TEXT: FullText()}
+    if isinstance(fulltext, str | bytes) or not isinstance(fulltext, Iterable):
+        _refuse(
+            f"fulltext={fulltext!r:.60}: give True for the row's text, a list of field names, or "
+            "{name: vecdb.FullText(...)}"
+        )
+    listed = fulltext.items() if isinstance(fulltext, Mapping) else ((each, FullText()) for each in fulltext)
+    found: dict[str, FullText] = {}
+    for name, each in listed:
+        if len(found) >= MAX_TEXTS:
+            _refuse(f"fulltext has more than {MAX_TEXTS} fields")
+        check_name("fulltext: a field's name", name)
+        if each is FullText or each is True:
+            each = FullText()
+        if not isinstance(each, FullText):
+            _refuse(f"fulltext[{name!r:.60}] is a {type(each).__name__}; give a vecdb.FullText(...)")
+        if name in found:
+            _refuse(f"fulltext: field {name!r:.60} is named twice")
+        found[str(name)] = each
+    return found
+
+
+def _analysed(name: str, given: FullText) -> TextField:
+    """A field's declaration as the file keeps it, with the analysis that is at hand."""
+    if type(given.stopwords) is not bool:
+        _refuse(f"fulltext[{name!r:.60}]: stopwords={given.stopwords!r:.60}: give True or False")
+    try:
+        found = analysis.of(given.language, given.stopwords)
+    except InvalidArgument as error:
+        _refuse(f"fulltext[{name!r:.60}]: {error}")
+    return TextField(found.language, given.stopwords, found.fingerprint)
 
 
 def _listed(vectors: Any, only: Vector) -> Mapping[Any, Any]:

@@ -19,10 +19,11 @@ import pytest
 
 import vecdb
 from tests.data import debian, needs_data, split
-from vecdb import F
+from vecdb import F, execute
 from vecdb.analysis import duplicates as looking
 from vecdb.analysis import kmeans
 from vecdb.analysis.components import Components
+from vecdb.collection import analysis as storing
 from vecdb.errors import FilterError, InvalidArgument, NotFound, ReadOnly, SchemaError
 from vecdb.query import plan
 
@@ -173,6 +174,8 @@ def test_bunches_larger_than_a_list_are_found_whole(monkeypatch: pytest.MonkeyPa
     """1,500 rows in bunches of 100 near ones, then chained in twos by a row between them; by the graph."""
     monkeypatch.setattr(looking._Finder, "compare_all", looking._Finder.look)
     monkeypatch.setattr(plan, "WALK_FIXED_NS", -1e9)  # so few rows would be scanned
+    wide = lambda self, k: execute.Request(k, self._taking.where, ef=2 * k)  # noqa: E731
+    monkeypatch.setattr(looking._Finder, "_request", wide)
     rng = np.random.default_rng(SEED + 2)
     centres = rng.normal(size=(15, 16)).astype(np.float32) * 5
     x = (np.repeat(centres, 100, axis=0) + rng.normal(size=(1500, 16)) * 0.01).astype(np.float32)
@@ -181,7 +184,7 @@ def test_bunches_larger_than_a_list_are_found_whole(monkeypatch: pytest.MonkeyPa
     with vecdb.open() as db:
         c = db.create_collection("c", dim=16, metric="l2")
         c.add(list(range(1500)), x)
-        assert "graph" in c.explain(k=16).strategy
+        assert c.explain(k=16, ef=32).strategy == "graph"
         assert c.duplicates(0.3) == [list(range(at, at + 100)) for at in range(0, 1500, 100)]
         c.add(list(range(1500, 1507)), between)
         linked = distances(np.vstack([x, between]).astype(np.float32), "l2") <= far
@@ -296,12 +299,12 @@ def test_every_row_has_the_label_of_its_nearest_centroid(metric: str, dtype: str
 def test_bunches_that_are_there_are_found_whatever_their_number(metric: str) -> None:
     rng = np.random.default_rng(SEED + 6)
     for true in (2, 5, 13):
-        which = rng.integers(true, size=1500)
+        which = rng.integers(true, size=800)
         centres = rng.normal(size=(true, 16)) * 10
-        x = centres[which] + rng.normal(size=(1500, 16)) * 0.5
+        x = centres[which] + rng.normal(size=(800, 16)) * 0.5
         with vecdb.open() as db:
             c = db.create_collection("c", dim=16, metric=metric)
-            c.add(list(range(1500)), x)
+            c.add(list(range(800)), x)
             for k in (None, true):
                 found = c.clusters(k)
                 pairs = Counter(zip(which.tolist(), found.labels.values(), strict=True))
@@ -319,11 +322,14 @@ def test_fewer_different_rows_than_clusters_make_fewer(c: vecdb.Collection) -> N
         c.clusters(4)
 
 
-def test_labels_are_stored_and_what_took_no_part_stays(tmp_path: Path) -> None:
+def test_labels_are_stored_and_what_took_no_part_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storing, "STORED", 200)
     rng = np.random.default_rng(SEED + 7)
     with vecdb.open(tmp_path / "a", upkeep=False) as db:
         c = db.create_collection("c", dim=4, fields={"word": str})
-        c.add(list(range(5000)), rng.normal(size=(5000, 4)))
+        c.add(list(range(500)), rng.normal(size=(500, 4)))
         c.add(["plain"], metadata={"topic": 99})
         before = db.stats()["commit"]
         found = c.clusters(7, store="topic")
@@ -348,10 +354,8 @@ def test_labels_are_stored_and_what_took_no_part_stays(tmp_path: Path) -> None:
 
 
 def test_rows_deleted_while_labels_are_written_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vecdb.collection import analysis
-
     rng = np.random.default_rng(SEED + 8)
-    monkeypatch.setattr(analysis, "STORED", 10)
+    monkeypatch.setattr(storing, "STORED", 10)
     with vecdb.open() as db:
         c = db.create_collection("c", dim=4)
         c.add(list(range(60)), rng.normal(size=(60, 4)))

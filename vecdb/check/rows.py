@@ -31,6 +31,8 @@ def problems(of: Subject, now: state.State) -> Iterator[Problem]:
 def _state(of: Subject, now: state.State) -> Iterator[Problem]:
     fields = now.vectors.values()
     marks = [now.live_to, now.rows_cut, now.rows_last, *now.fields_to]
+    if now.text is not None:
+        marks.append(now.text.to)
     for each in fields:
         marks += [each.links_to, each.round_from, each.links_cut, each.links_last]
     if max(marks) > of.commit:

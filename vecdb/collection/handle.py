@@ -7,6 +7,7 @@ share: rows as records, texts as vectors, filters as rows, and which vector fiel
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
@@ -15,10 +16,13 @@ from vecdb.embedding import embed
 from vecdb.errors import Corrupt, EncoderMismatch, FilterError, InvalidArgument
 from vecdb.fields import Declared
 from vecdb.fields import declared as declared_fields
+from vecdb.index.columns import columns_of, need_words
 from vecdb.index.follow import Follower
 from vecdb.index.parts import Damaged
 from vecdb.index.seats import RESERVED
-from vecdb.query.declared import bind
+from vecdb.index.wording import says
+from vecdb.query.clauses import Matches
+from vecdb.query.declared import bind, worded
 from vecdb.query.filter import Filter, as_filter
 from vecdb.storage import codec, keys, rows, tree, vectors
 from vecdb.storage.rows import PLAIN, Row
@@ -75,7 +79,14 @@ class Handle:
         for field in found.fields():
             if field.startswith(RESERVED):
                 raise FilterError(f"field {field!r:.60} begins with a NUL, as no metadata field may")
-        return bind(found, datetimes) if datetimes else found
+        found = bind(found, datetimes) if datetimes else found
+        return worded(found, self._worded)
+
+    def _worded(self, clause: Matches) -> Matches:
+        """A clause on full text that knows what a word is here."""
+        schema = self.schema
+        need_words(schema, clause.field)
+        return replace(clause, bound=says(columns_of(schema), clause.field, clause.wanted))
 
     def _need_values(self, field: str, verb: str, remedy: str) -> None:
         """Refuse a field that has no index for a verb that goes by its values."""

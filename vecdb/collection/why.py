@@ -33,6 +33,7 @@ from vecdb.query.filter import Filter
 from vecdb.query.nodes import And, leaves
 from vecdb.query.source import flat
 from vecdb.storage import rows
+from vecdb.storage.schema import TEXT
 from vecdb.types import Id, shorten
 
 _SHOWN: Final = 60  # characters of a value
@@ -94,7 +95,9 @@ class WhyVerbs(Composing):
                 return f"there is no row {shown!r} in collection {self.name!r}"
             context = self._context(txn, view, name, declared, request.where)
             row = rows.get(txn, self._cid, rid)
-            excluded = _excluding(request.where, record_of(row).metadata)
+            record = record_of(row)
+            said = record.metadata if record.text is None else {**record.metadata, TEXT: record.text}
+            excluded = _excluding(request.where, said if TEXT in view.schema.fulltext else record.metadata)
             if declared.number not in row.fields:
                 field = "" if len(view.schema.vectors) == 1 else f" in field {name!r}"
                 reasons = [f"{shown!r} has no vector{field}: only filters find it"]

@@ -67,6 +67,7 @@ class Scratch:
         return kept[:size].reshape(shape)
 
 
+@np.errstate(over="ignore")  # x / infinity is 0, as it should be
 def gelu(x: Vectors, bias: Vectors, scratch: Scratch) -> None:
     """x becomes (x + bias) Φ(x + bias), Φ the normal distribution (Hendrycks and Gimpel, 2016)."""
     for piece in _pieces(x):
@@ -81,6 +82,7 @@ def gelu(x: Vectors, bias: Vectors, scratch: Scratch) -> None:
         _gate(piece, q)
 
 
+@np.errstate(over="ignore")
 def gelu_tanh(x: Vectors, bias: Vectors, scratch: Scratch) -> None:
     """The same by the approximation 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))."""
     for piece in _pieces(x):
@@ -94,9 +96,8 @@ def gelu_tanh(x: Vectors, bias: Vectors, scratch: Scratch) -> None:
 
 def _gate(x: Vectors, q: Vectors) -> None:
     """x becomes x / (1 + exp(x q)); q is used up."""
-    with np.errstate(over="ignore"):  # x / infinity is 0, as it should be
-        np.multiply(q, x, out=q)
-        np.exp(q, out=q)
+    np.multiply(q, x, out=q)
+    np.exp(q, out=q)
     np.add(q, np.float32(1), out=q)
     np.divide(x, q, out=x)
 

@@ -138,7 +138,7 @@ class Transformer:
                 f"{who}: config.json: hidden_size {self.dim} is no multiple of {self._heads} heads"
             )
         act = config.get("hidden_act", config.get("activation", "gelu"))
-        if act not in ACTIVATIONS:
+        if not isinstance(act, str) or act not in ACTIVATIONS:
             raise InvalidArgument(
                 f"{who}: config.json: activation {act!r:.60}; known are {', '.join(ACTIVATIONS)}"
             )

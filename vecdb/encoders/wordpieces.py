@@ -7,7 +7,8 @@ Invariants (checked by tests/unit/test_bert.py):
   1. The numbers are those that transformers' tokenizer gives: special tokens around, cut at `longest`
      tokens with them, of a pair the longer part first.
   2. What is cut off costs nothing: of a long text only a prefix is looked at, if that alone fills the
-     tokens that count. It ends at a space, so that no word of it is cut.
+     tokens that count. It ends at a space, so that no word of it is cut. What lies behind `FARTHEST`
+     characters a token is never looked at: no language has such words.
 
 Rejected: the transformers package. It brings an HTTP client and takes seconds to import.
 """
@@ -26,6 +27,7 @@ __all__ = ["REMEDY", "WordPieces", "lacks_tokenizers"]
 MODULES = ("tokenizers",)  # of what the extra `text` brings
 REMEDY = "pip install 'vecdb-engine[text]'"
 CHARACTERS = 16  # of a text that are looked at first, for each token that counts
+FARTHEST = 256
 NO_LIMIT = 1_000_000  # tokenizer_config.json says 1e30 where it means that there is none
 
 
@@ -77,7 +79,9 @@ class WordPieces:
         if len(text) <= most:
             return text
         begin = _begin(text, most)
-        return begin if self._tokenizer.encode(begin).overflowing else text
+        if self._tokenizer.encode(begin).overflowing:
+            return begin
+        return text[: self.longest * FARTHEST]
 
     def _encode(self, inputs: list[Any]) -> list[Any]:
         if len(inputs) == 1:  # a lone query stays off the tokenizer's thread pool
@@ -93,9 +97,8 @@ def lacks_tokenizers() -> str | None:
 
 
 def _begin(text: str, most: int) -> str:
-    """The whole words of a text's first characters, or all of it where they are one word."""
-    parts = text[:most].rsplit(None, 1)
-    return parts[0] if len(parts) == 2 else text
+    """The whole words of a text's first characters; just these where they are one word."""
+    return (text[:most].rsplit(None, 1) or [""])[0]
 
 
 def _read(folder: Path, config: dict[str, Any], who: str) -> tuple[Path, Any]:

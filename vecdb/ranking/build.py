@@ -12,15 +12,17 @@ from vecdb.ranking.fuse import FuseRanker
 from vecdb.ranking.late import LateRanker
 from vecdb.ranking.rerank import RerankRanker
 from vecdb.ranking.sparse import SparseRanker
+from vecdb.ranking.text import TextRanker
 
 Shown = Callable[[Ranked], Any]
 
-KINDS: Final[dict[str, Callable[[Place, Query], Ranker]]] = {  # by the query's type name
+KINDS: Final[dict[str, Callable[[Place, Any], Ranker]]] = {  # by the query's type name
     "Near": near.NearRanker,
     "Like": near.like,
     "Context": near.ContextRanker,
     "Late": LateRanker,
     "Sparse": SparseRanker,
+    "Text": TextRanker,
 }
 
 

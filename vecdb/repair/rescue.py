@@ -170,7 +170,7 @@ class Rescue:
         with self.db._writing(cid) as writing:
             for each in good:
                 try:
-                    indexed = writing.state_of(each.metadata)
+                    indexed = writing.state_of(each.metadata, each.row.text)
                 except VecdbError as error:
                     self.saved.discard(each.id)
                     self._lose(each.id, each.rid, f"its metadata cannot be stored ({error})")
