@@ -50,13 +50,12 @@ class SparseRanker(ScoredRanker):
             "vectors={name: vecdb.SparseVector()}", sparse=True,
         )  # fmt: skip
         super().__init__(place, query, name)
-        self.weights: list[tuple[str | int, float]] = []
-        for token, weight in given.weights:
-            if abs(weight) > FAR:
-                raise InvalidArgument(
-                    f"Sparse: the weight of {token!r:.60} is {weight!r:.40}; it must be finite in float32"
-                )
-            self.weights.append((token, float(weight)))
+        self.weights: list[tuple[str | int, float]] = [(token, weight) for token, weight in given.weights]
+        token, weight = max(self.weights, key=_size)
+        if abs(weight) > FAR:
+            raise InvalidArgument(
+                f"Sparse: the weight of {token!r:.60} is {weight!r:.40}; it must be finite in float32"
+            )
 
     def _holding(self) -> BitMap:
         place = self.place
@@ -66,6 +65,8 @@ class SparseRanker(ScoredRanker):
 
     def _exact(self, rids: Rids) -> Scores:
         """Scores of rows that have a sparse vector, by what is stored."""
+        if not len(rids):
+            return np.empty(0)
         txn, cid, number = self.place.txn, self._cid, self.declared.number
         wanted = _Wanted(self.weights)
         out = np.zeros(len(rids))
@@ -111,13 +112,13 @@ class SparseRanker(ScoredRanker):
 
     def _clauses(self, postings: Postings) -> list[Any]:
         """What the engine takes of the query: tokens that some row has, in the query's order (S1)."""
-        made = []
+        made, spelled, df = [], _text.token, postings.core.df
         for token, weight in self.weights:
             try:
-                term = _text.token(token)
+                term = spelled(token)
             except ValueError:
                 continue  # such as no row can have
-            if postings.core.df(COLUMN, term):
+            if df(COLUMN, term):
                 made.append((_text.SHOULD, [(COLUMN, weight, _text.TERM, term)]))
         return made
 
@@ -138,6 +139,10 @@ class SparseRanker(ScoredRanker):
 
     def strategy(self) -> str:
         return "exact scan" if self.place.request.exact or self.matching() <= FEW else "postings"
+
+
+def _size(entry: tuple[str | int, float]) -> float:
+    return abs(entry[1])
 
 
 class _Wanted:
