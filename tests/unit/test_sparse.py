@@ -15,6 +15,7 @@ import vecdb.tables
 from vecdb import F
 from vecdb.errors import InvalidArgument
 from vecdb.query import Fuse, Late, Near, Sparse
+from vecdb.ranking import sparse as ranking
 from vecdb.storage import sparse
 
 TOKENS: list[Any] = [*(f"w{i}" for i in range(12)), "é", "的", *range(-3, 9), 1 << 62]
@@ -50,6 +51,13 @@ def made(db: vecdb.Database, **more: Any) -> Any:
 # --- a model ------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Postings are used for few rows as for many."""
+    monkeypatch.setattr(ranking, "FEW", 0)
+
+
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_it_does_what_a_dict_does(tmp_path: Path, seed: int, dense: bool) -> None:
@@ -114,6 +122,7 @@ def test_it_does_what_a_dict_does(tmp_path: Path, seed: int, dense: bool) -> Non
         assert db.check() == []
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_thousand_random_cases_equal_a_plain_reference() -> None:
     rng = np.random.default_rng(7)
     c = made(vecdb.open())
