@@ -9,6 +9,7 @@ clock: on a machine that others use, they tell what an idle one takes.
 
 from __future__ import annotations
 
+import os
 import statistics
 import tempfile
 import time
@@ -45,6 +46,7 @@ def measure(name: str, queries: int, rounds: int, limit: int | None, threads: in
                 "duplicates": _duplicates(rows, data, rounds),
                 "clusters": {str(k): _clusters(rows, data, k, rounds) for k in (None, 100)},
                 "predict": _predict(rows, data, FILTERED[name]),
+                "load": os.getloadavg()[0],  # with more than a processor each, the clock tells of others
             }
     return found
 
