@@ -16,10 +16,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vecdb.errors import Closed, Corrupt, InvalidArgument, NotFound, VecdbError
 from vecdb.index import parts
+from vecdb.index.columns import columns_of
 from vecdb.index.view import View
 from vecdb.index.writing import Writing
 from vecdb.storage import embeddings, keys
@@ -89,18 +91,34 @@ class Batch:
                 raise
             error = problem
         if everything:
-            graphed = [each for each in self._db._schema(cid).vectors.values() if not each.multi]
-            wanted = rebuild.everything(each.number for each in graphed)
+            schema = self._db._schema(cid)
+            graphed = [each for each in schema.vectors.values() if each.graphed]
+            wanted = rebuild.everything(
+                (each.number for each in graphed), texts=columns_of(schema).any
+            )
         else:
             wanted = rebuild.damaged(self.txn, follower, last, error)
         if wanted:
             self.forget(cid)
+            if wanted.texts:
+                self._renew_analysis(cid)
             made = rebuild.Rebuilding(follower, self._wt, wanted)
             self._writings[cid] = made
             made.run(report, done)
         elif error is not None:
             follower.forget()  # the file is whole: it is what this process had that did not fit
         return wanted.steps
+
+    def _renew_analysis(self, cid: int) -> None:
+        """Note in the declaration that full text is made by the analysis that is at hand."""
+        schema = self._db._schema(cid)
+        columns = columns_of(schema)
+        if columns.outdated:
+            texts = {
+                each.name: replace(each.declared, fingerprint=each.analysis.fingerprint)
+                for each in columns.listed
+            }
+            self.change_catalog(schema.name, (cid, replace(schema, fulltext=texts)))
 
     def forget(self, cid: int) -> None:
         """Drop what is pending in a collection that is going away."""

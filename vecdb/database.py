@@ -37,6 +37,7 @@ from vecdb.index.follow import Follower
 from vecdb.index.writing import Writing
 from vecdb.options import Mode, OpenOptions, check_open, check_path
 from vecdb.snapshot import Snapshot
+from vecdb.standing.saved import Searches
 from vecdb.storage.env import LMDB_ERRORS, Env
 from vecdb.storage.process import keep_forever
 from vecdb.storage.schema import Schema
@@ -257,6 +258,19 @@ class Database(Catalogued):
             "embedding_cache": asdict(embedding.cached(self)),
             "collections": {name: self[name]._stats(space) for name in self.collections()},
         }
+
+    @property
+    def searches(self) -> Searches:
+        """The saved searches, by name.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", dim=2); _ = c.add("a", [1, 0])
+        >>> _ = db.searches.save("right", c, [1, 0])
+        >>> db.searches["right"].run().ids
+        ['a']
+        """
+        self._usable()
+        return Searches(self)
 
     def clear_embedding_cache(self) -> int:
         """Take every cached embedding out of the file and return how many there were.

@@ -62,9 +62,9 @@ class Searching(Handle):
         declared = self._using(schema, using, encoder=is_text(query), graph=True)
         name = next(n for n, each in schema.vectors.items() if each is declared)
         if declared.multi:
-            refuse(
-                f"using={name!r}: a field with multi=True is stored and read back; it cannot be searched"
-            )
+            refuse(f"using={name!r}: a field with multi=True is searched by vecdb.query.Late(matrix)")
+        if declared.sparse:
+            refuse(f"using={name!r}: sparse vectors are searched by vecdb.query.Sparse({{token: weight}})")
         return name, declared
 
     def _query(self, query: Any, declared: VectorField) -> tuple[npt.NDArray[np.float32], bool]:

@@ -170,7 +170,7 @@ class Rescue:
         with self.db._writing(cid) as writing:
             for each in good:
                 try:
-                    indexed = writing.state_of(each.metadata)
+                    indexed = writing.state_of(each.metadata, each.row.text)
                 except VecdbError as error:
                     self.saved.discard(each.id)
                     self._lose(each.id, each.rid, f"its metadata cannot be stored ({error})")
@@ -264,4 +264,4 @@ def _cleaned(packed: bytes) -> dict[str, Any]:
 
 
 def _given(declared: VectorField, places: list[int], arrays: list[npt.NDArray[Any]]) -> Given:
-    return Given(np.array(places, np.intp), arrays if declared.multi else np.stack(arrays))
+    return Given(np.array(places, np.intp), np.stack(arrays) if declared.graphed else arrays)
