@@ -1,4 +1,5 @@
-"""Builds the extension `vecdb._core._core`; the project's metadata is in pyproject.toml.
+"""Builds the extensions `_core`, `_text` and `_late` of `vecdb._core`; the project's metadata is in
+pyproject.toml.
 
 One extension for every processor of an architecture: each instruction set has a translation unit of
 its own, compiled with its own flags, and the best one is chosen at run time. Nothing is compiled for
@@ -19,7 +20,11 @@ from setuptools.command.build_ext import build_ext
 CORE = Path("vecdb/_core")
 COMMON = [
     "adopt", "audit", "codes", "crc", "dispatch", "graph", "memory", "overlay", "pages", "pool",
-    "record", "search", "stored", "sweep", "writer", "kernels_scalar",
+    "record", "search", "stored", "sweep", "veil", "writer", "kernels_scalar",
+]  # fmt: skip
+TEXT = [
+    "text_analyzer", "text_audit", "text_builder", "text_merge", "text_search", "text_segment", "text_view",
+    "text_writer",
 ]  # fmt: skip
 X86_FLAGS = {
     "kernels_avx2": ["-mavx2", "-mfma", "-mf16c"],
@@ -76,17 +81,27 @@ class Build(build_ext):
         super().build_extension(ext)
 
 
-SOURCES = [CORE / "_core.pyx", *(CORE / f"{name}.cpp" for name in [*COMMON, *ISA_FLAGS])]
+def extension(name, units):
+    """An extension module of a `.pyx`, of these units, and of headers, which are named after it."""
+    named = {"_text": ("text_", "unicode_"), "_late": ("late",)}
+    others = tuple(prefix for prefixes in named.values() for prefix in prefixes)
+    ours = [
+        path for pattern in ("*.h", "*.inl", "*.pxi") for path in CORE.glob(pattern)
+        if (path.name.startswith(named[name]) if name in named else not path.name.startswith(others))
+    ]  # fmt: skip
+    return Extension(
+        f"vecdb._core.{name}",
+        [str(CORE / f"{name}.pyx"), *(str(CORE / f"{unit}.cpp") for unit in units)],
+        depends=[str(path) for path in ours],
+        language="c++",
+        extra_compile_args=FLAGS,
+        extra_link_args=[*LINK, "-pthread"],
+    )
+
+
 setup(
     ext_modules=[
-        Extension(
-            "vecdb._core._core",
-            [str(source) for source in SOURCES],
-            depends=[str(p) for p in (*CORE.glob("*.h"), *CORE.glob("*.inl"), *CORE.glob("*.pxi"))],
-            language="c++",
-            extra_compile_args=FLAGS,
-            extra_link_args=[*LINK, "-pthread"],
-        )
+        extension("_core", [*COMMON, *ISA_FLAGS]), extension("_text", TEXT), extension("_late", ["late"]),
     ],
     cmdclass={"build_ext": Build},
 )

@@ -1,5 +1,5 @@
 """Measure vecdb beside its peers: `python benchmarks/run.py ingest | search | open | follow | surface |
-interchange | live | durable | pinned | churn`.
+interchange | live | durable | pinned | churn | quality | analysis`.
 
 Each engine runs in its own process. Searches are one query a call on one thread, with the ids
 read; they are swept over `ef`, so that speeds are compared at equal recall. Engines take turns
@@ -32,6 +32,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 EFS = [4, 6, 8, 10, 12, 16, 20, 26, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 320, 400, 512, 640, 800]
 ENOUGH = 0.994  # a sweep ends at the first effort that reaches this recall
 TARGETS = (0.95, 0.99)
+JUDGED = ("cranfield", "cisi")  # test collections, of `quality` alone
 BASELINE = "hnswlib"
 FOLLOWED = 2_500  # rows that are added while a reader looks on
 FOLLOWED_COMMIT = 100
@@ -51,6 +52,8 @@ def main() -> None:
     workloads = {
         "ingest": ingest, "search": search, "open": open_, "follow": follow, "surface": surface,
         "interchange": interchange, "live": live, "durable": durable, "pinned": pinned, "churn": churn,
+        "quality": quality,
+        "analysis": analysis,
     }  # fmt: skip
     measure = workloads[options.workload]
     for name in options.data:
@@ -176,6 +179,21 @@ def churn(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return measure_churn(name, options.limit or None, options.threads)
 
 
+def quality(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """nDCG@10 of MiniLM, BM25 and hybrid search on a test collection, with intervals."""
+    from workloads.hybrid_quality import measure as measure_quality
+
+    return measure_quality(name)
+
+
+def analysis(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of duplicates, clusters and predictions, and what share of them is right."""
+    from workloads.analysis import measure as measure_analysis
+
+    limit = options.limit or None
+    return measure_analysis(name, options.queries, options.rounds, limit, options.threads)
+
+
 def search(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Queries a second at a recall, one thread, one query a call, ids read."""
     found: dict[str, Any] = {engine: {"sweeps": [], "at": {}} for engine in options.engines}
@@ -266,11 +284,11 @@ def _options() -> argparse.Namespace:
     )
     workloads = [
         "ingest", "search", "open", "follow", "surface", "interchange", "live", "durable", "pinned",
-        "churn",
+        "churn", "quality", "analysis",
     ]  # fmt: skip
     parser.add_argument("workload", choices=workloads)
-    choices = ["debian", "fashion", "made"]
-    parser.add_argument("--data", nargs="+", choices=choices, default=datasets.names())
+    choices = ["debian", "fashion", "made", *JUDGED]
+    parser.add_argument("--data", nargs="+", choices=choices)
     parser.add_argument(
         "--engines", nargs="+", choices=list(ENGINES), default=list(installed())
     )
@@ -281,7 +299,10 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=2, help="of a build; searches have one")
     parser.add_argument("--out", type=Path, help="where to write the result")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.data is None:
+        options.data = list(JUDGED) if options.workload == "quality" else datasets.names()
+    return options
 
 
 def _file_name(result: dict[str, Any]) -> str:

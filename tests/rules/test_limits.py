@@ -11,7 +11,8 @@ from vecdb.index import changes, effort
 from vecdb.interop import hnswlib
 from vecdb.query import filter as filters
 from vecdb.query import like, nodes, operand, tokens
-from vecdb.storage import codec, engine, keys, rows, schema
+from vecdb.ranking import late
+from vecdb.storage import codec, engine, keys, rows, schema, sparse
 from vecdb.tables import capsule, delimited, jsonl, load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "limits.md").read_text(encoding="utf-8")
@@ -20,6 +21,10 @@ LIMITS = {
     "dimensions of a vector field": schema.MAX_DIM,
     "vector fields of a collection, at one time": schema.MAX_VECTORS,
     "vector fields of a collection, dropped ones included": schema.MAX_NUMBER,
+    "entries of a row's sparse vector": sparse.MAX_ENTRIES,
+    "bytes of a sparse vector's str token, UTF-8": sparse.MAX_TOKEN_BYTES,
+    "vectors of a `Late` query": late.MAX_QUERY,
+    "numbers of a `Late` query": late.MAX_QUERY_NUMBERS,
     "rows of a collection with a vector, deleted and replaced ones included": (1 << 31) - 2,
     "`M`, from 4": 64,
     "`ef_construction`, from 8": 2000,

@@ -67,6 +67,7 @@ class View:
     vectors: dict[int, Graphed]
     held: dict[int, Held] = field(default_factory=dict)  # index/seats.py, when first asked for
     choices: dict[Any, Any] = field(default_factory=dict)  # execute.py's plans, by counts
+    words: dict[str, Any] = field(default_factory=dict)  # index/texts.py, when first asked for
 
     @property
     def slots(self) -> int:

@@ -40,6 +40,7 @@ class Value:
     """Something immutable that is what its fields are."""
 
     __slots__ = ("_hash",)
+    _hash: int
     _names: ClassVar[tuple[str, ...]] = ()
     _first: ClassVar[int] = 1  # so many fields are shown without their names
 
@@ -64,7 +65,7 @@ class Value:
 
     def __hash__(self) -> int:
         try:
-            found: int = self._hash
+            found = self._hash
         except AttributeError:
             found = hash((type(self).__name__, self._fields()))
             object.__setattr__(self, "_hash", found)
@@ -201,9 +202,9 @@ class Like(Query):
 
     A str is the id of a row where there is one, else a text for the encoder; `vecdb.ById` says which.
     `strategy="average"` searches near mean(positive) + mean(positive) - mean(negative), of vectors scaled
-    to length 1 where the metric is cosine; `"best"` scores a row by its nearest positive example, unless a
-    negative one is nearer: then by minus its likeness to that one. Examples are left out of the hits. (Both
-    as Qdrant's recommend API has them.)
+    to length 1 where the metric is cosine; `"best"` scores a row squash(score with its nearest positive
+    example), or, where a negative one is nearer, minus squash(score with that); squash(x) = (x / (1 + |x|) +
+    1) / 2. Examples are left out of the hits. (Both as Qdrant's recommend API has them.)
 
     >>> import vecdb
     >>> from vecdb.query import Like
@@ -242,8 +243,9 @@ class Like(Query):
 class Context(Query):
     """Rows on the right side of pairs: nearer to each pair's positive example than to its negative one.
 
-    A row's score is the sum over the pairs of min(0, likeness to the positive - likeness to the negative):
-    0 where it is on the right side of all, as in Qdrant's context search. Examples as in `Like`.
+    A row's score is the sum over the pairs of min(0, squash(score with the positive) - squash(score with the
+    negative)), squash(x) = (x / (1 + |x|) + 1) / 2: 0 where it is on the right side of all, as in Qdrant's
+    context search. Ranks every match. Examples as in `Like`.
 
     >>> import vecdb
     >>> from vecdb.query import Context
@@ -323,11 +325,17 @@ class Text(Query):
 
 
 class Sparse(Query):
-    """Rows by the dot product with a sparse vector {token or int: weight}, exact.
+    """Rows by the dot product with a sparse vector {token or int: weight}, exact; distance: minus the score.
 
+    Every row with a sparse vector in the field matches: one without a common token scores 0. Ties by row
+    number.
+
+    >>> import vecdb
     >>> from vecdb.query import Sparse
-    >>> Sparse({"gpu": 1.5, "kernel": 0.5})
-    Sparse({'gpu': 1.5, 'kernel': 0.5})
+    >>> c = vecdb.open().create_collection("c", vectors={"terms": vecdb.SparseVector()})
+    >>> _ = c.add(["a", "b"], [{"gpu": 1.5}, {"gpu": 0.5, "kernel": 2}])
+    >>> c.search(Sparse({"gpu": 1.0, "kernel": 0.5})).ids
+    ['a', 'b']
     """
 
     __slots__ = ("using", "weights")
@@ -348,7 +356,11 @@ class Sparse(Query):
 class Late(Query):
     """Rows of a field with `multi=True` by MaxSim: for each query vector its best match in the row, summed.
 
-    `matrix`: (m, d). Late interaction as in ColBERT (Khattab and Zaharia, 2020).
+    `matrix`: (m, d), m up to 1,024. Score: the sum over its vectors of the best similarity in the row: the
+    cosine, the dot product, minus the Euclidean distance, or 1 - bits / d; distance: the sum of the smallest
+    distances (cosine: m - score). The best rows by 8-bit codes are ranked by their stored vectors; the
+    first search of a field in a process reads it whole and keeps d + 4 bytes a vector. Late interaction as
+    in ColBERT (Khattab and Zaharia, 2020).
 
     >>> import numpy as np
     >>> from vecdb.query import Late
@@ -471,7 +483,7 @@ class Boost(Value):
 
 
 class Decay(Boost):
-    """A boost that fades with the distance of a field's value from `origin`: weight · 0.5 ** (distance / scale).
+    """A boost that fades with a value's distance from `origin`: weight · 0.5 ** (distance / scale).
 
     For numbers; dates (`origin` a datetime with zone or "now", `scale` a timedelta or seconds); and Geo
     fields (`origin` (lat, lon), `scale` in km). A row without the field gets nothing.

@@ -69,8 +69,8 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, str | int | float):
         return value
     refuse(
-        f"a query with a callable inside ({getattr(value, '__name__', type(value).__name__)!r:.60}) cannot be "
-        "written down: code is not stored; rerank by a query instead"
+        f"a query with a callable inside ({getattr(value, '__name__', type(value).__name__)!r:.60}) cannot "
+        "be written down: code is not stored; rerank by a query instead"
     )
 
 
@@ -125,7 +125,8 @@ def boost_of(found: Any) -> Boost:
         origin = given.get("origin")
         if isinstance(origin, dict):
             given["origin"] = _datetime(origin)
-    return _made(_BOOSTS[name], given)
+    found_boost: Boost = _made(_BOOSTS[name], given)
+    return found_boost
 
 
 def _check_depth(found: Any) -> None:
@@ -153,9 +154,10 @@ def _query(found: Any) -> Query:
     if read is not None:
         read(given)
     if name == "Fuse":
-        queries = given.pop("queries", [])
-        return _made(Fuse, given, *queries)
-    return _made(_QUERIES[name], given)
+        made: Query = _made(Fuse, given, *given.pop("queries", []))
+    else:
+        made = _made(_QUERIES[name], given)
+    return made
 
 
 def _typed(found: Any, known: Mapping[str, Any], what: str) -> tuple[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ Invariants:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,7 +28,7 @@ from vecdb.execute import Request
 from vecdb.index.view import View
 from vecdb.query.filter import Filter
 from vecdb.query.objects import Query
-from vecdb.types import Id
+from vecdb.types import Id, Plan
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -46,6 +47,9 @@ class Place(NamedTuple):
     request: Request
     allowed: BitMap | None  # the live rows that satisfy the filter; None: there is none
     ids: Callable[[Rids], list[Id]]  # of rows, as of the transaction
+    payloads: Callable[[Rids], list[bytes]]  # the records of rows, as hits decode them
+    read: Callable[[Rids], tuple[list[Id], list[bytes]]]  # both at once
+    using: str | None = None  # the vector field of queries that name none
 
     @property
     def where(self) -> Filter | None:
@@ -80,33 +84,65 @@ def nothing(*, distances: bool = False) -> Ranked:
     )
 
 
-class Ranker:
+class Ranker(ABC):
     """One query, ready to rank."""
+
+    has_distances = False  # whether `best` gives distances: then a radius cuts it
+    independent = True  # whether a row's score is the same whatever other rows are ranked
 
     def __init__(self, place: Place, query: Query) -> None:
         self.place = place
         self.query = query
 
+    @property
+    def parts(self) -> list[Ranker]:
+        """The rankers of the queries inside."""
+        return []
+
     def matching(self) -> int:
         """How many rows match."""
         return len(self.rows())
 
+    @abstractmethod
     def rows(self) -> BitMap:
         """The rows that match; not to be changed."""
-        raise NotImplementedError
 
+    def counted(self) -> int | None:
+        """How many rows match, where that is known without looking for them."""
+        return None
+
+    @abstractmethod
     def best(self, reach: int) -> Ranked:
         """The best `reach` of them (R1)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scores(self, rids: Rids) -> Scores:
         """The exact scores of rows (n,), float64; NaN where a row does not match."""
-        raise NotImplementedError
+
+    def stored(self, rids: Rids) -> list[tuple[str, Any] | None] | None:
+        """The rows' vectors as users read them, with the field's name; None: the dense field's are meant."""
+        return None
 
     def lacks(self, rid: int) -> str | None:
         """Why a live row of the filter does not match, after "it"; None where it does."""
         return None if rid in self.rows() else "is not among the rows that the query ranks"
 
+    def highlighter(self) -> Callable[[Any], list[Any]] | None:
+        """What shows the matching words of a record, without place or transaction; None without words."""
+        return None
+
     def strategy(self) -> str:
         """What `best` did, or would do, in a word or two for plans."""
         return type(self.query).__name__.lower()
+
+    def sketch(self, *, count: bool = False) -> Callable[[], Plan]:
+        """What makes the plan when somebody looks at it: without place, view or transaction.
+
+        `count`: how many rows match is looked for where it is not known.
+        """
+        name, strategy, query = self.place.view.schema.name, self.strategy(), self.query
+        matches = self.matching() if count else self.counted()
+        parts = [each.sketch(count=count) for each in self.parts]
+        return lambda: Plan(
+            name, strategy, None, matches, 0, query=repr(query), parts=tuple(part() for part in parts)
+        )

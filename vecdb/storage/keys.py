@@ -12,6 +12,8 @@ All integers in keys are big-endian, so that byte order is numeric order.
     0x51 cid fieldid valuekey 0x00 chunk    large posting outside its leaf (index/attributes.py)
     0x52 cid chunk                  bitmap of live rows, 65,536 a chunk
     0x53 cid                        names of the metadata fields
+    0x54 cid segment part           head of a segment of full text, in parts (index/segments.py)
+    0x55 cid segment chunk          chunk of a segment's postings
     0x60 cid field layer chunk      image chunk of graph links
     0x61 cid field                  measured effort table
     0x70 digest                     cached embedding of a text (storage/embeddings.py)
@@ -50,6 +52,8 @@ ATTRIBUTES = 0x50
 POSTINGS = 0x51
 LIVE = 0x52
 FIELDS = 0x53
+SEGMENTS = 0x54
+TERMS = 0x55
 LINKS = 0x60
 EFFORT = 0x61
 EMBEDDINGS = 0x70
@@ -68,7 +72,8 @@ OF_THE_DATABASE = frozenset(  # kinds whose keys name no collection
 
 # what a dropped collection leaves, its catalog record apart
 COLLECTION_KINDS = (
-    IDS, ROWS, VECTORS, MANY, ATTRIBUTES, POSTINGS, LIVE, FIELDS, LINKS, EFFORT, SEARCH_LOG, LOG,
+    IDS, ROWS, VECTORS, MANY, ATTRIBUTES, POSTINGS, LIVE, FIELDS, SEGMENTS, TERMS, LINKS, EFFORT,
+    SEARCH_LOG, LOG,
 )  # fmt: skip
 
 KIND_NAMES = {
@@ -81,6 +86,8 @@ KIND_NAMES = {
     POSTINGS: "postings",
     LIVE: "live",
     FIELDS: "fields",
+    SEGMENTS: "segments",
+    TERMS: "terms",
     LINKS: "links",
     EFFORT: "effort",
     EMBEDDINGS: "embeddings",
@@ -120,6 +127,8 @@ _CID_U8_U8_U32 = Struct(">BIBBI")
 _CID_U16 = Struct(">BIH")
 _CID_U64_U8 = Struct(">BIQB")
 _CID_U8_U64 = Struct(">BIBQ")
+_CID_U64_U16 = Struct(">BIQH")
+_CID_U64_U32 = Struct(">BIQI")
 _U16 = Struct(">H")
 _U64 = Struct(">Q")
 
@@ -138,6 +147,11 @@ def row_id(cid: int, id: str | int) -> bytes:
             return _CID_INT_ID.pack(IDS, cid, INT_ID, id + _SIGN)
         raise InvalidArgument(f"id {id} does not fit 64 bits; use a string id instead")
     raise InvalidArgument(f"an id is a str or an int, not {type(id).__name__}: {id!r:.80}")
+
+
+def id_order(id: str | int) -> tuple[bool, int | bytes]:
+    """Return what orders ids as the API promises (K3)."""
+    return (True, id.encode()) if isinstance(id, str) else (False, id)
 
 
 def decode_id(key: bytes | memoryview) -> str | int:
@@ -187,6 +201,22 @@ def live(cid: int, chunk: int) -> bytes:
 def fields(cid: int) -> bytes:
     """Return the key of the list of metadata field names."""
     return _CID.pack(FIELDS, cid)
+
+
+def segment(cid: int, number: int, part: int) -> bytes:
+    """Return the key of one part of the head of a segment of full text."""
+    return _CID_U64_U16.pack(SEGMENTS, cid, number, part)
+
+
+def terms(cid: int, number: int, chunk: int) -> bytes:
+    """Return the key of one chunk of a segment's postings."""
+    return _CID_U64_U32.pack(TERMS, cid, number, chunk)
+
+
+def segment_of(key: bytes | memoryview) -> tuple[int, int]:
+    """Return (segment, part or chunk) of a key of either kind."""
+    raw = bytes(key)
+    return int.from_bytes(raw[5:13], "big"), int.from_bytes(raw[13:], "big")
 
 
 def links(cid: int, field: int, layer: int, chunk: int) -> bytes:
@@ -305,6 +335,8 @@ _SIZES = {
     POSTINGS: (11, MAX_KEY),
     LIVE: (7, 7),
     FIELDS: (5, 5),
+    SEGMENTS: (15, 15),
+    TERMS: (17, 17),
     LINKS: (11, 11),
     EFFORT: (6, 6),
     EMBEDDINGS: (1 + DIGEST, 1 + DIGEST),
