@@ -1,4 +1,5 @@
-"""Builds the extensions `vecdb._core._core` and `vecdb._core._text`; the project's metadata is in pyproject.toml.
+"""Builds the extensions `_core`, `_text` and `_late` of `vecdb._core`; the project's metadata is in
+pyproject.toml.
 
 One extension for every processor of an architecture: each instruction set has a translation unit of
 its own, compiled with its own flags, and the best one is chosen at run time. Nothing is compiled for
@@ -19,7 +20,7 @@ from setuptools.command.build_ext import build_ext
 CORE = Path("vecdb/_core")
 COMMON = [
     "adopt", "audit", "codes", "crc", "dispatch", "graph", "memory", "overlay", "pages", "pool",
-    "record", "search", "stored", "sweep", "writer", "kernels_scalar",
+    "record", "search", "stored", "sweep", "veil", "writer", "kernels_scalar",
 ]  # fmt: skip
 TEXT = [
     "text_analyzer", "text_audit", "text_builder", "text_merge", "text_search", "text_segment", "text_view",
@@ -81,10 +82,12 @@ class Build(build_ext):
 
 
 def extension(name, units):
-    """An extension module of a `.pyx`, of these units, and of headers: full text's begin with text_."""
+    """An extension module of a `.pyx`, of these units, and of headers, which are named after it."""
+    named = {"_text": ("text_", "unicode_"), "_late": ("late",)}
+    others = tuple(prefix for prefixes in named.values() for prefix in prefixes)
     ours = [
         path for pattern in ("*.h", "*.inl", "*.pxi") for path in CORE.glob(pattern)
-        if path.name.startswith(("text_", "unicode_")) == (name == "_text")
+        if (path.name.startswith(named[name]) if name in named else not path.name.startswith(others))
     ]  # fmt: skip
     return Extension(
         f"vecdb._core.{name}",
@@ -97,6 +100,8 @@ def extension(name, units):
 
 
 setup(
-    ext_modules=[extension("_core", [*COMMON, *ISA_FLAGS]), extension("_text", TEXT)],
+    ext_modules=[
+        extension("_core", [*COMMON, *ISA_FLAGS]), extension("_text", TEXT), extension("_late", ["late"]),
+    ],
     cmdclass={"build_ext": Build},
 )

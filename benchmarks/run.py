@@ -1,5 +1,6 @@
 """Measure vecdb beside its peers: `python benchmarks/run.py ingest | search | open | follow | surface |
-interchange | live | durable | pinned | churn | fulltext`.
+interchange | live | durable | pinned | churn | quality | analysis | fulltext |
+texts`.
 
 Each engine runs in its own process. Searches are one query a call on one thread, with the ids
 read; they are swept over `ef`, so that speeds are compared at equal recall. Engines take turns
@@ -32,6 +33,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 EFS = [4, 6, 8, 10, 12, 16, 20, 26, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 320, 400, 512, 640, 800]
 ENOUGH = 0.994  # a sweep ends at the first effort that reaches this recall
 TARGETS = (0.95, 0.99)
+JUDGED = ("cranfield", "cisi")  # test collections, of `quality` alone
 BASELINE = "hnswlib"
 FOLLOWED = 2_500  # rows that are added while a reader looks on
 FOLLOWED_COMMIT = 100
@@ -51,7 +53,7 @@ def main() -> None:
     workloads = {
         "ingest": ingest, "search": search, "open": open_, "follow": follow, "surface": surface,
         "interchange": interchange, "live": live, "durable": durable, "pinned": pinned, "churn": churn,
-        "fulltext": fulltext,
+        "quality": quality, "analysis": analysis, "fulltext": fulltext, "texts": texts,
     }  # fmt: skip
     measure = workloads[options.workload]
     for name in options.data:
@@ -177,6 +179,28 @@ def churn(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return measure_churn(name, options.limit or None, options.threads)
 
 
+def quality(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """nDCG@10 of MiniLM, BM25 and hybrid search on a test collection, with intervals."""
+    from workloads.hybrid_quality import measure as measure_quality
+
+    return measure_quality(name)
+
+
+def texts(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What full text costs while it is written to a file and searched, beside SQLite's FTS5."""
+    from workloads.fulltext_file import measure as measure_texts
+
+    return measure_texts(name, options.rounds, options.limit or None)
+
+
+def analysis(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of duplicates, clusters and predictions, and what share of them is right."""
+    from workloads.analysis import measure as measure_analysis
+
+    limit = options.limit or None
+    return measure_analysis(name, options.queries, options.rounds, limit, options.threads)
+
+
 def fulltext(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Seconds to index and milliseconds to search texts in memory, beside SQLite FTS5; agreement."""
     from workloads.fulltext import measure as measure_fulltext
@@ -274,11 +298,11 @@ def _options() -> argparse.Namespace:
     )
     workloads = [
         "ingest", "search", "open", "follow", "surface", "interchange", "live", "durable", "pinned",
-        "churn", "fulltext",
+        "churn", "quality", "analysis", "fulltext", "texts",
     ]  # fmt: skip
     parser.add_argument("workload", choices=workloads)
-    choices = ["debian", "fashion", "made", "cranfield", "cisi"]
-    parser.add_argument("--data", nargs="+", choices=choices, default=datasets.names())
+    choices = ["debian", "fashion", "made", *JUDGED]
+    parser.add_argument("--data", nargs="+", choices=choices)
     parser.add_argument(
         "--engines", nargs="+", choices=list(ENGINES), default=list(installed())
     )
@@ -289,7 +313,10 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=2, help="of a build; searches have one")
     parser.add_argument("--out", type=Path, help="where to write the result")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.data is None:
+        options.data = list(JUDGED) if options.workload == "quality" else datasets.names()
+    return options
 
 
 def _file_name(result: dict[str, Any]) -> str:

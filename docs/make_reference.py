@@ -21,8 +21,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout, whatever is
 
 import vecdb
 from vecdb import encoders, errors, query, repair, tables
+from vecdb.analysis.clusters import Clusters
+from vecdb.analysis.histogram import Histogram
+from vecdb.analysis.predict import Prediction
 from vecdb.facets import Facets
+from vecdb.query import build
 from vecdb.snapshot import Snapshot, SnapshotCollection
+
+QUERIES = (
+    "Near", "Like", "Context", "Text", "Sparse", "Late", "Fuse", "Rerank", "Decay", "Field", "Query",
+)  # fmt: skip
 
 PAGE: Final = Path(__file__).with_name("reference.md")
 WIDTH: Final = 96
@@ -43,24 +51,31 @@ def sections() -> Iterator[tuple[str, str, list[Entry]]]:
     """The page in the order of use; tests/rules/test_reference.py: no public name is left out."""
     yield "Open and repair", "", of_vecdb("open", "repair", "from_hnswlib")
     yield "Databases", "", [*of_vecdb("Database"), ("Snapshot", Snapshot)]
-    yield "Declarations", "", of_vecdb("Vector", "Indexed", "Partition", "Unindexed", "Geo")
+    yield "Declarations", "", of_vecdb("Vector", "SparseVector", "FullText", "Indexed", "Partition", "Unindexed", "Geo")
     yield "Collections", "", of_vecdb("Collection")
     yield (
         "Collections of a snapshot",
         "The verbs of a collection that read and search; those that write raise ReadOnly.",
         [("SnapshotCollection", SnapshotCollection)],
     )
-    yield "Results", "", [*of_vecdb("Record", "Hit", "Hits", "Plan", "PreparedSearch", "Problem"),
-                          ("Facets", Facets)]  # fmt: skip
+    yield "Results", "", [*of_vecdb("Record", "Hit", "Hits", "Group", "Explanation", "Plan",
+                                      "PreparedSearch", "Problem"), ("Facets", Facets),
+                          ("Histogram", Histogram), ("Clusters", Clusters), ("Prediction", Prediction)]  # fmt: skip
     yield (
         "Filters",
         "`vecdb.F` gives fields: `F.year`, `F[\"any name\"]`, `F.a.b`. Comparisons and the methods "
         "below make filters, which `&`, `|` and `~` combine. [filters.md](filters.md) has all three "
         "notations.",
-        [("query.Field", query.Field), ("query.Filter", query.Filter),
+        [("query.build.Field", build.Field), ("query.Filter", query.Filter),
          ("query.parse", query.parse), ("query.from_dict", query.from_dict),
          ("query.from_json", query.from_json)],
     )  # fmt: skip
+    yield (
+        "Queries",
+        "`vecdb.query`; each is an immutable value, alone or inside another one, and is given to "
+        "`search` and its kin. [queries.md](queries.md) shows them at work.",
+        [("ById", vecdb.ById), *((f"query.{name}", getattr(query, name)) for name in QUERIES)],
+    )
     yield (
         "Encoders",
         "`vecdb.encoders`; [texts.md](texts.md) says when to use which.",
@@ -217,7 +232,7 @@ def argument(parameter: inspect.Parameter) -> str:
 
 def constructible(cls: type) -> bool:
     """Whether users call the class; the others are made by verbs."""
-    return cls in (vecdb.Vector, vecdb.Indexed, vecdb.Partition, vecdb.Unindexed, encoders.Card)
+    return cls in (vecdb.Vector, vecdb.SparseVector, vecdb.FullText, vecdb.Indexed, vecdb.Partition, vecdb.Unindexed, encoders.Card)
 
 
 def wrapped(text: str) -> str:

@@ -34,7 +34,7 @@ def build(path: Path | str, rows: int = ROWS) -> None:
 
     "rows" (number 1) was folded at so many rows and has changed since: 24 slots and their links are
     in the log only. "halves" (2) was never folded; "one" (3) has one row, "empty" (4) none; "said"
-    (5) has texts, whose embeddings are cached. A file of SMALL rows lacks the measured effort alone.
+    (5) has texts, whose embeddings are cached; "words" (7) has full text, a segment and a tail. A file of SMALL rows lacks the measured effort alone.
     """
     rng = np.random.default_rng(5)
     with vecdb.open(path, durability="none", upkeep=False) as db:
@@ -60,6 +60,7 @@ def build(path: Path | str, rows: int = ROWS) -> None:
         build_several(db, rng)
         said = db.create_collection("said", encoder="hashing:16")
         said.add(["first", "second", "third"], texts=["one", "two", None])
+        build_words(db)
     with read(path) as txn:
         kinds = {bytes(key)[0] for key, _ in txn.cursor()}
     missing = {keys.KIND_NAMES[kind] for kind in keys.KIND_NAMES.keys() - kinds}
@@ -80,6 +81,30 @@ def build_several(db: vecdb.Database, rng: Any) -> None:
     c.add_vector("late", vecdb.Vector(8, dtype="f16", metric="l2"))
     c.update(range(0, 90, 2), vectors={"late": whole(rng, 45, 8)})
     c.delete([4, 7])
+
+
+def build_words(db: vecdb.Database) -> None:
+    """A collection with full text of two fields: a segment on disk, and what came after it."""
+    texts = {"text": vecdb.FullText(), "title": vecdb.FullText()}
+    c = db.create_collection("words", dim=2, fulltext=texts)
+    c.add(range(WORDS), metadata=[titled(i) for i in range(WORDS)], texts=[worded(i) for i in range(WORDS)])
+    c.optimize()
+    c.upsert(range(5), metadata=[titled(i + 1) for i in range(5)], texts=[worded(i + 1) for i in range(5)])
+    c.delete([7, 8])
+    c.add(["late"], texts=["the last kernel of all"])
+
+
+WORDS = 60
+
+
+def worded(i: int) -> str:
+    """A row's text in "words"."""
+    return f"row {i} runs kernels{' on a fast gpu' * (i % 3)} word{i % 11}"
+
+
+def titled(i: int) -> dict[str, Any]:
+    """And its title, a list now and then."""
+    return {"title": ["The first", f"title {i}"] if i % 5 == 0 else f"Title {i}", "n": i}
 
 
 def whole(rng: Any, n: int, dim: int) -> Any:

@@ -11,13 +11,13 @@ from vecdb._version import __version__
 from vecdb.collection import Collection
 from vecdb.collection.prepared import PreparedSearch
 from vecdb.database import Database, open
-from vecdb.declare import Vector
+from vecdb.declare import FullText, SparseVector, Vector
 from vecdb.errors import VecdbError
 from vecdb.fields import Geo, Indexed, Partition, Unindexed
-from vecdb.query import F
+from vecdb.query import ById, F
 from vecdb.repair import repair
 from vecdb.storage.meta import FORMAT_VERSION
-from vecdb.types import REMOVE, Hit, Hits, Plan, Problem, Record
+from vecdb.types import REMOVE, Explanation, Group, Hit, Hits, Plan, Problem, Record
 
 if TYPE_CHECKING:
     from vecdb import encoders
@@ -40,10 +40,14 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "FORMAT_VERSION",
     "REMOVE",
+    "ById",
     "Collection",
     "Database",
+    "Explanation",
     "F",
+    "FullText",
     "Geo",
+    "Group",
     "Hit",
     "Hits",
     "Indexed",
@@ -54,6 +58,7 @@ __all__ = [
     "Record",
     "Unindexed",
     "VecdbError",
+    "SparseVector",
     "Vector",
     "__version__",
     "encoders",

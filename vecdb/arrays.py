@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from vecdb.errors import InvalidArgument
+from vecdb.storage import sparse
 from vecdb.storage.schema import ONLY, Schema, VectorField
 from vecdb.storage.vectors import DTYPES, Given
 
@@ -59,7 +60,9 @@ def _choices(schema: Schema) -> str:
 
 def _of_field(where: str, values: Any, n: int, declared: VectorField, single: bool) -> Given:
     if values is None:
-        return Given(np.empty(0, np.intp), [] if declared.multi else nothing(declared))
+        return Given(np.empty(0, np.intp), nothing(declared) if declared.graphed else [])
+    if declared.sparse:
+        return _sparse(where, values, n, single)
     if declared.multi:
         return _many(where, values, n, declared, single)
     rows = np.arange(n)
@@ -181,6 +184,92 @@ def _many(where: str, values: Any, n: int, declared: VectorField, single: bool) 
         whose = np.full(len(array), at)
         made.append(_in_dtype(where, values[at], array, whose, declared))
     return Given(np.array(rows, np.intp), made)
+
+
+def _sparse(where: str, values: Any, n: int, single: bool) -> Given:
+    """A list of one dict {token: weight} a row, or None for a row without."""
+    if single and n == 1 and isinstance(values, Mapping):
+        values = [values]
+    if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__len__"):
+        _refuse(f"{where} is a {type(values).__name__}; give a list of one {{token: weight}} a row")
+    _check_length(where, values, n)
+    rows = [i for i, each in enumerate(values) if each is not None]
+    made = [sparse_row(f"{where}: row {at}", values[at]) for at in rows]
+    return Given(np.array(rows, np.intp), made)
+
+
+def sparse_row(where: str, given: Any) -> npt.NDArray[np.uint8]:
+    """A sparse vector as it is stored; weights that are 0, also as float32, are left out."""
+    if not isinstance(given, Mapping):
+        _refuse(f"{where}: a {type(given).__name__}; give a dict {{token: weight}}")
+    if len(given) > sparse.MAX_ENTRIES:
+        _refuse(f"{where}: {len(given):,} entries; the limit is {sparse.MAX_ENTRIES:,}: keep the heaviest")
+    plain = _plain_sparse(given)
+    if plain is not None:
+        return plain
+    ints: list[tuple[int, float]] = []
+    strs: list[tuple[bytes, float]] = []
+    for token, weight in given.items():
+        value = sparse_weight(where, token, weight)
+        if isinstance(token, str):
+            if value:
+                strs.append((sparse_token(where, token), value))
+            continue
+        if isinstance(token, bool | np.bool_) or not isinstance(token, int | np.integer):
+            _refuse(f"{where}: token {token!r:.60} is a {type(token).__name__}; give a str or an int")
+        if not sparse.INT_MIN <= token <= sparse.INT_MAX:
+            _refuse(f"{where}: token {token!r:.60} does not fit 64 bits; give it as a str")
+        if value:
+            ints.append((int(token), value))
+    if len({token for token, _ in ints}) < len(ints):
+        _refuse(f"{where}: an int token is there twice, as a numpy number and one of Python")
+    return sparse.encode(ints, strs)
+
+
+def _plain_sparse(given: Mapping[Any, Any]) -> npt.NDArray[np.uint8] | None:
+    """The same of Python's strs and numbers, all at once; None where one by one says what is wrong."""
+    if not (set(map(type, given)) <= {str, int} and set(map(type, given.values())) <= {float, int}):
+        return None
+    try:
+        with np.errstate(over="ignore", under="ignore"):
+            weights = np.fromiter(given.values(), np.float64, len(given)).astype(np.float32)
+        entries = list(zip(given, weights.tolist(), strict=True))
+        if not weights.all():
+            entries = [entry for entry in entries if entry[1]]
+        ints = [entry for entry in entries if type(entry[0]) is int]
+        strs = [(token.encode(), weight) for token, weight in entries if type(token) is str]
+    except (OverflowError, UnicodeEncodeError):
+        return None
+    fit = all(1 <= len(token) <= sparse.MAX_TOKEN_BYTES for token, _ in strs)
+    fit = fit and all(sparse.INT_MIN <= token <= sparse.INT_MAX for token, _ in ints)
+    return sparse.encode(ints, strs) if fit and np.isfinite(weights).all() else None
+
+
+def sparse_token(where: str, token: str) -> bytes:
+    """A str token as UTF-8."""
+    try:
+        raw = token.encode()
+    except UnicodeEncodeError:
+        _refuse(f"{where}: token {token!r:.60} is not valid Unicode text")
+    if not 1 <= len(raw) <= sparse.MAX_TOKEN_BYTES:
+        _refuse(
+            f"{where}: token {token!r:.60} has {len(raw)} UTF-8 bytes; give 1 to {sparse.MAX_TOKEN_BYTES}"
+        )
+    return raw
+
+
+def sparse_weight(where: str, token: Any, weight: Any) -> float:
+    """A weight as float32."""
+    if isinstance(weight, bool | np.bool_) or not isinstance(weight, int | float | np.integer | np.floating):
+        _refuse(f"{where}: the weight of {token!r:.60} is a {type(weight).__name__}; give a number")
+    try:
+        with np.errstate(over="ignore", under="ignore"):
+            found = float(np.float32(weight))
+    except OverflowError:  # an int beyond every float
+        found = float("inf")
+    if not np.isfinite(found):
+        _refuse(f"{where}: the weight of {token!r:.60} is {weight!r:.40}; every weight is finite in float32")
+    return found
 
 
 def _levels(values: Any) -> int:

@@ -16,10 +16,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vecdb.errors import Closed, Corrupt, InvalidArgument, NotFound, VecdbError
 from vecdb.index import parts
+from vecdb.index.columns import columns_of
+from vecdb.index.texts import usable
 from vecdb.index.view import View
 from vecdb.index.writing import Writing
 from vecdb.storage import embeddings, keys
@@ -41,6 +44,7 @@ class PerThread(threading.local):
     """Each thread's open transaction, and what waits for its next one."""
 
     batch: Batch | None = None
+    quiet = False  # whether its searches are left out of the search log
 
     def __init__(self) -> None:
         self.made: dict[bytes, bytes] = {}  # embeddings that go with the thread's next commit
@@ -58,7 +62,8 @@ class Batch:
         self._open = True
         self._writings: dict[int, Writing] = {}
         self._catalog_changed = False
-        self.changed = False  # beside collections: the cache of embeddings
+        self.changed = False  # beside collections: the cache of embeddings, saved searches
+        self.logged: list[Any] = []  # entries of the search log that go with this commit
         self.handles: list[Collection] = []
         try:
             db._refresh(self.txn, self._wt.last)
@@ -89,18 +94,36 @@ class Batch:
                 raise
             error = problem
         if everything:
-            graphed = [each for each in self._db._schema(cid).vectors.values() if not each.multi]
-            wanted = rebuild.everything(each.number for each in graphed)
+            schema = self._db._schema(cid)
+            graphed = [each for each in schema.vectors.values() if each.graphed]
+            wanted = rebuild.everything(
+                (each.number for each in graphed), texts=columns_of(schema).any
+            )
         else:
             wanted = rebuild.damaged(self.txn, follower, last, error)
         if wanted:
             self.forget(cid)
+            if wanted.texts:
+                self._renew_analysis(cid)
             made = rebuild.Rebuilding(follower, self._wt, wanted)
             self._writings[cid] = made
             made.run(report, done)
         elif error is not None:
             follower.forget()  # the file is whole: it is what this process had that did not fit
         return wanted.steps
+
+    def _renew_analysis(self, cid: int) -> None:
+        """Note in the declaration that full text is made by the analysis that is at hand."""
+        schema = self._db._schema(cid)
+        columns = columns_of(schema)
+        if columns.missing:
+            usable(columns, schema.name)
+        if columns.outdated:
+            texts = {
+                each.name: replace(each.declared, fingerprint=each.analysis.fingerprint)
+                for each in columns.listed
+            }
+            self.change_catalog(schema.name, (cid, replace(schema, fulltext=texts)))
 
     def forget(self, cid: int) -> None:
         """Drop what is pending in a collection that is going away."""
@@ -126,6 +149,10 @@ class Batch:
             put(self.txn, *entry)
             if entry[0] in self._writings:
                 self._writings[entry[0]].declare(entry[1])
+        self._catalog_changed = True
+
+    def change_logging(self) -> None:
+        """Let every process read anew what is logged."""
         self._catalog_changed = True
 
     def keep(self, made: Mapping[bytes, bytes]) -> None:
@@ -154,6 +181,8 @@ class Batch:
         if self._catalog_changed:
             version = self._db._env.meta(self.txn).catalog_version
             self._wt.meta_changes["catalog_version"] = version + 1
+        if self._db._queue.is_due():
+            self._db._queue.write(self)
         for writing in changed.values():
             writing.finish()
         for cid, writing in self._writings.items():
@@ -176,6 +205,7 @@ class Batch:
         if self._wt.inherited:
             keep_forever(self)
             return
+        self._db._queue.give_back(self.logged)
         for cid, writing in self._writings.items():
             writing.rollback()
             if cid not in self._db._schemas:  # created here: its number will be another's

@@ -20,7 +20,8 @@ from vecdb.batch import Batch, Catalog, PerThread
 from vecdb.collection import Collection
 from vecdb.declare import Vector, declare, field_of
 from vecdb.errors import AlreadyExists, EncoderMismatch, InvalidArgument, NotFound, SchemaError
-from vecdb.storage import keys, state
+from vecdb.index.columns import columns_of
+from vecdb.storage import keys, searchlog, state
 from vecdb.storage.schema import Schema, VectorField, check_name, read_all, validate
 
 if TYPE_CHECKING:
@@ -43,11 +44,13 @@ class Catalogued:
     _schemas: dict[int, Schema]
     _catalog_version: int
     _seen_commit: int
+    _logged: frozenset[int] | None  # collections whose searches this handle logs, if any
 
     if TYPE_CHECKING:  # of a Database
 
         def _usable(self) -> None: ...
         def _batch(self, timeout: float | None = None) -> AbstractContextManager[Batch]: ...
+        def _logs(self) -> bool: ...
 
     def create_collection(
         self,
@@ -62,6 +65,7 @@ class Catalogued:
         ef_construction: int = 200,
         vectors: Mapping[str, Vector] | None = None,
         fields: Mapping[str, Any] | None = None,
+        fulltext: Any = None,
     ) -> Collection:
         """Make a new collection and return it; durable on return.
 
@@ -69,7 +73,9 @@ class Catalogued:
         to `ef_construction`, as in `vecdb.Vector`; with several by `vectors`, {name: Vector}.
         `fields`: what metadata fields hold, by name ("a.b" is the field `b` inside `a`): str, int,
         float, bool, datetime, dict, list, list[str], vecdb.Geo, vecdb.Indexed, vecdb.Partition,
-        vecdb.Unindexed. Raises AlreadyExists, InvalidArgument.
+        vecdb.Unindexed. `fulltext`: whose words are indexed, for `Text` queries and `matches` filters: True
+        for the row's text, a list of field names, or {name: vecdb.FullText(...)}; the name "text" is the
+        row's text. Raises AlreadyExists, InvalidArgument.
 
         >>> import vecdb
         >>> papers = vecdb.open().create_collection("papers", dim=384, fields={"year": int})
@@ -80,7 +86,7 @@ class Catalogued:
             dim, metric=metric, dtype=dtype, encoder=encoder, quantization=quantization, M=M,
             ef_construction=ef_construction,
         )  # fmt: skip
-        schema, encoders = declare(name, vectors, only, fields)
+        schema, encoders = declare(name, vectors, only, fields, fulltext)
         return self._create(schema, encoders)
 
     def get_or_create_collection(
@@ -96,6 +102,7 @@ class Catalogued:
         ef_construction: int = 200,
         vectors: Mapping[str, Vector] | None = None,
         fields: Mapping[str, Any] | None = None,
+        fulltext: Any = None,
     ) -> Collection:
         """Return the collection, made if need be; SchemaError names a differing declaration.
 
@@ -108,7 +115,7 @@ class Catalogued:
             dim, metric=metric, dtype=dtype, encoder=encoder, quantization=quantization, M=M,
             ef_construction=ef_construction,
         )  # fmt: skip
-        schema, encoders = declare(name, vectors, only, fields)
+        schema, encoders = declare(name, vectors, only, fields, fulltext)
         found = self._find(name)
         if found is None:
             try:
@@ -275,6 +282,7 @@ class Catalogued:
             if version != self._catalog_version:
                 self._catalog = read_all(txn)
                 self._schemas = dict(self._catalog.values())
+                self._logged = searchlog.logged(txn) or None if self._logs() else None
                 self._catalog_version = version
                 for cid in [c for c in self._followers if c not in self._schemas]:
                     del self._followers[cid]
@@ -298,8 +306,8 @@ class Catalogued:
                 )
             cid = batch.next_cid()
             last = batch.commit_number - 1  # its own commit may log rows already
-            graphed = [each.number for each in schema.vectors.values() if not each.multi]
-            state.write(batch.txn, cid, state.new(last, graphed))
+            graphed = [each.number for each in schema.vectors.values() if each.graphed]
+            state.write(batch.txn, cid, state.new(last, graphed, text=columns_of(schema).any))
             batch.change_catalog(schema.name, (cid, schema))
             made = self._handle(cid)
         self._know_encoders(cid, schema, schema, encoders)

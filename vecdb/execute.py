@@ -36,7 +36,7 @@ from vecdb.storage import rows, vectors
 from vecdb.storage.keys import META_KEY
 from vecdb.storage.tree import Snapshot
 from vecdb.storage.vectors import Layout
-from vecdb.types import Hits, Id, Plan, Record
+from vecdb.types import Explanation, Hits, Id, Plan, Record
 
 MAX_CHOICES: Final = 256  # plans that a view remembers
 DEFAULT_WIDTH: Final = 64  # before anything was measured
@@ -60,6 +60,12 @@ class Request:
     radius: float | None = None  # a float32
     offset: int = 0
     with_vectors: bool = False
+
+    def as_asked(self, using: str | None) -> tuple[Any, ...]:
+        """The options as the search log keeps them (standing/queue.py, NAMES)."""
+        return (
+            self.k, self.where, using, self.recall, self.ef, self.exact, self.radius, self.offset,
+        )  # fmt: skip
 
     @property
     def complete(self) -> bool:
@@ -164,9 +170,26 @@ def ranking(context: Context, query: Any, request: Request, *, whole: bool = Fal
     return _run(context, query, run)[0]
 
 
+def told_ranking(context: Context, query: Any, request: Request) -> tuple[Found, Origin]:
+    """What `search` finds, as slots and distances, and what tells how."""
+    run = _masked(context, _plan_run(context, request))
+    return _run(context, query, run)[0], Origin(context, run)
+
+
+def rankings(context: Context, queries: Any, request: Request) -> list[Found]:
+    """What `search_many` finds, as slots and distances: rows are not read."""
+    run = _masked(context, _plan_run(context, request))
+    return [found for found, _, _ in _run_many(context, queries, run)]
+
+
 def explain(context: Context, request: Request) -> Plan:
     """What `search` would do, without doing it."""
-    return Origin(context, _plan_run(context, request)).plan()
+    return origin(context, request).plan()
+
+
+def origin(context: Context, request: Request) -> Origin:
+    """The same as what tells it later."""
+    return Origin(context, _plan_run(context, request))
 
 
 # --- the steps -------------------------------------------------------------------------------
@@ -410,6 +433,8 @@ class Origin:
 
     metric: str
     dim: int
+    given_scores = None  # they follow from the distances
+    sizes = None  # it makes no groups
 
     def __init__(self, context: Context, run: Run, stored: Any = None) -> None:
         view = context.view
@@ -429,6 +454,14 @@ class Origin:
         if self._stored is not None:
             record.vectors = {self._using: self._stored[at]}
         return record
+
+    def highlights(self, at: int, record: Record) -> list[Any]:
+        """A search by a vector matches no words."""
+        return []
+
+    def explain(self, at: int, score: float, distance: float) -> Explanation:
+        """Where hit `at` stands."""
+        return Explanation(self._using, self._run.request.offset + at + 1, score, distance)
 
     def plan(
         self,

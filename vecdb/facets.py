@@ -48,11 +48,11 @@ class Facets(Mapping[Any, int]):
         self.distinct = distinct
         pairs = list(counted)
         self._values = [value for value, _ in pairs]
-        self._counts = {_name(value): count for value, count in pairs}
+        self._counts = {name_of(value): count for value, count in pairs}
 
     def __getitem__(self, value: Any) -> int:
         try:
-            return self._counts[_name(value)]
+            return self._counts[name_of(value)]
         except (KeyError, TypeError):  # TypeError: not hashable, so no value of a field
             raise KeyError(value) from None
 
@@ -65,7 +65,7 @@ class Facets(Mapping[Any, int]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
             return NotImplemented
-        theirs = {_name(value): count for value, count in other.items()}
+        theirs = {name_of(value): count for value, count in other.items()}
         return self._counts == theirs
 
     __hash__ = None  # type: ignore[assignment]
@@ -85,7 +85,7 @@ class Facets(Mapping[Any, int]):
         return f"Facets of {self.field!r}: {values} in {self.matches:,} rows, {self.missing:,} without"
 
 
-def _name(value: Any) -> tuple[str, Any]:
+def name_of(value: Any) -> tuple[str, Any]:
     """What tells values apart: bools from numbers, and NaN, which equals nothing, from all."""
     if value != value:
         return "nan", None

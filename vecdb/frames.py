@@ -6,7 +6,7 @@ has the name of one of the four is shown as `metadata.<key>`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from vecdb.errors import InvalidArgument
@@ -40,16 +40,21 @@ def to_arrow(hits: Iterable[Hit]) -> Any:
 
 def to_pandas(hits: Iterable[Hit]) -> Any:
     """Hits as a pandas.DataFrame; columns of mixed values stay Python's."""
+    rows = rows_of(hits)
+    names = list(dict.fromkeys([*FIRST, *(name for row in rows for name in row)]))
+    return frame({name: [row.get(name) for row in rows] for name in names})
+
+
+def frame(columns: Mapping[str, list[Any]]) -> Any:
+    """Columns as a pandas.DataFrame."""
     try:
         import pandas
     except ImportError:
         raise InvalidArgument(
             "to_pandas needs pandas, which is not installed: pip install 'vecdb-engine[pandas]'"
         ) from None
-    rows = rows_of(hits)
-    names = list(dict.fromkeys([*FIRST, *(name for row in rows for name in row)]))
-    columns = {name: _series(pandas, [row.get(name) for row in rows]) for name in names}
-    return pandas.DataFrame(columns, columns=names)
+    made = {name: _series(pandas, values) for name, values in columns.items()}
+    return pandas.DataFrame(made, columns=list(columns))
 
 
 def _series(pandas: Any, values: list[Any]) -> Any:

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pyroaring import BitMap
 
+from vecdb.collection.analysis import AnalysisVerbs
 from vecdb.collection.facets import FacetVerbs
 from vecdb.collection.read import ReadVerbs
-from vecdb.collection.search import SearchVerbs
 from vecdb.collection.tables import ArrowVerbs
 from vecdb.errors import Closed, Corrupt, NotFound, ReadOnly
 from vecdb.index import parts
@@ -171,7 +171,7 @@ class Snapshot:
             raise Closed("the snapshot has ended, or belongs to the parent process; make another")
 
 
-class SnapshotCollection(ReadVerbs, ArrowVerbs, FacetVerbs, SearchVerbs):
+class SnapshotCollection(ReadVerbs, ArrowVerbs, FacetVerbs, AnalysisVerbs):
     """A collection as a snapshot shows it: every verb that reads or searches, none that writes.
 
     >>> import vecdb

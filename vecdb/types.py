@@ -75,7 +75,7 @@ class Record:
         self.place = place  # in a scan; the collection's number alone: in id order
         self.several = False  # whether the collection has several vector fields
         self._vector = vector  # the only one, as stored bytes with their dtype
-        self._vectors: dict[str, npt.NDArray[Any]] | None = None
+        self._vectors: dict[str, Any] | None = None
         self._packed = packed
         self._decode = decode
         self._metadata: Metadata | None = None
@@ -88,8 +88,9 @@ class Record:
         return self._metadata
 
     @property
-    def vectors(self) -> dict[str, npt.NDArray[Any]]:
-        """The stored vectors that were read, by vector field: (d,), or (m, d) in a field of many."""
+    def vectors(self) -> dict[str, Any]:
+        """The stored vectors that were read, by vector field: (d,); (m, d) in a field of many, a dict
+        {token: weight} in a sparse one."""
         if self._vectors is None:
             self._vectors = {}
             if self._vector is not None:
@@ -99,7 +100,7 @@ class Record:
         return self._vectors
 
     @vectors.setter
-    def vectors(self, vectors: dict[str, npt.NDArray[Any]]) -> None:
+    def vectors(self, vectors: dict[str, Any]) -> None:
         self._vectors = vectors
 
     @property
@@ -140,7 +141,9 @@ class Record:
     __hash__ = None  # type: ignore[assignment]
 
 
-def _same(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, dict) or isinstance(b, dict):  # sparse vectors
+        return bool(a is b or (isinstance(a, dict) and isinstance(b, dict) and a == b))
     return a.shape == b.shape and bool((a == b).all())
 
 
@@ -155,12 +158,16 @@ class Hit:
     ('a', 5.0, {'year': 1999}, 'a text', [3.0, 4.0])
     """
 
-    __slots__ = ("_record", "distance", "score")
+    __slots__ = ("_at", "_record", "_source", "distance", "score")
 
-    def __init__(self, record: Record, distance: float, score: float) -> None:
+    def __init__(
+        self, record: Record, distance: float, score: float, source: Source | None = None, at: int = 0
+    ) -> None:
         self._record = record
         self.distance = distance
         self.score = score
+        self._source = source
+        self._at = at
 
     @property
     def id(self) -> Id:
@@ -182,8 +189,81 @@ class Hit:
         """The stored vector of the field that was searched, with `with_vectors=True`; else None."""
         return self._record.vector
 
+    @property
+    def highlights(self) -> list[Any]:
+        """The snippets of the row's texts with the words that a Text query matched, and their spans.
+
+        Empty where no Text was asked.
+
+        >>> import vecdb
+        >>> from vecdb.query import Text
+        >>> c = vecdb.open().create_collection("c", dim=2, fulltext=True)
+        >>> _ = c.add("a", texts="a fast GPU kernel")
+        >>> len(c.search(Text("gpu"))[0].highlights)
+        1
+        """
+        return [] if self._source is None else self._source.highlights(self._at, self._record)
+
+    def explain(self) -> Explanation:
+        """Return what made the hit's score: rank and score in each part of the query, and boosts.
+
+        >>> import vecdb
+        >>> from vecdb.query import Fuse, Near
+        >>> c = vecdb.open().create_collection("c", dim=2, metric="l2")
+        >>> _ = c.add(["a", "b"], [[1, 0], [0, 3]])
+        >>> print(c.search(Fuse(Near([1, 0]), Near([0, 1])))[0].explain())
+        rank 1, score 0.0327869: Fuse(Near([1, 0]), Near([0, 1]))
+          rank 1, score 1, distance 0: Near([1, 0])
+          rank 1, score 0.414214, distance 1.41421: Near([0, 1])
+        """
+        if self._source is None:
+            return Explanation("", self._at + 1, self.score, self.distance)
+        return self._source.explain(self._at, self.score, self.distance)
+
     def __repr__(self) -> str:
         return f"Hit(id={self.id!r}, score={self.score:.4f}, distance={self.distance:.4f})"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What made a hit's score: printed it reads as a tree.
+
+    `rank` and `score` in the query, `distance` where one vector query ranked (else NaN); `boost`: what
+    boosts added to the score; `parts`: the same for each query inside, `rank` None in one that did not
+    find the row.
+    """
+
+    query: str
+    rank: int | None
+    score: float
+    distance: float = float("nan")
+    boost: float = 0.0
+    parts: tuple[Explanation, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines(""))
+
+    def _lines(self, indent: str) -> Iterator[str]:
+        named = f": {self.query}" if self.query else ""
+        if self.rank is None:
+            yield f"{indent}not found{named}"
+        else:
+            boost = f" of which boosts {self.boost:.6g}" if self.boost else ""
+            far = f", distance {self.distance:.6g}" if self.distance == self.distance else ""
+            yield f"{indent}rank {self.rank:,}, score {self.score:.6g}{boost}{far}{named}"
+        for part in self.parts:
+            yield from part._lines(indent + "  ")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One group of a search with `group_by`: the value, and its hits, best first."""
+
+    value: Any
+    hits: list[Hit]
+
+    def __repr__(self) -> str:
+        return f"Group({self.value!r}, {len(self.hits)} hits, best {self.hits[0]!r})"
 
 
 class Source(Protocol):
@@ -192,7 +272,13 @@ class Source(Protocol):
     metric: str
     dim: int
 
+    @property
+    def given_scores(self) -> Any: ...  # (k,) where they are not those of the distances, else None
+    @property
+    def sizes(self) -> list[tuple[Any, int]] | None: ...  # of the groups, with their values
     def record(self, at: int, payload: bytes) -> Record: ...
+    def highlights(self, at: int, record: Record) -> list[Any]: ...
+    def explain(self, at: int, score: float, distance: float) -> Explanation: ...
     @property
     def plan(self) -> Callable[..., Plan]: ...  # takes the hits' figures
 
@@ -213,7 +299,10 @@ class Hits(Sequence[Hit]):
     (2, 'a', ['a', 'b'])
     """
 
-    __slots__ = ("_distances", "_figures", "_hits", "_ids", "_payloads", "_plan", "_source")
+    __slots__ = (
+        "_distances", "_figures", "_hits", "_ids", "_logged", "_payloads", "_plan", "_source",
+    )  # fmt: skip
+    _logged: int  # of a search that is logged: its number there
 
     def __init__(
         self,
@@ -238,7 +327,7 @@ class Hits(Sequence[Hit]):
 
     @property
     def distances(self) -> npt.NDArray[np.float32]:
-        """Distances, ascending: float32 of shape (k,)."""
+        """Distances, ascending: float32 of shape (k,); NaN unless one vector query ranked."""
         found = self._distances
         if isinstance(found, bytes):
             import numpy as np
@@ -248,8 +337,31 @@ class Hits(Sequence[Hit]):
 
     @property
     def scores(self) -> npt.NDArray[np.float32]:
-        """Scores, descending: float32 of shape (k,)."""
+        """Scores, descending (but in a search with `diversity` or `group_by`): float32 of shape (k,)."""
+        given = self._source.given_scores
+        if given is not None:
+            return cast("npt.NDArray[np.float32]", given)
         return score_of(self._source.metric, self._source.dim, self.distances)
+
+    @property
+    def groups(self) -> list[Group]:
+        """The groups of a search with `group_by`, best first; InvalidArgument without it.
+
+        >>> import vecdb
+        >>> c = vecdb.open().create_collection("chunks", dim=2)
+        >>> _ = c.add([1, 2, 3], [[1, 0], [1, 0.1], [0, 1]], metadata=[{"doc": d} for d in "aab"])
+        >>> [(group.value, [hit.id for hit in group.hits])
+        ...  for group in c.search([1, 0], k=2, group_by="doc", group_size=2).groups]
+        [('a', [1, 2]), ('b', [3])]
+        """
+        sizes = self._source.sizes
+        if sizes is None:
+            raise InvalidArgument("hits.groups: the search was made without group_by=")
+        found, start = [], 0
+        for value, size in sizes:
+            found.append(Group(value, self[start : start + size]))
+            start += size
+        return found
 
     @property
     def plan(self) -> Plan:
@@ -276,7 +388,7 @@ class Hits(Sequence[Hit]):
         hit = self._hits.get(at)
         if hit is None:
             record = self._source.record(at, self._payloads[at])
-            hit = Hit(record, float(self.distances[at]), float(self.scores[at]))
+            hit = Hit(record, float(self.distances[at]), float(self.scores[at]), self._source, at)
             self._hits[at] = hit
         return hit
 
@@ -361,7 +473,7 @@ class Plan:
     collection: str
     strategy: str  # "graph", "filtered graph", "exact scan", "code scan", "nothing"
     k: int | None  # None: every match
-    matches: int  # rows that satisfy the filter and have a vector: counted, not estimated
+    matches: int | None  # rows that satisfy filter and query: counted, not estimated; None: not counted
     rows: int
     ef: int = 0
     recall: float = 1.0  # estimated
@@ -377,17 +489,27 @@ class Plan:
     radius: float | None = None
     offset: int = 0
     wanted: str = ""  # "recall 0.95", "ef 64" or "exact"
+    query: str = ""  # the query object that was asked
+    shape: str = ""  # groups, diversity and boosts, in words
+    parts: tuple[Plan, ...] = ()  # of the queries inside
 
     def __str__(self) -> str:
         lines = [f"search {self.collection!r} for {self._asked()}"]
+        if self.query:
+            lines.append(f"  {shorten(self.query, 100)}")
         if self.filter is not None:
             lines.append(f"  where {self.filter}")
-        lines.append(f"  {self.matches:,} of {self.rows:,} rows match")
+        if self.matches is not None:
+            lines.append(f"  {self.matches:,} of {self.rows:,} rows match")
         if self.evaluated:
             lines.append(f"  row by row, for want of an index: {', '.join(self.evaluated)}")
         lines.append(f"  {self.strategy}{self._effort()}")
         if self.fallback:
             lines.append("  the walk came up short; a scan of all matches answered")
+        for part in self.parts:
+            lines += ["  " + line for line in part._as_part()]
+        if self.shape:
+            lines.append(f"  {self.shape}")
         if self.rejected:
             others = "; ".join(f"{name} {cost:,.0f} us" for name, cost in self.rejected)
             lines.append(f"  rejected: {others}")
@@ -397,6 +519,12 @@ class Plan:
                 f"search {self.search_us:,.0f}), {self.distances:,} distances"
             )
         return "\n".join(lines)
+
+    def _as_part(self) -> Iterator[str]:
+        counted = "" if self.matches is None else f", {self.matches:,} match"
+        yield f"{self.strategy}{self._effort()}{counted}: {shorten(self.query, 80)}"
+        for part in self.parts:
+            yield from ("  " + line for line in part._as_part())
 
     def _asked(self) -> str:
         parts = ["every match" if self.k is None else f"the best {self.k:,}"]

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from vecdb import fields, ingest, options
 from vecdb.collection import searching
-from vecdb.index import changes, effort
+from vecdb.index import changes, effort, wording
 from vecdb.interop import hnswlib
 from vecdb.query import filter as filters
-from vecdb.query import like, nodes, operand, tokens
-from vecdb.storage import codec, engine, keys, rows, schema
+from vecdb.query import like, nodes, objects, operand, tokens
+from vecdb.ranking import late
+from vecdb.storage import codec, engine, keys, rows, schema, sparse
 from vecdb.tables import capsule, delimited, jsonl, load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "limits.md").read_text(encoding="utf-8")
@@ -20,6 +21,10 @@ LIMITS = {
     "dimensions of a vector field": schema.MAX_DIM,
     "vector fields of a collection, at one time": schema.MAX_VECTORS,
     "vector fields of a collection, dropped ones included": schema.MAX_NUMBER,
+    "entries of a row's sparse vector": sparse.MAX_ENTRIES,
+    "bytes of a sparse vector's str token, UTF-8": sparse.MAX_TOKEN_BYTES,
+    "vectors of a `Late` query": late.MAX_QUERY,
+    "numbers of a `Late` query": late.MAX_QUERY_NUMBERS,
     "rows of a collection with a vector, deleted and replaced ones included": (1 << 31) - 2,
     "`M`, from 4": 64,
     "`ef_construction`, from 8": 2000,
@@ -39,6 +44,10 @@ LIMITS = {
     "alternatives in a list of a filter": operand.MAX_ALTERNATIVES,
     "characters of a filter as text or JSON": tokens.MAX_CHARS,
     "characters of a pattern": like.MAX_PATTERN,
+    "fields with full text of a collection": schema.MAX_TEXTS,
+    "characters of the words of `matches`": operand.MAX_WANTED,
+    "characters of a `Text` query": objects.MAX_TEXT_CHARS,
+    "words of a `Text` query or of `matches`, each counted in each field": wording.MAX_ASKED,
     "bits of an int in a filter": operand.MAX_INT_BITS,
     "kilometres of `within`": int(operand.MAX_KM),
     "rows of a batch of `add_table`": load.MAX_BATCH,

@@ -240,6 +240,18 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
      "rows/postings/1/0x0000", ""),
     ("A2", "a chunk that nobody names", lambda t: put(t, keys.posting(CID, 0, NUMBERS, 7), payload(t, chunk_of_posting(t))),
      "rows/postings/1/0x00000101000007", "no leaf"),
+    # full text
+    ("T1", "a head is gone", lambda t: t.delete(segment(t)), "words/segments/7/0x", "missing"),
+    ("T1", "a head that is none", lambda t: put(t, segment(t), b"none"), "words/segments/7/0x", "head"),
+    ("T1", "a chunk is gone", lambda t: t.delete(chunk_of_terms(t)), "words/terms/7/0x", "missing"),
+    ("T1", "a flipped bit in a chunk", lambda t: flip(chunk_of_terms(t), 40)(t), "words/terms/7/0x", "checksum"),
+    ("T1", "a chunk that is none", lambda t: put(t, chunk_of_terms(t), b"none"), "words/full text", "segment"),
+    ("T1", "another count of rows", lambda t: change(t, keys.state(WORDS), fewer_rows), "words/segments/7/0x", "rows, not"),
+    ("T2", "a word that is not the row's", lambda t: say(t, b"kernels run on and on"), "words/full text of 'text'", "disagree"),
+    ("T3", "a chunk that nobody names", lambda t: put(t, chunk_of_terms(t)[:-1] + b"\x63", b"x"), "words/terms/7/0x", "no segment"),
+    ("T4", "another analysis", lambda t: change(t, keys.catalog(WORDS), other_analysis), "words/full text of 'text'", "analysis"),
+    ("S1", "full text that was never declared", lambda t: change(t, keys.catalog(WORDS), lambda d: {n: v for n, v in d.items() if n != "fulltext"}),
+     "words", "full text"),
     # effort
     ("Q1", "a resting slot that is live", lambda t: put(t, keys.resting(CID, 1), bytes(8) + (1310).to_bytes(4, "little")), "rows/log/1/0xfe", "are live"),
     ("Q1", "no slots that rest", lambda t: put(t, keys.resting(CID, 1), b"abc"), "rows/log/1/0xfe", "no id and slots"),
@@ -298,6 +310,35 @@ def declare(txn: Any, fields: dict[str, str]) -> None:
 
 def three_letters(txn: Any) -> None:
     row(txn, 8, lambda r: r._replace(metadata=codec.pack({"tag": "abc"})))
+
+
+WORDS = 7  # the number of the collection with full text
+
+
+def segment(txn: Any) -> bytes:
+    """The head of its segment."""
+    return keys_of(txn, keys.prefix(keys.SEGMENTS, WORDS))[0]
+
+
+def chunk_of_terms(txn: Any) -> bytes:
+    return keys_of(txn, keys.prefix(keys.TERMS, WORDS))[0]
+
+
+def fewer_rows(state: dict[str, Any]) -> dict[str, Any]:
+    text = state["text"]
+    first, *rest = text[5]
+    return {**state, "text": [*text[:5], [[*first[:4], first[4] - 1, first[5]], *rest], text[6]]}
+
+
+def other_analysis(declared: dict[str, Any]) -> dict[str, Any]:
+    texts = {name: {**each, "fingerprint": "another"} for name, each in declared["fulltext"].items()}
+    return {**declared, "fulltext": texts}
+
+
+def say(txn: Any, text: bytes) -> None:
+    """Another text in a row's record, which nothing else tells of."""
+    key = keys.row(WORDS, PLAIN + 20)
+    put(txn, key, rows.encode(rows.decode(payload(txn, key))._replace(text=text)))
 
 
 def swap_rids(body: list[Any]) -> list[Any]:
@@ -425,7 +466,7 @@ def test_a_graph_in_memory_that_is_not_the_files_is_named(path: Path) -> None:
 # --- the table is whole ------------------------------------------------------------------------------
 
 CODE = re.compile(r"[A-Z][0-9]")
-ELSEWHERE = {"F3", "G4", "G6"}  # planted in the file's pages and in memory, above
+ELSEWHERE = {"F3", "G4", "G6", "V5"}  # planted in the file's pages and in memory, above; V5: test_sparse.py
 
 
 def codes_in(source: str) -> set[str]:

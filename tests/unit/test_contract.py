@@ -164,6 +164,8 @@ NO_COLLECTION = ([], 5, "nope")
 # --- the table --------------------------------------------------------------------------------
 
 DATABASE: dict[str, Verb] = {
+    "searches": Verb(None),  # tests/unit/test_searches.py
+    "search_log": Verb(None),  # tests/unit/test_search_log.py
     "collections": Verb(lambda db, c: db.collections()),
     "__iter__": Verb(lambda db, c: list(db)),
     "__contains__": Verb(lambda db, c: ["c" in db, "d" in db, 5 in db, [] in db]),
@@ -354,7 +356,7 @@ COLLECTION: dict[str, Verb] = {
     ),
     "prepare": Verb(
         lambda db, c: [hits(c.prepare(9, where=F.n >= 1, **PLOT)(near())) for _ in range(2)],
-        (*refusals(lambda c, given: c.prepare(**given)),
+        (*refusals(lambda c, given: c.prepare(**given)(near())),
          *bad_queries(lambda c, q, using: c.prepare(using=using)(q))),
     ),
     "why_not": Verb(

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from vecdb.errors import FilterError
-from vecdb.query import F, Field, Filter, as_filter, from_dict, from_json
+from vecdb.query import F, Filter, as_filter, from_dict, from_json
+from vecdb.query.build import Field
 from vecdb.query.nodes import Not
 
 NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)

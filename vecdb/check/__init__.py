@@ -34,6 +34,13 @@ each.
         fields declared Unindexed, each trigram of those with a substring index
     A2  every chunk of a long posting is the one that its leaf names, and no other is there
     A3  the log's attribute changes can be read
+    D1  a saved search can be read, and no two have one number
+    D2  a watcher's record can be read, its search is there, and its commit is not beyond the last one
+    T1  the segments of full text that the state names can be read to their end, the output of a merge
+        under way as far as it has come
+    T2  segments and tail say of every live row what its texts say: each word, how often, and the lengths
+    T3  no other record of a segment is there
+    T4  full text was indexed by the analysis that is at hand
     E1  the measured effort can be read, and found no more than there was
     E2  a cached embedding is a float32 vector of finite numbers
     E3  the count of cached embeddings is that of the records
@@ -44,6 +51,8 @@ each.
         private copies of vectors are those stored
     G5  a chunk of links names its layer, and a commit that is not before the image's watermark
     G6  the codes in this process's memory are those of the stored vectors
+    J1  the search log can be read, what was erased apart
+    J2  it takes at most the bytes that it may, and they are counted rightly
     Q1  slots that rest since their rows died, or since they left the graphs, can be read, were handed
         out, are not live, and are named once
     Q2  the state counts them
@@ -52,7 +61,7 @@ each.
 
 Where images and log cannot be loaded, what rests on them (W1, A1 against the rows, G2 to G4) is not
 looked at: the damage that is reported comes first. What is of the whole file is in whole.py, S, R and V
-are in rows.py, W, A and G in indexes.py.
+are in rows.py, W, A and G in indexes.py, T in texts.py.
 """
 
 from __future__ import annotations
@@ -60,7 +69,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from vecdb.check import indexes, rows, slots, whole
+from vecdb.check import indexes, kept, rows, slots, texts, whole
 from vecdb.check.subject import Subject, problem_of
 from vecdb.errors import VecdbError
 from vecdb.storage import state
@@ -105,6 +114,8 @@ def _problems(db: Database, txn: Any) -> Iterator[Problem]:
     yield from whole.collections(txn, catalog, next_cid)
     yield from whole.noted(txn)
     yield from whole.cached(txn)
+    yield from kept.searches(txn, commit)
+    yield from kept.log(txn, db._env.veil_key(), {cid for cid, _ in catalog.values()})
     for name, (cid, schema) in sorted(catalog.items()):
         follower = db._followers.get(cid)
         mine = None if follower is None else follower.newest()
@@ -124,6 +135,7 @@ def _of_collection(of: Subject, mine: View | None) -> Iterator[Problem]:
         return
     yield from rows.problems(of, now)
     yield from indexes.images(of, now)
+    yield from texts.records(of, now)
     try:
         view = of.follower.at(of.txn, of.commit)
     except VecdbError as error:
@@ -131,3 +143,4 @@ def _of_collection(of: Subject, mine: View | None) -> Iterator[Problem]:
         return
     yield from slots.problems(of, view)
     yield from indexes.problems(of, view, mine)
+    yield from texts.problems(of, view)

@@ -12,9 +12,10 @@ from vecdb.check import slots
 from vecdb.check.subject import Subject, some
 from vecdb.errors import SchemaError, VecdbError
 from vecdb.fields import declared as declared_fields
-from vecdb.index import seats
+from vecdb.index import seats, tracking
 from vecdb.index.attributes import END
 from vecdb.index.changes import decode_changes, state_of
+from vecdb.index.columns import columns_of
 from vecdb.index.effort import MEASURED_K, Measured
 from vecdb.index.loading import CHUNK_HEADER
 from vecdb.index.valuekey import KIND_OF_TAG
@@ -85,7 +86,7 @@ def _bitmap(of: Subject, view: View) -> Iterator[Problem]:
 def _attributes(of: Subject, view: View) -> Iterator[Problem]:
     expected: dict[tuple[int, bytes], BitMap] = {}
     names = dict(view.names)
-    declared = declared_fields(of.schema.fields)
+    declared, columns = declared_fields(of.schema.fields), columns_of(of.schema)
     for rid, row in of.found.items():
         metadata = codec.unpack_metadata(row.metadata) if row.metadata else {}
         try:
@@ -93,8 +94,9 @@ def _attributes(of: Subject, view: View) -> Iterator[Problem]:
         except SchemaError as error:
             yield Problem("R6", of.at(f"row {rid}"), str(error))
         try:
-            entries = state_of(metadata, names, declared)
-            entries += seats.lacking(rid, row.fields, of.graphed, names)
+            entries = columns.mark(row.text, metadata, names) + state_of(metadata, names, declared)
+            entries += seats.lacking(rid, row.fields, of.stated, names)
+            entries += tracking.marks(of.schema.tracked, row.changed, names)
         except VecdbError as error:
             yield Problem("R5", of.at(f"row {rid}"), str(error))
             continue

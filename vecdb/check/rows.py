@@ -31,6 +31,8 @@ def problems(of: Subject, now: state.State) -> Iterator[Problem]:
 def _state(of: Subject, now: state.State) -> Iterator[Problem]:
     fields = now.vectors.values()
     marks = [now.live_to, now.rows_cut, now.rows_last, *now.fields_to]
+    if now.text is not None:
+        marks.append(now.text.to)
     for each in fields:
         marks += [each.links_to, each.round_from, each.links_cut, each.links_last]
     if max(marks) > of.commit:
@@ -185,7 +187,9 @@ def _many(of: Subject) -> Iterator[Problem]:
             yield of.problem(error, "V4", of.name)
     for declared in of.schema.vectors.values():
         for rid, row in of.found.items():
-            if declared.multi and declared.number in row.fields and rid not in seen[declared.number]:
+            if declared.graphed or declared.number not in row.fields:
+                continue
+            if rid not in seen[declared.number]:
                 where = of.at(f"row {rid}")
                 yield Problem("V4", where, f"its vectors in field {declared.number} are missing")
 

@@ -28,7 +28,8 @@ class Subject:
         self.commit = commit
         self.follower = Follower(cid, lambda: 0, threads)  # which remembers nothing yet
         self.layouts = {each.number: schema.layout(each) for each in schema.vectors.values()}
-        self.graphed = [each for each in schema.vectors.values() if not each.multi]
+        self.graphed = [each for each in schema.vectors.values() if each.graphed]
+        self.stated = [each for each in schema.vectors.values() if each.graphed or each.sparse]
         self.live = BitMap()
         self.found: dict[int, Row] = {}
 

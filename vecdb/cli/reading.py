@@ -209,6 +209,7 @@ SPENT_ON = {
     "effort": "measured effort of searches",
     "attributes": "metadata indexes",
     "postings": "long postings of metadata indexes",
+    "fulltext": "segments of full text",
     "live": "which rows are live",
     "log": "changes that are not folded into the indexes yet, or not cleared away",
     "embeddings": "cached embeddings",

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from vecdb.collection.handle import Handle, Where, refuse
+from vecdb.collection.composing import Composing
+from vecdb.collection.handle import Where, refuse
 from vecdb.facets import Facets
 from vecdb.index.counts import Counting
 from vecdb.storage import codec, rows
 
 
-class FacetVerbs(Handle):
+class FacetVerbs(Composing):
     """The verbs that count values."""
 
     __slots__ = ()
 
-    def facets(self, field: str, where: Where | None = None, limit: int | None = 100) -> Facets:
+    def facets(
+        self, field: str, where: Where | None = None, limit: int | None = 100, *, query: Any = None,
+        using: str | None = None, radius: float | None = None,
+    ) -> Facets:  # fmt: skip
         """Return the `limit` most frequent values of a metadata field with their numbers of rows.
 
         Falling counts, ties in the order of values (as `scan(order_by=...)` has it, None last).
-        A list counts for each value in it, once. `where` filters the rows; `limit=None`: all.
+        A list counts for each value in it, once. `where` filters the rows; `limit=None`: all. `query`, as
+        in `search`: only the rows that it matches count, within `radius` if one is given.
         Costs a look at each value's posting, and reads at most one row for each value shown.
         Raises InvalidArgument, FilterError.
 
@@ -40,10 +45,14 @@ class FacetVerbs(Handle):
             isinstance(limit, bool) or not hasattr(limit, "__index__") or limit.__index__() < 1
         ):
             refuse(f"limit={limit!r:.40}: give a number of values from 1, or None for all")
+        if query is None and (using is not None or radius is not None):
+            refuse("facets: using= and radius= go with query=")
         self._need_values(field, "facets", "go through the rows with scan() and count")
         chosen = None if where is None else self._filter(where)
         with self._reading() as (txn, view):
             found = view.live if chosen is None else self._matches(txn, view)(chosen)
+            if query is not None:
+                found = self._matched(txn, view, query, chosen, using, radius)
             fieldid = view.names.get(field)
             if fieldid is None:
                 return Facets(field, (), matches=len(found), missing=len(found), distinct=0)

@@ -7,6 +7,7 @@ share: rows as records, texts as vectors, filters as rows, and which vector fiel
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
@@ -15,10 +16,14 @@ from vecdb.embedding import embed
 from vecdb.errors import Corrupt, EncoderMismatch, FilterError, InvalidArgument
 from vecdb.fields import Declared
 from vecdb.fields import declared as declared_fields
+from vecdb.index.columns import columns_of, need_words
 from vecdb.index.follow import Follower
 from vecdb.index.parts import Damaged
 from vecdb.index.seats import RESERVED
-from vecdb.query.declared import bind
+from vecdb.index.texts import usable
+from vecdb.index.wording import says
+from vecdb.query.clauses import Matches
+from vecdb.query.declared import bind, worded
 from vecdb.query.filter import Filter, as_filter
 from vecdb.storage import codec, keys, rows, tree, vectors
 from vecdb.storage.rows import PLAIN, Row
@@ -75,7 +80,19 @@ class Handle:
         for field in found.fields():
             if field.startswith(RESERVED):
                 raise FilterError(f"field {field!r:.60} begins with a NUL, as no metadata field may")
-        return bind(found, datetimes) if datetimes else found
+        found = bind(found, datetimes) if datetimes else found
+        return worded(found, self._worded)
+
+    def _worded(self, clause: Matches) -> Matches:
+        """A clause on full text that knows what a word is here."""
+        schema = self.schema
+        need_words(schema, clause.field)
+        columns = columns_of(schema)
+        usable(columns, schema.name)
+        try:
+            return replace(clause, bound=says(columns, clause.field, clause.wanted))
+        except InvalidArgument as error:
+            raise FilterError(f"matches on {clause.field!r:.60}: {error}") from None
 
     def _need_values(self, field: str, verb: str, remedy: str) -> None:
         """Refuse a field that has no index for a verb that goes by its values."""
@@ -123,7 +140,7 @@ class Handle:
         fitting = [
             name
             for name, each in schema.vectors.items()
-            if (each.encoder is not None or not encoder) and not (graph and each.multi)
+            if (each.encoder is not None or not encoder) and (each.graphed or not graph)
         ] or ([] if encoder else list(schema.vectors))
         if len(fitting) != 1:
             self._refuse_using(schema, fitting)
@@ -139,6 +156,11 @@ class Handle:
         refuse(f"collection {schema.name!r} has several vector fields: give using=, one of {names}")
 
     # --- rows ----------------------------------------------------------------------------
+
+    @staticmethod
+    def _parse(payload: bytes) -> Record:
+        """The record in a row's payload, without its vector."""
+        return parse_record(payload)
 
     def _reading(self) -> Any:
         """`with` gives (transaction, view): of one commit, or of this thread's open transaction."""
@@ -222,7 +244,7 @@ class Handle:
     ) -> npt.NDArray[Any]:
         """A row's vector in a field that it has, as it is stored."""
         layout = schema.layout(declared)
-        if declared.multi:
+        if not declared.graphed:
             return vectors.get_many(txn, self._cid, layout, rid)
         if declared.number in row.inline:
             found = vectors.inline_of(row, self._cid, layout, rid)

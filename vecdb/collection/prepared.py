@@ -21,14 +21,15 @@ from typing import Any, NamedTuple
 from pyroaring import BitMap
 
 from vecdb import execute
+from vecdb.collection.composing import NO_SHAPE, Composing, Shape, given_shape, is_composed
 from vecdb.collection.handle import Where
-from vecdb.collection.searching import Options, Searching, check_radius
+from vecdb.collection.searching import Options, check_radius
 from vecdb.execute import Request
 from vecdb.query.filter import Filter
 from vecdb.types import Plan
 
 
-class PrepareVerbs(Searching):
+class PrepareVerbs(Composing):
     """The verb that makes a search ready."""
 
     __slots__ = ()
@@ -45,10 +46,15 @@ class PrepareVerbs(Searching):
         radius: float | None = None,
         offset: int = 0,
         with_vectors: bool = False,
+        group_by: str | None = None,
+        group_size: int = 1,
+        diversity: float | None = None,
+        boost: Any = None,
     ) -> PreparedSearch:
         """Return a search that is checked and parsed once, to be called with many queries.
 
-        The options are those of `search`. Where several vector fields fit a query, `using` is needed.
+        The options are those of `search`. Where several vector fields fit a query, `using` is needed, here
+        or in the query object.
 
         >>> import vecdb
         >>> from vecdb import F
@@ -64,14 +70,17 @@ class PrepareVerbs(Searching):
             k, self._chosen(where), recall, ef, exact, radius, offset, with_vectors
         )
         request = self._request(options)
+        shape = given_shape(group_by, group_size, diversity, boost, k)
         schema = self.schema
-        several = sum(not each.multi for each in schema.vectors.values()) > 1
+        several = sum(each.graphed for each in schema.vectors.values()) > 1
         texts = (  # what a text would fit then decides
             using is None and several and any(each.encoder for each in schema.vectors.values())
         )
+        if several and using is None and not texts:  # a query object may say which
+            return PreparedSearch(self, request, None, None, shape)
         name, declared = self._searched(schema, using, "" if texts else None)
         check_radius(request, declared.metric)
-        return PreparedSearch(self, request, name, using)
+        return PreparedSearch(self, request, name, using, shape)
 
 
 class _Rows(NamedTuple):
@@ -106,31 +115,38 @@ class PreparedSearch:
     (['a'], [['a'], ['b']])
     """
 
-    __slots__ = ("_kept", "_request", "_using", "_verbs", "_written")
+    __slots__ = ("_kept", "_request", "_shape", "_using", "_verbs", "_written")
 
     def __init__(
-        self, verbs: Searching, request: Request, name: str, written: str | None
-    ) -> None:
+        self, verbs: Composing, request: Request, name: str | None, written: str | None,
+        shape: Shape = NO_SHAPE,
+    ) -> None:  # fmt: skip
         put = object.__setattr__  # its own refuses (K3)
         put(self, "_verbs", verbs)
         put(self, "_request", request)
         put(self, "_using", name)
         put(self, "_written", written)  # using= as it was given
+        put(self, "_shape", shape)
         put(self, "_kept", _Kept())
 
-    _verbs: Searching
+    _verbs: Composing
     _request: Request
-    _using: str
+    _shape: Shape
+    _using: str | None
     _written: str | None
     _kept: _Kept
 
     def __call__(self, query: Any) -> Any:
         """Return the hits of a query, or a list of hits for several."""
         verbs, kept = self._verbs, self._kept
+        if self._shape or is_composed(query):
+            return verbs._ask(query, self._request, self._shape, self._written, self._matches)
         ready = kept.ready if verbs._live() else None
         if ready is not None:
             hits = ready.answer(query)
             if hits is not None:
+                if verbs._db._logged is not None:
+                    verbs._log(query, self._request.as_asked(self._written), hits)
                 return hits
         name, declared = verbs._searched(verbs.schema, self._using, query)
         check_radius(self._request, declared.metric)
@@ -138,17 +154,27 @@ class PreparedSearch:
         if ready is not None and single and vector is not query:
             hits = ready.answer(vector)
             if hits is not None:
+                self._note(query, vector, hits)
                 return hits
         with verbs._reading() as (txn, view):
             context = verbs._context(
                 txn, view, name, declared, self._request.where, self._matches(txn, view)
             )
             if not single:
-                return execute.search_many(context, vector, self._request)
+                many = execute.search_many(context, vector, self._request)
+                if verbs._db._logged is not None:
+                    verbs._log_many(query, vector, self._request, self._written, many)
+                return many
             hits, ready = execute.search(context, vector, self._request)
         if verbs._live():
             kept.ready = ready
+        self._note(query, vector, hits)
         return hits
+
+    def _note(self, query: Any, vector: Any, hits: Any) -> None:
+        if self._verbs._db._logged is not None:
+            asked = query if isinstance(query, str) else vector
+            self._verbs._log(asked, self._request.as_asked(self._written), hits)
 
     def explain(self) -> Plan:
         """Return what a call would do: strategy, matching rows, rejected alternatives.
@@ -202,7 +228,12 @@ class PreparedSearch:
             value = getattr(request, name)
             if value != getattr(usual, name):
                 shown.append(f"{name}={value!r}" if name != "radius" else f"radius={value:.6g}")
-        return shown
+        shape = self._shape
+        if shape.group_by is not None:
+            shown += [f"group_by={shape.group_by!r}", f"group_size={shape.group_size}"]
+        if shape.diversity is not None:
+            shown.append(f"diversity={shape.diversity!r}")
+        return shown + ([f"boost={list(shape.boosts)!r}"] if shape.boosts else [])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return PreparedSearch, (self._verbs, self._request, self._using, self._written)
+        return PreparedSearch, (self._verbs, self._request, self._using, self._written, self._shape)

@@ -61,9 +61,9 @@ class ReadVerbs(Handle):
     def vectors(self, ids: Any, using: str | None = None) -> Any:
         """Return the stored vectors of rows: (n, d) of the field's dtype, in the order of the ids.
 
-        Bits come as uint8 0 and 1; of a field of many vectors a list of (m, d). `using`: the vector
-        field, where there are several. Raises NotFound for an unknown id, InvalidArgument for a row
-        without a vector in the field.
+        Bits come as uint8 0 and 1; of a field of many vectors a list of (m, d), of a sparse one a list
+        of dicts. `using`: the vector field, where there are several. Raises NotFound for an unknown id,
+        InvalidArgument for a row without a vector in the field.
 
         >>> import vecdb
         >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
@@ -78,7 +78,7 @@ class ReadVerbs(Handle):
                 self._vector_of(txn, view.schema, declared, f"ids: row {at}: {id!r}", key)
                 for at, (id, key) in enumerate(known)
             ]
-        if declared.multi:
+        if not declared.graphed:
             return found
         return np.stack(found) if found else shown(nothing(declared), declared)
 
@@ -101,8 +101,8 @@ class ReadVerbs(Handle):
 
         with self._reading() as (txn, view):
             declared = self._using(view.schema, using, graph=True)
-            if declared.multi:
-                refuse(f"using={using!r}: a field with multi=True has no graph")
+            if not declared.graphed:
+                refuse(f"using={using!r}: a field with multi=True, or of sparse vectors, has no graph")
             held = self._holders(txn, view, declared)
             slots = np.ascontiguousarray(slots_of(view.live if held is None else held.rids, view.slots))
             stored = read(txn, self._cid, view.schema.layout(declared), slots)
@@ -156,7 +156,8 @@ class ReadVerbs(Handle):
         `slots` is how many places in the graph were handed out: `live_slots` and `dead_slots`;
         `unfolded_commits` how many commits an image still lacks; `space` bytes of the file by what they
         hold, as of the last commit (not of a snapshot); `memory` bytes of this process: links, codes and
-        private copies of vectors of each graph (`vectors`), bitmaps, and rows of the log's tail.
+        private copies of vectors of each graph (`vectors`), bitmaps, rows of the log's tail, and what was
+        made of fields of many vectors a row and of sparse ones that were searched (`of_rankers`).
         Costs what `db.stats()` costs.
 
         >>> import vecdb
@@ -184,11 +185,11 @@ class ReadVerbs(Handle):
                 "metadata_folded_to": state.rows_to,
                 "unfolded_commits": footprint.unfolded(txn, self._cid, state),
                 "space": None if space is None else space.of_collection(self._cid),
-                "memory": footprint.of_view(view),
+                "memory": footprint.of_view(view) | footprint.kept(self._follower()),
                 "vectors": {
                     name: _field_stats(view, declared.number)
                     for name, declared in view.schema.vectors.items()
-                    if not declared.multi
+                    if declared.graphed
                 },
             }
 

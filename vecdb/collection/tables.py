@@ -30,10 +30,10 @@ class ArrowVerbs(ScanVerbs):
 
         Columns: `id`; `text` if any row has one; the vectors of each field that has some, under its
         name, as fixed_size_list of the stored dtype (bits as 0 and 1; lists of those in a field with
-        multi=True), null where a row has none; one for each top-level metadata key, with nested dicts
-        as structs. Missing and None are both null. A key that has the name of another column, and
-        a column of two types, are InvalidArgument; ints among floats become floats where exact.
-        Memory: all rows.
+        multi=True, of structs {token, weight} in a sparse one), null where a row has none; one for each
+        top-level metadata key, with nested dicts as structs. Missing and None are both null. A key that
+        has the name of another column, and a column of two types, are InvalidArgument; ints among floats
+        become floats where exact. Memory: all rows.
 
         >>> import vecdb
         >>> db = vecdb.open(); c = db.create_collection("c", dim=2)

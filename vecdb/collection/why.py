@@ -22,8 +22,10 @@ from typing import Any, Final
 import numpy as np
 
 from vecdb import execute
+from vecdb.collection.absence import Absence
+from vecdb.collection.composing import Composing, Run, Shape, as_queries, given_shape, is_composed
 from vecdb.collection.handle import Where, record_of, refuse
-from vecdb.collection.searching import Options, Searching, check_radius
+from vecdb.collection.searching import Options, check_radius
 from vecdb.execute import Context, Request
 from vecdb.index.effort import WIDEST
 from vecdb.ingest import given_ids
@@ -31,12 +33,13 @@ from vecdb.query.filter import Filter
 from vecdb.query.nodes import And, leaves
 from vecdb.query.source import flat
 from vecdb.storage import rows
-from vecdb.types import Id, shorten
+from vecdb.storage.schema import TEXT, Schema
+from vecdb.types import Id, Record, shorten
 
 _SHOWN: Final = 60  # characters of a value
 
 
-class WhyVerbs(Searching):
+class WhyVerbs(Composing):
     """The verb that explains an absence."""
 
     __slots__ = ()
@@ -54,10 +57,14 @@ class WhyVerbs(Searching):
         exact: bool = False,
         radius: float | None = None,
         offset: int = 0,
+        group_by: str | None = None,
+        group_size: int = 1,
+        diversity: float | None = None,
+        boost: Any = None,
     ) -> str:
         """Return why `search` with these options does not return a row, or at which rank it does.
 
-        `query`: one vector (d,) or a text. Ranks every match: O(matches · d).
+        `query`: one vector (d,), a text or a query object. Ranks every match: O(matches · d).
 
         >>> import vecdb
         >>> db = vecdb.open(); c = db.create_collection("c", dim=2, metric="l2")
@@ -73,6 +80,9 @@ class WhyVerbs(Searching):
         if not single:
             refuse("why_not takes one id")
         request = self._request(Options(k, self._chosen(where), recall, ef, exact, radius, offset))
+        shape = given_shape(group_by, group_size, diversity, boost, k)
+        if shape or is_composed(query):
+            return self._why_not(query, known[0], request, shape, using)
         name, declared = self._searched(self.schema, using, query)
         check_radius(request, declared.metric)
         vector, one = self._query(query, declared)
@@ -85,7 +95,7 @@ class WhyVerbs(Searching):
                 return f"there is no row {shown!r} in collection {self.name!r}"
             context = self._context(txn, view, name, declared, request.where)
             row = rows.get(txn, self._cid, rid)
-            excluded = _excluding(request.where, record_of(row).metadata)
+            excluded = _excluding(request.where, said_by(record_of(row), view.schema))
             if declared.number not in row.fields:
                 field = "" if len(view.schema.vectors) == 1 else f" in field {name!r}"
                 reasons = [f"{shown!r} has no vector{field}: only filters find it"]
@@ -96,7 +106,35 @@ class WhyVerbs(Searching):
             return f"{shown!r} " + _Ranked(context, vector, request, rid).reason()
 
 
+    def _why_not(
+        self, query: Any, known: tuple[Id, bytes], request: Request, shape: Shape, using: str | None
+    ) -> str:
+        """The same of a query object."""
+        queries, single = as_queries(query, using)
+        if not single:
+            refuse("why_not takes one query")
+        shown, key = known
+        with self._reading() as (txn, view):
+            rid = rows.rid_of(txn, key)
+            if rid is None:
+                return f"there is no row {shown!r} in collection {self.name!r}"
+            excluded = ""
+            if request.where is not None and rid not in self._matches(txn, view)(request.where):
+                said = said_by(record_of(rows.get(txn, self._cid, rid)), view.schema)
+                excluded = _excluding(request.where, said) or str(request.where)
+                return f"{shown!r} is excluded by the filter: {excluded}"
+            place = self._place(txn, view, request, using)
+            return f"{shown!r} " + Absence(Run(self, place, queries[0], shape), rid).reason()
+
+
 # --- the filter ------------------------------------------------------------------------------
+
+
+def said_by(record: Record, schema: Schema) -> Mapping[str, Any]:
+    """What a filter sees of a row: its metadata, and its text where that is indexed by words."""
+    if record.text is None or TEXT not in schema.fulltext:
+        return record.metadata
+    return {**record.metadata, TEXT: record.text}
 
 
 def _excluding(where: Filter | None, metadata: Mapping[str, Any]) -> str:

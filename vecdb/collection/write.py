@@ -21,6 +21,7 @@ from vecdb.collection.handle import Handle, Where, refuse
 from vecdb.declare import Vector
 from vecdb.errors import AlreadyExists, NotFound, SchemaError
 from vecdb.index.changes import flat
+from vecdb.index.columns import columns_of
 from vecdb.index.writing import Writing
 from vecdb.ingest import given_ids, given_metadata, given_texts, new_ids, no_duplicates
 from vecdb.progress import Progress, reporter, stopper
@@ -110,6 +111,7 @@ class WriteVerbs(Handle):
                 refuse("update(where=...) takes one metadata dict for all matching rows")
             patch = _patch(metadata, "metadata")
             self._declared.check(_set_by(patch), "metadata: every row")
+            columns_of(self.schema).check_all([_set_by(patch)], "metadata: every row")
             chosen = self._filter(where)
             schema = self.schema
             new = _of_row(self._encode_patches(schema, [patch], None, ()), 0)
@@ -235,6 +237,7 @@ class WriteVerbs(Handle):
         stored_texts = given_texts(texts, n)
         plain = given_metadata(metadata, n)
         self._declared.check_all(plain)
+        columns_of(schema).check_all(plain)
         arrays = given_vectors(given, n, schema, single=single)
         if ids is None:
             known = new_ids(n, cid)
@@ -245,13 +248,9 @@ class WriteVerbs(Handle):
         packed = [codec.pack_metadata(m, f"row {i}") if m else b"" for i, m in enumerate(plain)]
         with self._db._writing(cid) as writing:
             self._check_schema(schema, writing, arrays)
+            encoded_texts = [_utf8(text) for text in stored_texts or [None] * len(known)]
             new = [
-                NewRow(
-                    key,
-                    None if stored_texts is None else _utf8(stored_texts[i]),
-                    packed[i],
-                    writing.state_of(plain[i]),
-                )
+                NewRow(key, encoded_texts[i], packed[i], writing.state_of(plain[i], encoded_texts[i]))
                 for i, (_, key) in enumerate(known)
             ]
             if replace:
@@ -360,6 +359,7 @@ class WriteVerbs(Handle):
             _same_length("metadata", metadata, n)
             patches = [_patch(m, f"metadata: row {i}") for i, m in enumerate(metadata or [{}] * n)]
         self._declared.check_all([_set_by(patch) for patch in patches])
+        columns_of(schema).check_all([_set_by(patch) for patch in patches])
         stored_texts = given_texts(texts, n)
         arrays = given_vectors(given, n, schema, single=single)
         if not n:
@@ -399,7 +399,7 @@ class WriteVerbs(Handle):
             new_vectors = _settled(schema, new_vectors, before, metadata)
             where = f"row {rows.id_from(old.idkey)!r}"
             packed = codec.pack_metadata(metadata, where) if metadata else b""
-            state = writing.state_of(metadata)
+            state = writing.state_of(metadata, text)
             whole = self._kept_vectors(writing, rid, old) | new_vectors if new_vectors else None
             if whole is None or self._same_vectors(writing, rid, old, whole):
                 writing.rewrite(rid, old, text, packed, state)
@@ -516,7 +516,7 @@ def _gathered(declared: VectorField, rows_vectors: list[dict[int, Any]]) -> Give
     wanted = ((at, each.get(declared.number)) for at, each in enumerate(rows_vectors))
     found = [(at, vector) for at, vector in wanted if vector is not None]
     at_rows = np.array([at for at, _ in found], np.intp)
-    if declared.multi:
+    if not declared.graphed:
         return Given(at_rows, [vector for _, vector in found])
     if not found:
         return Given(at_rows, nothing(declared))
@@ -572,6 +572,8 @@ def _count(given: Any, metadata: Any, texts: Any, schema: Schema) -> int:
 
 def _count_of(values: Any, declared: VectorField) -> int:
     """How many rows an array of a field's vectors is for."""
+    if declared.sparse:
+        return 1 if isinstance(values, Mapping) or not hasattr(values, "__len__") else len(values)
     if isinstance(values, list | tuple) and any(each is None for each in values):
         return len(values)
     try:

@@ -1,5 +1,5 @@
 """Encoders: texts in, vectors out. `get` finds one by name, `function` makes one of a callable,
-`model2vec` and `sentence_transformers` of a model in a folder.
+`bert`, `model2vec` and `sentence_transformers` of a model in a folder; `cross_encoder` ranks hits anew.
 
 base.py holds the protocol and the card, registry.py the names; then one file a family. Nothing
 but numpy is imported until an encoder that needs more is asked for.
@@ -10,6 +10,8 @@ but numpy is imported until an encoder that needs more is asked for.
 """
 
 from vecdb.encoders.base import Card, Encoder
+from vecdb.encoders.bert import bert
+from vecdb.encoders.cross import CrossEncoder, cross_encoder
 from vecdb.encoders.function import function
 from vecdb.encoders.model2vec import model2vec
 from vecdb.encoders.registry import available, get, register
@@ -17,8 +19,11 @@ from vecdb.encoders.sentence_transformers import sentence_transformers
 
 __all__ = [
     "Card",
+    "CrossEncoder",
     "Encoder",
     "available",
+    "bert",
+    "cross_encoder",
     "function",
     "get",
     "model2vec",

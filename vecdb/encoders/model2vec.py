@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.encoders.base import Card, Vectors, check_texts
+from vecdb.encoders.places import cached, packaged
 from vecdb.errors import InvalidArgument
 
 __all__ = ["Model2VecEncoder", "lacks_model2vec", "model2vec"]
@@ -151,34 +152,13 @@ def _find(given: str) -> tuple[Path, str]:
                 "StaticModel.save_pretrained has written"
             )
         return absolute, str(absolute)
-    for found in (*_cached(given), *_packaged(given)):
+    for found in (*cached(given), *packaged(given)):
         if all((found / each).is_file() for each in FILES):
             return found, given
     raise InvalidArgument(
         f"encoder 'model2vec': no folder {given!r}, nor a model of that name in the local Hugging Face "
         "cache, nor an installed package that holds one; vecdb downloads nothing: save it there first"
     )
-
-
-def _cached(name: str) -> list[Path]:
-    """Snapshots of a model in the local cache of the Hugging Face hub, the newest first."""
-    if name.count("/") != 1:
-        return []
-    home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
-    hub = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
-    snapshots = hub / f"models--{name.replace('/', '--')}" / "snapshots"
-    try:
-        return sorted(snapshots.iterdir(), key=lambda each: each.stat().st_mtime, reverse=True)
-    except OSError:
-        return []
-
-
-def _packaged(name: str) -> list[Path]:
-    """The folder of an installed package."""
-    if not name.isidentifier():
-        return []
-    spec = importlib.util.find_spec(name)
-    return [] if spec is None or spec.origin is None else [Path(spec.origin).parent]
 
 
 # --- what is in them -------------------------------------------------------------------------------

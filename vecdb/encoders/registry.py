@@ -16,6 +16,7 @@ from typing import Any
 
 from vecdb.encoders import wordllama
 from vecdb.encoders.base import Encoder
+from vecdb.encoders.bert import BertEncoder, lacks_bert
 from vecdb.encoders.hashing import HashingEncoder
 from vecdb.encoders.model2vec import Model2VecEncoder, lacks_model2vec
 from vecdb.encoders.sentence_transformers import (
@@ -146,6 +147,10 @@ def _wordllama(parameter: str | None = None) -> Encoder:
     return WordLlamaEncoder() if parameter is None else WordLlamaEncoder(_dim(parameter))
 
 
+def _bert(parameter: str | None = None) -> Encoder:
+    return BertEncoder(_folder("bert", parameter))
+
+
 def _model2vec(parameter: str | None = None) -> Encoder:
     return Model2VecEncoder(_folder("model2vec", parameter))
 
@@ -174,6 +179,7 @@ _BUILT_IN: dict[str, tuple[Callable[..., Encoder], Callable[[], str | None]]] = 
 
 # the same of families that are nothing without a folder, so that `available` cannot list them
 _OF_FOLDERS: dict[str, tuple[Callable[..., Encoder], Callable[[], str | None]]] = {
+    "bert": (_bert, lacks_bert),
     "model2vec": (_model2vec, lacks_model2vec),
     "sentence_transformers": (_sentence_transformers, lacks_sentence_transformers),
 }

@@ -55,6 +55,8 @@ class Folding:
 
         def _change(self) -> None: ...
         def _repair_for(self, until: float) -> bool: ...
+        def _fold_texts_for(self, until: float) -> bool: ...
+        def _fold_all_texts(self) -> None: ...
 
     # --- metadata ------------------------------------------------------------------
 
@@ -209,6 +211,8 @@ class Folding:
             if done < now.rows_last:
                 self._fold_image(image, known, self.base.commit)
                 return
+        if self._fold_texts_for(until):
+            return
         chunks = 0
         for number, mine in now.vectors.items():
             while mine.links_last > mine.links_to and chunks < IDLE_CHUNKS and perf_counter() < until:
@@ -225,6 +229,7 @@ class Folding:
             known = len(self.base.names)
             for image in range(known + 1):
                 self._fold_image(image, known, self.base.commit)
+            self._fold_all_texts()
         elif step <= len(self._fields):
             number, each = list(self._fields.items())[step - 1]
             if each.graph.n_slots:

@@ -25,11 +25,13 @@ from typing import Any
 from pyroaring import BitMap
 
 from vecdb.fields import declared as declared_fields
-from vecdb.index import attributes, seats
+from vecdb.index import attributes, seats, wording
 from vecdb.index.changes import Batch, decode_changes
+from vecdb.index.columns import need_words
 from vecdb.index.effort import ALWAYS, BANDS, WIDTHS, Effort, Measured
 from vecdb.index.loading import Again, Loading
 from vecdb.index.tail import Tail
+from vecdb.index.texts import TextIndex
 from vecdb.index.view import Graphed, Held, View, live_mask, next_mask
 from vecdb.query.filter import Filter
 from vecdb.storage import codec, keys, log, records, rows, schema, state
@@ -50,6 +52,7 @@ class Follower:
         self.cid = cid
         self.threads = threads
         self.attributes = attributes.AttributeImage(cid)
+        self.texts = TextIndex(cid)
         self.lock = threading.RLock()  # held while following, and from a commit to its publishing
         self._epoch_now = epoch
         self._epoch = -1
@@ -59,6 +62,7 @@ class Follower:
         self.vacant: tuple[int, BitMap] | None = None  # as of a commit (sweeping.py)
         self.condemned: tuple[int, BitMap] | None = None  # of the round that a commit began
         self._filters: dict[tuple[int, Filter], BitMap] = {}
+        self.kept: dict[int, Any] = {}  # what rankers keep between searches, by vector field
         self._ready: dict[Any, Any] = {}
         self._ready_bytes = 0
 
@@ -78,6 +82,7 @@ class Follower:
                 self._moved, self.vacant, self.condemned = {}, None, None
                 self._epoch = self._epoch_now()
                 self.attributes = attributes.AttributeImage(self.cid)
+                self.texts = TextIndex(self.cid)
             view = self._view
             if view is None:
                 view = self._load(txn, commit)
@@ -120,9 +125,13 @@ class Follower:
         def row_metadata(rid: int) -> dict[str, Any]:
             return codec.unpack_metadata(rows.get(txn, self.cid, rid).metadata or b"\x80")
 
+        def worded(field: str, wanted: str) -> BitMap:
+            need_words(view.schema, field)
+            return wording.matching(self.texts.at(txn, view), txn, field, wanted)
+
         return attributes.evaluate(
             where, self.attributes, view.tail, txn, view.live, view.names, row_metadata,
-            declared_fields(view.schema.fields),
+            declared_fields(view.schema.fields), worded,
         )  # fmt: skip
 
     def holders(self, txn: Any, view: View, declared: VectorField) -> Held | None:
@@ -159,6 +168,7 @@ class Follower:
         with self.lock:
             self._show(None)
             self._filters.clear()
+            self.texts.forget()
 
     # --- searches made ready --------------------------------------------------------------
 
@@ -183,6 +193,10 @@ class Follower:
         """Make a view the newest one."""
         self._view = view
         self._ready, self._ready_bytes = {}, 0
+        if self.kept:
+            numbers = () if view is None else view.schema.by_number
+            for number in [n for n in self.kept if n not in numbers]:
+                self.kept.pop(number, None)
 
     # --- following -----------------------------------------------------------------------
 

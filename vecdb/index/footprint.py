@@ -2,18 +2,22 @@
 
 What the graphs hold is worked out from their shape: a row of links and a code a slot, a row of the upper
 layer for each 32 slots, a bit a link for the writer. Vectors are in the file's own pages, which the
-system may take back; private are only those of the last block of slots. What is cached (decoded leaves,
-filters, searches made ready) is bounded and not counted.
+system may take back; private are only those of the last block of slots. Codes of many vectors a row are
+there once such a field was searched (ranking/tokens.py). What is cached (decoded leaves, filters, searches
+made ready) is bounded and not counted.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vecdb.index.parts import Damaged
 from vecdb.index.view import View
 from vecdb.storage import keys, log
 from vecdb.storage.state import State
+
+if TYPE_CHECKING:
+    from vecdb.index.follow import Follower
 
 SLOTS_OF_AN_ENTRY: Final = 32  # a row of the upper layer for so many slots
 LINK: Final = 4
@@ -45,6 +49,12 @@ def of_view(view: View) -> dict[str, int]:
         "live_rows": len(view.live.serialize()) + len(view.mask or b""),
         "tail_rows": 0 if isinstance(tail, Damaged) else len(tail),
     }
+
+
+def kept(follower: Follower) -> dict[str, int]:
+    """Bytes of what rankers keep of a collection between searches."""
+    stores = list(follower.kept.values())
+    return {"of_rankers": sum(each.nbytes for each in stores)} if stores else {}
 
 
 def unfolded(txn: Any, cid: int, state: State) -> int:

@@ -27,6 +27,7 @@ from pyroaring import BitMap
 from vecdb.errors import Corrupt
 from vecdb.index import attributes, follow
 from vecdb.index.changes import decode_changes
+from vecdb.index.columns import columns_of
 from vecdb.index.loading import Loading
 from vecdb.index.tail import Tail
 from vecdb.index.view import Graphed, View, live_mask
@@ -127,8 +128,10 @@ def load(
     declared = schema.read(txn, cid)
     try:
         now = state.read(txn, cid)
-        if set(now.vectors) != {n for n, each in declared.by_number.items() if not each.multi}:
+        if set(now.vectors) != {n for n, each in declared.by_number.items() if each.graphed}:
             raise rows.damaged("S1", keys.state(cid), "it tells of other vector fields")
+        if (now.text is not None) != columns_of(declared).any:
+            raise rows.damaged("S1", keys.state(cid), "it does not tell of the full text that is declared")
     except Corrupt as error:
         broken.state = error
         now = state_of_rows(txn, cid, declared, commit)
@@ -145,7 +148,8 @@ def load(
             broken.efforts[number] = error
         fields[number] = Graphed(field_, graph, effort)
     mask = live_mask(live, now.slots)
-    return View(commit, declared, now, live, mask, tail, names, fields), broken
+    words = {} if broken.state is None else {"words": Damaged(broken.state)}
+    return View(commit, declared, now, live, mask, tail, names, fields, words=words), broken
 
 
 def _of_rows(
@@ -232,8 +236,8 @@ def live_rows(txn: Any, cid: int) -> BitMap:
 
 def state_of_rows(txn: Any, cid: int, declared: Schema, commit: int) -> State:
     """What a lost state must have said of rows and slots; the marks of logs and images are `commit`."""
-    graphed = {each.number: each for each in declared.vectors.values() if not each.multi}
-    now = state.new(commit, graphed)
+    graphed = {each.number: each for each in declared.vectors.values() if each.graphed}
+    now = state.new(commit, graphed, text=columns_of(declared).any)
     last = plain = 0
     for rid, row in scan(txn, cid):
         if rid >= PLAIN:

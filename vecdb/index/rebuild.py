@@ -29,11 +29,13 @@ from pyroaring import BitMap
 
 from vecdb.errors import Corrupt
 from vecdb.fields import declared as declared_fields
-from vecdb.index import attributes, loading, parts, seats
+from vecdb.index import attributes, loading, parts, seats, segments
 from vecdb.index.changes import RowChange, state_of
+from vecdb.index.columns import columns_of
 from vecdb.index.follow import Follower, write_effort, write_names
 from vecdb.index.sweeping import condemned_in
 from vecdb.index.tail import Tail
+from vecdb.index.texts import TextIndex
 from vecdb.index.view import Graphed, View, live_mask
 from vecdb.index.writing import ADOPTED_SAMPLES, Writing
 from vecdb.storage import codec, keys, log, resting, rows, state, vectors
@@ -52,17 +54,19 @@ class Wanted:
 
     state: bool = False
     metadata: bool = False  # live rows, names, leaves, postings and their log
+    texts: bool = False  # segments of full text
     graphs: frozenset[int] = frozenset()
     efforts: frozenset[int] = frozenset()
     slots: bool = False  # which ones rest or are condemned
 
     def __bool__(self) -> bool:
-        return self.state or self.metadata or self.slots or bool(self.graphs or self.efforts)
+        whole = self.state or self.metadata or self.texts or self.slots
+        return whole or bool(self.graphs or self.efforts)
 
     @property
     def steps(self) -> int:
-        """What `progress` counts: the metadata, and each graph; 0 for nothing at all."""
-        return max(self.metadata + len(self.graphs), bool(self))
+        """What `progress` counts: the metadata, full text, and each graph; 0 for nothing at all."""
+        return max(self.metadata + self.texts + len(self.graphs), bool(self))
 
 
 def damaged(txn: Any, follower: Follower, commit: int, error: Corrupt | None) -> Wanted:
@@ -73,7 +77,7 @@ def damaged(txn: Any, follower: Follower, commit: int, error: Corrupt | None) ->
     cid = follower.cid
     view, broken = parts.load(txn, cid, commit, follower.threads, graphs=error is not None)
     if broken.state is not None:
-        return everything(view.vectors)
+        return everything(view.vectors, texts=columns_of(view.schema).any)
     metadata = broken.live is not None or broken.metadata is not None or not _readable(txn, cid, view)
     graphs = frozenset(broken.graphs)
     mine = follower.newest()
@@ -81,7 +85,28 @@ def damaged(txn: Any, follower: Follower, commit: int, error: Corrupt | None) ->
         known = mine.vectors.items()
         graphs |= {number for number, each in known if _strays(txn, cid, number, each.graph)}
     slots = not _slots_readable(txn, cid, view)
-    return Wanted(False, metadata, graphs, graphs | frozenset(broken.efforts), slots)
+    texts = columns_of(view.schema).any and (metadata or not _texts_readable(txn, cid, view))
+    return Wanted(False, metadata, texts, graphs, graphs | frozenset(broken.efforts), slots)
+
+
+def _texts_readable(txn: Any, cid: int, view: View) -> bool:
+    """Whether every segment can be read to its end, and was made by the analysis at hand."""
+    index, now = TextIndex(cid), view.state.text
+    columns = columns_of(view.schema)
+    if columns.missing:
+        return True  # nobody here could build it
+    if now is None or columns.outdated:
+        return False
+    try:
+        opened = [index.segment(txn, each) for each in now.segments]
+        for said, each in zip(now.segments, opened, strict=True):
+            deque(each.postings(segments.loader(txn, cid, [said.number])), 0)
+        if now.merge is not None:
+            load = segments.loader(txn, cid, [now.merge.number])
+            deque(load(0, list(range(now.merge.chunks))), 0)
+    except (Corrupt, ValueError):
+        return False
+    return True
 
 
 def _slots_readable(txn: Any, cid: int, view: View) -> bool:
@@ -126,10 +151,10 @@ def _strays(txn: Any, cid: int, number: int, graph: Any) -> bool:
     return False
 
 
-def everything(numbers: Iterable[int]) -> Wanted:
-    """All that follows from the rows."""
+def everything(numbers: Iterable[int], *, texts: bool) -> Wanted:
+    """All that follows from the rows; `texts`: full text too."""
     every = frozenset(numbers)
-    return Wanted(True, True, every, every, True)
+    return Wanted(True, True, texts, every, every, True)
 
 
 class Rebuilding(Writing):
@@ -150,6 +175,10 @@ class Rebuilding(Writing):
         self._change()
         if self._wanted.metadata:
             self._build_metadata()
+            done += 1
+            report(done, None)
+        if self._wanted.texts:
+            self._build_texts()
             done += 1
             report(done, None)
         for number in sorted(self._wanted.graphs):
@@ -208,10 +237,27 @@ class Rebuilding(Writing):
             if row.dead:
                 continue
             said = codec.unpack_metadata(row.metadata) if row.metadata else {}
-            indexed = state_of(said, self.names, metadata)
-            indexed += seats.lacking(rid, row.fields, self._graphed, self.names)
+            indexed = self._columns.mark(row.text, said, self.names)
+            indexed += state_of(said, self.names, metadata)
+            indexed += seats.lacking(rid, row.fields, self._stated, self.names)
+            indexed += self._marks(row.changed)
             if indexed:
                 yield RowChange(rid, None, indexed)
+
+    # --- full text -------------------------------------------------------------------------
+
+    def _build_texts(self) -> None:
+        for kind in (keys.SEGMENTS, keys.TERMS):
+            _delete_range(self.txn, keys.prefix(kind, self.cid))
+        self._columns = columns_of(self.schema)
+        self.state.text = now = state.TextState()
+        found = BitMap()
+        for rid, row in parts.scan(self.txn, self.cid):
+            if not row.dead:
+                said = codec.unpack_metadata(row.metadata) if row.metadata else {}
+                if self._columns.has_any(row.text, said):
+                    found.add(rid)
+        self._fold(now, found, BitMap(), BitMap(), self.commit)
 
     # --- graphs --------------------------------------------------------------------------
 

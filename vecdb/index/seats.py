@@ -8,7 +8,9 @@ under a name that no metadata can have: logged, folded and followed in the same 
 Invariants:
   H1  a live row with a slot lacks a field exactly if its slot is below the field's first (the field was
       added when the row was there), or else if its indexed state says so;
-  H2  a row without a slot has no vector in a field with a graph, and its state says nothing.
+  H2  a row without a slot has no vector in a field with a graph, and its state says nothing of these;
+  H3  a row with a sparse vector says so in its state, in every field that it has one in: so it is among the
+      rows that a commit touched (tail.py) whenever it comes, changes or goes.
 
 Rejected: a bitmap of its own for each field. It would be a second machinery for the same purpose.
 """
@@ -30,6 +32,7 @@ from vecdb.storage.schema import VectorField
 
 RESERVED: Final = "\0"  # field names that begin so are the engine's own
 _LACKS: Final = RESERVED + "lacks:"
+_SPARSE: Final = RESERVED + "sparse:"
 _TRUE: Final = valuekey.key_of(True)
 
 
@@ -38,19 +41,31 @@ def lacks(number: int) -> str:
     return f"{_LACKS}{number}"
 
 
+def sparse(number: int) -> str:
+    """The name under which rows are indexed that have a sparse vector in a field."""
+    return f"{_SPARSE}{number}"
+
+
 def lacking(
-    rid: int, has: Iterable[int], graphed: Iterable[VectorField], names: dict[str, int]
+    rid: int, has: Container[int], stated: Iterable[VectorField], names: dict[str, int]
 ) -> tuple[Pair, ...]:
-    """What the indexed state of a row with a slot says of the fields that it lacks."""
-    if rid >= PLAIN:
-        return ()
-    missing = [lacks(f.number) for f in graphed if f.number not in has and rid >= f.first]
-    return tuple((names.setdefault(name, len(names)), _TRUE) for name in missing)
+    """What the indexed state of a row says of its vector fields: graphs that it lacks, sparse ones it has."""
+    said = [_said(field, rid, field.number in has) for field in stated]
+    return tuple((names.setdefault(name, len(names)), _TRUE) for name in said if name is not None)
+
+
+def _said(field: VectorField, rid: int, has: bool) -> str | None:
+    if field.sparse:
+        return sparse(field.number) if has else None
+    return lacks(field.number) if not has and field.first <= rid < PLAIN else None
 
 
 def is_of_dropped(name: str, numbers: Container[int]) -> bool:
     """Whether a name is that of a vector field that is not there any more."""
-    return name.startswith(_LACKS) and int(name.removeprefix(_LACKS)) not in numbers
+    for prefix in (_LACKS, _SPARSE):
+        if name.startswith(prefix):
+            return int(name.removeprefix(prefix)) not in numbers
+    return False
 
 
 def holders(view: View, declared: VectorField, evaluate: Any) -> Held | None:
@@ -67,6 +82,15 @@ def holders(view: View, declared: VectorField, evaluate: Any) -> Held | None:
         rids -= evaluate(_missing(number))
         found = view.held[number] = Held(rids, mask_of(rids, view.slots))
     return found
+
+
+def sparse_holders(view: View, declared: VectorField, evaluate: Any) -> BitMap:
+    """The live rows with a sparse vector in a field; kept with the view."""
+    found = view.held.get(declared.number)
+    if found is None:
+        rids = evaluate(Compare(sparse(declared.number), "==", True))
+        found = view.held[declared.number] = Held(rids, b"")
+    return found.rids
 
 
 def _missing(number: int) -> Filter:

@@ -15,7 +15,8 @@ Invariants:
       leave (query/declared.py);
   E5  trigrams say which rows may have a run of characters: what they leave is asked whether it
       has, unless the run is one trigram and all that is asked for;
-  E6  bitmaps that postings hand out are never changed here.
+  E6  bitmaps that postings hand out are never changed here;
+  E7  words are asked of full text once for images and tail together: it knows what is touched.
 
 Rejected: patching every posting with the tail, then evaluating once. An operation per clause
 instead of two per filter.
@@ -29,7 +30,7 @@ from typing import Any, Final, Protocol
 
 from pyroaring import BitMap
 
-from vecdb.errors import Corrupt
+from vecdb.errors import Corrupt, FilterError
 from vecdb.fields import NOTHING, Declared
 from vecdb.index import valuekey
 from vecdb.index.changes import flat
@@ -39,6 +40,7 @@ from vecdb.query.filter import Filter
 from vecdb.query.source import Inside
 
 Scalar = bool | int | float | str | datetime
+Worded = Callable[[str, str], BitMap]
 RowMetadata = Callable[[int], Mapping[str, Any]]
 
 _NONE: Final = BitMap()
@@ -75,22 +77,24 @@ def evaluate(
     field_ids: Mapping[str, int],
     row_metadata: RowMetadata,
     declared: Declared = NOTHING,
+    worded: Worded | None = None,
 ) -> BitMap:
     """Return the rows of `live` that satisfy a filter: a bitmap of the caller's own.
 
     `tail` ends where the transaction's snapshot does (a writer's: with its pending changes);
-    `live` are the live rows there; `row_metadata(rid)` reads a row there: see E3.
+    `live` are the live rows there; `row_metadata(rid)` reads a row there: see E3; `worded(field, words)`
+    gives the rows that have these words there: see E7.
     """
     if declared.skips_some:
         where = with_asking(where, declared.skips)
     touched = tail.touched
     settled = live - touched if touched else live
     trigrams = declared.substring
-    source = _Source(image.reader(txn), settled, field_ids, row_metadata, trigrams)
+    source = _Source(image.reader(txn), settled, field_ids, row_metadata, trigrams, worded=worded)
     found: BitMap = where.select(source) & settled
     pending = live & touched
     if pending:
-        recent = _Source(tail, pending, field_ids, row_metadata, trigrams)
+        recent = _Source(tail, pending, field_ids, row_metadata, trigrams, worded=worded)
         found |= where.select(recent) & pending
     return found
 
@@ -106,7 +110,9 @@ class _Source:
         row_metadata: RowMetadata,
         trigrams: Set[str],
         few: bool = False,
+        worded: Worded | None = None,
     ) -> None:
+        self._worded = worded
         self._trigrams = trigrams  # fields that have them
         self._few = few  # asking these rows is cheaper than asking a field's values
         self._postings = postings
@@ -226,7 +232,14 @@ class _Source:
     def limited(self, rows: BitMap) -> _Source:
         left = self._universe & rows
         few = len(left) <= _FEW
-        return _Source(self._postings, left, self._ids, self._row_metadata, self._trigrams, few)
+        return _Source(
+            self._postings, left, self._ids, self._row_metadata, self._trigrams, few, self._worded
+        )
+
+    def worded(self, field: str, wanted: str) -> BitMap:
+        if self._worded is None:
+            raise FilterError(f"matches on {field!r:.60}: there is no full text here")
+        return self._worded(field, wanted) & self._universe
 
     def _with_runs(
         self, field: str, fieldid: int, holds: Callable[[str], bool], inside: Inside

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import lru_cache
+from math import nextafter
 from struct import Struct
 from typing import Any, Final
 
@@ -127,6 +128,19 @@ def number_key(value: int | float) -> bytes:
         return key
     excess = min(int(value) - int(floor), 0xFFFF) if -_INFINITY < floor else 0xFFFF
     return key + _U16.pack(excess)
+
+
+def doubles_around(key: bytes) -> tuple[float, float]:
+    """Return the largest double that is not above a number, and the least that is not below it."""
+    (sortable,) = _U64.unpack(key[1:9])
+    bits = sortable ^ _SIGN if sortable & _SIGN else sortable ^ _ALL
+    low: float = _DOUBLE.unpack(_U64.pack(bits))[0]
+    return low, low if len(key) == 9 else nextafter(low, _INFINITY)
+
+
+def microseconds_of(key: bytes) -> int:
+    """Return what a datetime's key says: microseconds since 1970 in UTC."""
+    return int(_U64.unpack(key[1:9])[0]) - _SIGN
 
 
 def is_long(key: bytes) -> bool:

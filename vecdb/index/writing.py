@@ -23,11 +23,14 @@ from pyroaring import BitMap
 
 from vecdb.errors import Corrupt
 from vecdb.fields import declared as declared_fields
-from vecdb.index import effort, loading, measure, seats
+from vecdb.index import effort, loading, measure, seats, tracking, valuekey
 from vecdb.index.changes import RowChange, encode_changes, state_of
+from vecdb.index.columns import MARK, columns_of
 from vecdb.index.folding import Folding
 from vecdb.index.follow import Follower, write_effort, write_names
 from vecdb.index.sweeping import Sweeping
+from vecdb.index.textfolding import TextFolding
+from vecdb.index.texts import Own, usable
 from vecdb.index.view import Graphed, View, live_mask
 from vecdb.query.filter import Filter
 from vecdb.storage import codec, keys, log, rows, state, vectors
@@ -41,11 +44,12 @@ if TYPE_CHECKING:
 
     from vecdb.storage.writing import WriteTxn
 
+TRUE: Final = valuekey.key_of(True)
 ADOPTED_SAMPLES: Final = 24  # taken of a graph that was made elsewhere, in the commit that adopts it
 DIRECT_ROWS: Final = 8192  # a transaction that touches more folds its attributes at once
 
 
-class Writing(Folding, Sweeping):
+class Writing(Folding, TextFolding, Sweeping):
     """The pending changes of one transaction to one collection."""
 
     def __init__(self, follower: Follower, wt: WriteTxn) -> None:
@@ -69,6 +73,8 @@ class Writing(Folding, Sweeping):
         self._rewritten: list[list[int]] = []
         self._brief: set[int] = set()  # slots handed out again, whose rows are gone by now
         self._linked: dict[int, BitMap] = {}  # slots that came into a field's graph
+        self._text_size = 0  # bytes of texts that were written
+        self._own = Own()
         self._begin_slots()
         self.changes_made = 0  # grows with every change: tells a failed call that did something
         self._published: tuple[View, dict[int, bytes], RowsPart, bool] | None = None
@@ -77,14 +83,17 @@ class Writing(Folding, Sweeping):
         """Go on under this declaration."""
         self.schema = schema
         self._metadata = declared_fields(schema.fields)
+        self._columns = columns_of(schema)
         by_number = schema.by_number
         self._layouts = {number: schema.layout(each) for number, each in by_number.items()}
-        self._graphed = [each for each in by_number.values() if not each.multi]
+        self._graphed = [each for each in by_number.values() if each.graphed]
+        self._stated = [each for each in by_number.values() if each.graphed or each.sparse]
 
     # --- changes -------------------------------------------------------------------------
 
     def insert(self, new: list[NewRow], given: Mapping[int, Given]) -> None:
         """Insert rows whose ids are free, with their vectors by field number."""
+        self._check_analysis()
         self._change()
         seated = np.zeros(len(new), np.bool_)
         for declared in self._graphed:
@@ -165,27 +174,36 @@ class Writing(Folding, Sweeping):
 
     def rewrite(self, rid: int, old: Row, text: bytes | None, metadata: bytes, new: Any) -> None:
         """Give a row other metadata or text; `new` is its indexed state. No graph is touched."""
+        self._check_analysis()
         self._change()
+        self._text_size += self._size_of(text, metadata)
         before = self.state_of_row(rid, old)
         row = old._replace(changed=self.commit, text=text, metadata=metadata)
         rows.put(self.txn, self.cid, rid, row)
-        self._touch(rid, before, new + seats.lacking(rid, row.fields, self._graphed, self.names))
+        new += seats.lacking(rid, row.fields, self._stated, self.names)
+        self._touch(rid, before, new + self._marks(row.changed))
 
-    def state_of(self, metadata: dict[str, Any]) -> Any:
-        """The indexed state of cleaned metadata; new field names get their ids."""
+    def state_of(self, metadata: dict[str, Any], text: bytes | None = None) -> Any:
+        """The indexed state of cleaned metadata and of a text; new field names get their ids."""
+        mark = self._columns.mark(text, metadata, self.names) if self._columns.any else ()
         if not metadata:
-            return ()
-        return state_of(metadata, self.names, self._metadata)
+            return mark
+        return mark + state_of(metadata, self.names, self._metadata)
 
     def state_of_row(self, rid: int, row: Row) -> Any:
         """The indexed state of a stored row."""
-        found = self.state_of(codec.unpack_metadata(row.metadata) if row.metadata else {})
-        return found + seats.lacking(rid, row.fields, self._graphed, self.names)
+        found = self.state_of(codec.unpack_metadata(row.metadata) if row.metadata else {}, row.text)
+        found += seats.lacking(rid, row.fields, self._stated, self.names)
+        return found + self._marks(row.changed)
+
+    def _marks(self, changed: int) -> Any:
+        """What the indexed state of a row says of the commit that changed it last."""
+        return tracking.marks(self.schema.tracked, changed, self.names)
 
     def add_field(self, schema: Schema, declared: VectorField) -> None:
         """Go on with one more vector field, which no row has yet."""
         self._change()
-        if not declared.multi:
+        if declared.graphed:
             self.state.vectors[declared.number] = state.new_field(self.commit_before)
             self._fields[declared.number] = Graphed(declared, loading.empty(schema, declared), None)
 
@@ -260,6 +278,9 @@ class Writing(Folding, Sweeping):
         self.state.live += len(new)
         self.live.update(BitMap(rids.tolist()))
         self.born.update(rids.tolist())
+        if self._columns.any:
+            self._own.changed.update(rids.tolist())
+            self._text_size += sum(self._size_of(item.text, item.metadata) for item in new)
 
     def _put_plain_rows(
         self, new: list[NewRow], rids: npt.NDArray[np.int64], part: Given | None
@@ -273,13 +294,15 @@ class Writing(Folding, Sweeping):
             for at in travelling.tolist():
                 inline[int(part.rows[at])] = part.array[at].tobytes()
         rows.put_new(self.txn, self.cid, self.commit, rids, new, has, inline)
+        marks = self._marks(self.commit)
         for item, rid in zip(new, rids.tolist(), strict=True):
-            self.touched[rid] = [None, item.state]
+            self.touched[rid] = [None, item.state + marks]
 
     def _put_rows_of_fields(
         self, new: list[NewRow], rids: npt.NDArray[np.int64], given: Mapping[int, Given]
     ) -> None:
         txn, cid, commit = self.txn, self.cid, self.commit
+        marks = self._marks(commit)
         has: list[list[int]] = [[] for _ in new]
         inline: list[dict[int, bytes]] = [{} for _ in new]
         for number, part in sorted(given.items()):
@@ -297,8 +320,8 @@ class Writing(Folding, Sweeping):
             )
             rows.put_rid(txn, item.key, rid)
             rows.put(txn, cid, rid, row)
-            lacking = seats.lacking(rid, fields, self._graphed, self.names)
-            self.touched[rid] = [None, item.state + lacking if lacking else item.state]
+            lacking = seats.lacking(rid, fields, self._stated, self.names)
+            self.touched[rid] = [None, item.state + lacking + marks]
 
     def _travels(self, layout: Layout, rids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which rows' vectors go into their records: the blocks of the others are written now."""
@@ -390,7 +413,32 @@ class Writing(Folding, Sweeping):
             rows.delete(self.txn, self.cid, slot)
         return found
 
+    def _check_analysis(self) -> None:
+        """Refuse to write words that the analysis at hand would not index as the others were."""
+        if self._columns.outdated:
+            usable(self._columns, self.schema.name)
+
+    def _size_of(self, text: bytes | None, metadata: bytes) -> int:
+        """Bytes of a row that are to be analysed, at most."""
+        return len(text or b"") + (len(metadata) if self._columns.of_metadata else 0)
+
+    def _own_texts(self) -> BitMap:
+        """The rows with a text, before or now, that this transaction touched."""
+        number = self.names.get(MARK)
+        if number is None:
+            return BitMap()
+        mark = (number, TRUE)
+        return BitMap(
+            [
+                rid
+                for rid, (before, after) in self.touched.items()
+                if (before and mark in before) or (after and mark in after)
+            ]
+        )
+
     def _touch(self, rid: int, before: Any, after: Any) -> None:
+        if self._columns.any:
+            self._own.note(rid)
         seen = self.touched.get(rid)
         if seen is None:
             self.touched[rid] = [before, after]
@@ -410,8 +458,9 @@ class Writing(Folding, Sweeping):
                 for number, each in self._fields.items()
             }
             self._view = View(
-                self.commit, self.schema, self.state, self.live, mask, tail, self.names, fields
-            )
+                self.commit, self.schema, self.state, self.live, mask, tail, self.names, fields,
+                words={"own": self._own, "base": self.base},
+            )  # fmt: skip
         return self._view
 
     def matches(self, where: Filter) -> BitMap:
@@ -426,7 +475,7 @@ class Writing(Folding, Sweeping):
         part = self._rows_part(changes)
         measured = {number: self._measure(number) for number in self._fields}
         touched = max(len(changes), len(self.born) + len(self.died))
-        folded = touched > DIRECT_ROWS
+        folded = touched > DIRECT_ROWS and not self._columns.outdated
         if folded:
             self._fold_everything(changes)
         else:
@@ -435,6 +484,7 @@ class Writing(Folding, Sweeping):
                 log.put(self.txn, self.cid, self.commit, log.ROWS, part.pack())
                 self.state.rows_last = self.commit
             self._fold_slice(touched)
+        self._fold_texts(touched, self._text_size, directly=folded)
         self._upkeep_slots()
         links = self._links()
         for number, record in links.items():
@@ -465,6 +515,7 @@ class Writing(Folding, Sweeping):
         after, links, part, folded = self._published
         self.follower.advance(after, links, part, folded=folded)
         self.follower.vacant = None if self._vacant is None else (self.commit, self._vacant)
+        self.follower.texts.merging = self._at_hand
 
     def rollback(self) -> None:
         """Drop the overlays."""

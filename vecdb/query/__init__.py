@@ -1,9 +1,43 @@
-"""Filters as values: pure, without I/O and without the index."""
+"""Filters and queries as values: pure, without I/O and without the index."""
 
 from __future__ import annotations
 
-from vecdb.query.build import F, Field
-from vecdb.query.filter import Filter, as_filter, from_dict, from_json
+from vecdb.query.build import F
+from vecdb.query.filter import Filter, as_filter, from_dict
+from vecdb.query.objects import (
+    ById,
+    Context,
+    Decay,
+    Field,
+    Fuse,
+    Late,
+    Like,
+    Near,
+    Query,
+    Rerank,
+    Sparse,
+    Text,
+)
 from vecdb.query.parse import parse
+from vecdb.query.written import from_json
 
-__all__ = ["F", "Field", "Filter", "as_filter", "from_dict", "from_json", "parse"]
+__all__ = [
+    "ById",
+    "Context",
+    "Decay",
+    "F",
+    "Field",
+    "Filter",
+    "Fuse",
+    "Late",
+    "Like",
+    "Near",
+    "Query",
+    "Rerank",
+    "Sparse",
+    "Text",
+    "as_filter",
+    "from_dict",
+    "from_json",
+    "parse",
+]

@@ -25,6 +25,7 @@ from vecdb.query.clauses import (
     In,
     IsNull,
     Like,
+    Matches,
     StartsWith,
     Within,
 )
@@ -94,6 +95,11 @@ class Field:
         """Return a filter: the field is a place, a list [lat, lon] in degrees, at most so far
         away along the great circle."""
         return Within(self._name, *operand.place(lat, lon, km, self._name))
+
+    def matches(self, words: str) -> Filter:
+        """Return a filter: the field, declared with full text, has every one of these words; "words
+        in quotes" are a phrase, word* a prefix, -word is excluded."""
+        return Matches(self._name, operand.wanted(words, self._name))
 
     def __eq__(self, other: object) -> Filter:  # type: ignore[override]
         return self._compare("==", other)

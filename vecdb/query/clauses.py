@@ -11,11 +11,12 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Literal
 
+from vecdb.errors import FilterError
 from vecdb.query import geo, operand, show, words
 from vecdb.query.like import Pattern
 from vecdb.query.nodes import Clause
@@ -350,3 +351,46 @@ class Within(Clause):
     def _near(self, value: Any) -> bool:
         place = geo.place_of(value)
         return place is not None and geo.near((self.latitude, self.longitude), place, self.km)
+
+
+# --- words -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Matches(Clause):
+    """`F.x.matches("words")`: a field with full text has every word, "phrase" and prefix*, no -word.
+
+    What a word is depends on how the field was declared, so a row's metadata alone cannot tell: `holds`
+    answers once a collection has bound the filter (query/declared.py), and is an error before.
+    """
+
+    field: str
+    wanted: str
+    bound: Callable[[Any], bool] | None = None  # asked of the field's value; no part of the clause
+
+    def holds(self, fields: Mapping[str, Any]) -> bool:
+        if self.bound is None:
+            raise FilterError(
+                f"{self!r} is asked of a collection, whose full text says what a word is: metadata alone "
+                "cannot tell"
+            )
+        return self.bound(fields.get(self.field))
+
+    def select(self, source: Source[S]) -> S:
+        return source.worded(self.field, self.wanted)
+
+    def to_dict(self) -> dict[str, Any]:
+        return show.clause(self.field, "$matches", self.wanted)
+
+    @cached_property
+    def identity(self) -> tuple[Any, ...]:
+        return ("matches", self.field, self.wanted)
+
+    def to_string(self) -> str:
+        return f"matches({words.name(self.field)}, {show.literal(self.wanted)})"
+
+    def __repr__(self) -> str:
+        return f"{show.field(self.field)}.matches({self.wanted!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Matches, (self.field, self.wanted)

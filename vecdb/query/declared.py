@@ -1,9 +1,10 @@
 """What does a filter mean in a collection whose fields were declared?
 
     bind         a string is read as a datetime where the field was declared to hold datetimes
+    worded       clauses on full text learn what a word is there, and are refused elsewhere
     with_asking  what no index answers becomes a part that rows are asked for one by one
 
-Both are pure: a filter goes in and a filter comes out, the same object where nothing differs.
+All are pure: a filter goes in and a filter comes out, the same object where nothing differs.
 
 Invariants:
   D1  bound filters mean on every row what `F` would say with the datetime itself; operands of
@@ -24,10 +25,28 @@ from typing import Any
 
 from vecdb.errors import FilterError
 from vecdb.query import operand
-from vecdb.query.clauses import Between, Compare, Contains, In
-from vecdb.query.nodes import Clause, Filter, Group, Not
+from vecdb.query.clauses import Between, Compare, Contains, In, Matches
+from vecdb.query.nodes import Clause, Filter, Group, Not, leaves
 from vecdb.query.operand import Scalar
 from vecdb.query.source import S, Source
+
+# --- words -------------------------------------------------------------------------------
+
+
+def worded(where: Filter, bound: Callable[[Matches], Matches]) -> Filter:
+    """Return the filter with every clause on full text as `bound` makes it; the same one without any."""
+    if not any(isinstance(leaf, Matches) for leaf in leaves(where)):
+        return where
+    return _worded(where, bound)
+
+
+def _worded(node: Filter, bound: Callable[[Matches], Matches]) -> Filter:
+    if isinstance(node, Group):
+        return type(node)(tuple(_worded(part, bound) for part in node.parts))
+    if isinstance(node, Not):
+        return Not(_worded(node.part, bound))
+    return bound(node) if isinstance(node, Matches) else node
+
 
 # --- strings that are datetimes ----------------------------------------------------------
 
@@ -115,7 +134,7 @@ def with_asking(where: Filter, unindexed: Callable[[str], bool]) -> Filter:
 def _split(node: Filter, unindexed: Callable[[str], bool]) -> tuple[Filter, bool]:
     """A part, rewritten inside, and whether all of it looks at such fields: then it is as it was."""
     if isinstance(node, Clause):
-        return node, unindexed(node.field)
+        return node, unindexed(node.field) and not isinstance(node, Matches)  # that has postings
     if isinstance(node, Not):
         inner, asks = _split(node.part, unindexed)
         return node if asks or inner is node.part else Not(inner), asks

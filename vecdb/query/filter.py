@@ -30,6 +30,7 @@ from vecdb.query.clauses import (
     In,
     IsNull,
     Like,
+    Matches,
     StartsWith,
     Within,
 )
@@ -176,9 +177,7 @@ def _operator(field: str, name: object, argument: object) -> Filter:
         raise FilterError(
             f"filter on {field!r}: an operator is a str, not {operand.shown(name)}"
         )
-    if name.startswith("$matches"):
-        hint = "; full text is not part of this release"
-    elif name.startswith("$"):
+    if name.startswith("$"):
         hint = words.meant(name, (*_COMPARISONS, *_OPERATORS))
     else:
         hint = f"; a field inside another is addressed as {field + '.' + name!r:.80}"
@@ -230,6 +229,10 @@ def _within(field: str, argument: object) -> Filter:
     return Within(field, *operand.place(latitude, longitude, km, field))
 
 
+def _matches(field: str, argument: object) -> Filter:
+    return Matches(field, operand.wanted(argument, field))
+
+
 def _exists(field: str, argument: object) -> Filter:
     return Exists(field) if _flag(field, "$exists", argument) else IsNull(field)
 
@@ -256,6 +259,7 @@ _OPERATORS: Final[dict[str, Callable[[str, object], Filter]]] = {
     "$startswith": _startswith,
     "$like": _like,
     "$within": _within,
+    "$matches": _matches,
     "$exists": _exists,
     "$null": _null,
 }

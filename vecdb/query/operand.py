@@ -28,6 +28,7 @@ Scalar = bool | int | float | str | datetime
 Place = tuple[float, float, float]  # latitude, longitude, km
 
 MAX_ALTERNATIVES: Final = 10_000
+MAX_WANTED: Final = 65_536  # characters of words
 MAX_KM: Final = 1e6
 MAX_INT_BITS: Final = 10_000  # below what Python refuses to print
 ORDERINGS: Final = ("<", "<=", ">", ">=")
@@ -139,6 +140,18 @@ def pattern(value: object, field: str) -> str:
         Pattern(found)
     except ValueError as error:
         _refuse(field, "like", str(error))
+    return found
+
+
+def wanted(value: object, field: str) -> str:
+    """Return the words of matches."""
+    found = text(value, "matches", field)
+    if len(found) > MAX_WANTED:
+        _refuse(field, "matches", f"{len(found):,} characters of words; the limit is {MAX_WANTED:,}")
+    try:
+        found.encode()
+    except UnicodeEncodeError as error:
+        _refuse(field, "matches", f"a lone surrogate at position {error.start}; it is no text")
     return found
 
 

@@ -11,6 +11,7 @@
             | field ["not"] ( "startswith" | "like" ) string
             | field "exists" | field "is" ["not"] "null"
             | "within" "(" field "," latitude "," longitude "," km ")"
+            | "matches" "(" field "," string ")"
     field   = part { "." part }                 part: a word, or anything in "double quotes"
     value   = 'string' | number | inf | nan | true | false | datetime '2020-01-01T00:00Z'
 
@@ -43,6 +44,7 @@ from vecdb.query.clauses import (
     In,
     IsNull,
     Like,
+    Matches,
     StartsWith,
     Within,
 )
@@ -55,6 +57,7 @@ T = TypeVar("T")
 _COMPARES: Final = {"=": "==", "<>": "!=", **{sign: sign for sign in operand.OPERATORS}}
 _INFIX: Final = ("in", "between", "contains", "startswith", "like")
 _OPERATORS: Final = (*_INFIX, "exists", "is")
+_FUNCTIONS: Final = "within(field, lat, lon, km), matches(field, 'words')"
 _KNOWN: Final = f"{' '.join(operand.OPERATORS)} {', '.join(_OPERATORS)}"
 
 
@@ -183,13 +186,14 @@ class _Parser:
         return Exists(field) if denied else IsNull(field)
 
     def _call(self, called: Token) -> Filter:
-        if called.value == "matches":
-            self._refuse(called, "full text (matches) is not part of this release")
-        if called.value != "within":
-            self._refuse(
-                called, f"{called.value} is no function; known: within(field, lat, lon, km)"
-            )
+        if called.value not in ("within", "matches"):
+            self._refuse(called, f"{called.value} is no function; known: {_FUNCTIONS}")
         field = self._field()
+        if called.value == "matches":
+            self._needs(",", "matches takes a field and words in quotes: the words are missing")
+            wanted = self._operand(lambda value: operand.wanted(value, field))
+            self._needs(")", "matches takes a field and words in quotes, and no more")
+            return Matches(field, wanted)
         numbers: list[Any] = []
         for name in ("latitude", "longitude", "km"):
             self._needs(
@@ -340,7 +344,7 @@ class _Parser:
         if token.kind == "name" and not hint:
             hint = f'; a name of two words is quoted: "{shown} {written}"'
         if token.kind == "sign" and token.value == "(":
-            hint = "; known functions: within(field, lat, lon, km)"
+            hint = f"; known functions: {_FUNCTIONS}"
         return (
             f"after the field {shown} an operator belongs, not {written}{hint}; known: {_KNOWN}"
         )

@@ -42,6 +42,7 @@ METHODS: Final = (
     "startswith",
     "like",
     "within",
+    "matches",
 )  # of a field: F.a.exists is not nested
 _SHORT: Final = 120
 

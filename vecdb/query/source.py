@@ -77,6 +77,10 @@ class Source(Protocol[S_co]):
         """Rows whose metadata passes `holds`: each row is read."""
         ...
 
+    def worded(self, field: str, wanted: str) -> S_co:
+        """Rows whose field has these words, by its full text."""
+        ...
+
     def limited(self, rows: Any, /) -> Source[S_co]:
         """The same source for whoever cares for these rows only, and takes no notice of others:
         what a filter selects from it is right among these rows, and may be wrong elsewhere."""

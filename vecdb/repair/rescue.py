@@ -80,8 +80,8 @@ class Rescue:
         self.contradicting: list[Id] = []
         self.reasons: dict[int, str] = {}  # rid -> what is wrong with its record
 
-    def run(self) -> None:
-        """Save what can be saved."""
+    def run(self) -> int:
+        """Save what can be saved, and return the new collection's number."""
         fresh = renewed(self.schema)
         cid = self.db._create(fresh, {})._cid
         fields = {self.schema.vectors[name].number: each for name, each in fresh.vectors.items()}
@@ -99,6 +99,7 @@ class Rescue:
         by_field = {name: self.vectors[each.number] for name, each in self.schema.vectors.items()}
         total = sum(by_field.values())
         self.report.collections[self.schema.name] = Saved(len(self.saved), total, by_field)
+        return cid
 
     # --- what is there -------------------------------------------------------------------------
 
@@ -170,7 +171,7 @@ class Rescue:
         with self.db._writing(cid) as writing:
             for each in good:
                 try:
-                    indexed = writing.state_of(each.metadata)
+                    indexed = writing.state_of(each.metadata, each.row.text)
                 except VecdbError as error:
                     self.saved.discard(each.id)
                     self._lose(each.id, each.rid, f"its metadata cannot be stored ({error})")
@@ -264,4 +265,4 @@ def _cleaned(packed: bytes) -> dict[str, Any]:
 
 
 def _given(declared: VectorField, places: list[int], arrays: list[npt.NDArray[Any]]) -> Given:
-    return Given(np.array(places, np.intp), arrays if declared.multi else np.stack(arrays))
+    return Given(np.array(places, np.intp), np.stack(arrays) if declared.graphed else arrays)

@@ -47,6 +47,8 @@ class StoredVectors:
     def read(self, declared: VectorField, rid: int, row: Row) -> npt.NDArray[Any]:
         """A row's vector (numbers,), or (m, numbers) in a field of many."""
         layout = self._layouts[declared.number]
+        if declared.sparse:
+            return self._many(layout, rid)
         if declared.multi:
             found = self._many(layout, rid)
             _check(found, declared)

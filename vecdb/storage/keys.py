@@ -12,9 +12,15 @@ All integers in keys are big-endian, so that byte order is numeric order.
     0x51 cid fieldid valuekey 0x00 chunk    large posting outside its leaf (index/attributes.py)
     0x52 cid chunk                  bitmap of live rows, 65,536 a chunk
     0x53 cid                        names of the metadata fields
+    0x54 cid segment part           head of a segment of full text, in parts (index/segments.py)
+    0x55 cid segment chunk          chunk of a segment's postings
     0x60 cid field layer chunk      image chunk of graph links
     0x61 cid field                  measured effort table
     0x70 digest                     cached embedding of a text (storage/embeddings.py)
+    0x71 name                       saved search (storage/searches.py)
+    0x72 number watcher             how far a watcher of a saved search has come
+    0x73 cid part sequence          search log: part 0 searches, 1 choices (storage/searchlog.py)
+    0x74                            which collections' searches are logged
     0xE0 cid commit part            redo log: part 1 rows; links of vector field n: part 0 for
                                     n = 0, n + 1 for the others
     0xE0 cid 0xFF*9                 state of a collection: in the leaf of its newest log
@@ -46,19 +52,28 @@ ATTRIBUTES = 0x50
 POSTINGS = 0x51
 LIVE = 0x52
 FIELDS = 0x53
+SEGMENTS = 0x54
+TERMS = 0x55
 LINKS = 0x60
 EFFORT = 0x61
 EMBEDDINGS = 0x70
+SEARCHES = 0x71
+WATCHERS = 0x72
+SEARCH_LOG = 0x73
+LOGGING = 0x74
 LOG = 0xE0
 TIMES = 0xEE
 CACHED = 0xEF
 META = 0xF0
 
-OF_THE_DATABASE = frozenset((EMBEDDINGS, TIMES, CACHED, META))  # kinds whose keys name no collection
+OF_THE_DATABASE = frozenset(  # kinds whose keys name no collection
+    (EMBEDDINGS, SEARCHES, WATCHERS, LOGGING, TIMES, CACHED, META)
+)
 
 # what a dropped collection leaves, its catalog record apart
 COLLECTION_KINDS = (
-    IDS, ROWS, VECTORS, MANY, ATTRIBUTES, POSTINGS, LIVE, FIELDS, LINKS, EFFORT, LOG,
+    IDS, ROWS, VECTORS, MANY, ATTRIBUTES, POSTINGS, LIVE, FIELDS, SEGMENTS, TERMS, LINKS, EFFORT,
+    SEARCH_LOG, LOG,
 )  # fmt: skip
 
 KIND_NAMES = {
@@ -71,9 +86,15 @@ KIND_NAMES = {
     POSTINGS: "postings",
     LIVE: "live",
     FIELDS: "fields",
+    SEGMENTS: "segments",
+    TERMS: "terms",
     LINKS: "links",
     EFFORT: "effort",
     EMBEDDINGS: "embeddings",
+    SEARCHES: "searches",
+    WATCHERS: "watchers",
+    SEARCH_LOG: "search log",
+    LOGGING: "logging",
     LOG: "log",
     TIMES: "times",
     CACHED: "cached",
@@ -82,10 +103,12 @@ KIND_NAMES = {
 
 MAX_KEY = 511  # LMDB's limit as it is compiled everywhere
 MAX_ID_BYTES = 480  # leaves room for prefix, collection and tag
+MAX_NAME = 255  # bytes of a saved search's or a watcher's name
 DIGEST = 16  # bytes of BLAKE2b that stand for a text and its encoder
 TIMES_KEY = b"\xee"
 CACHED_KEY = b"\xef"
 META_KEY = b"\xf0"
+LOGGING_KEY = b"\x74"
 LOG_ROWS = 1
 CONDEMNED, RESTING = 0xFD, 0xFE  # in the place of a commit number's first byte, which is below 0x80
 MAX_FIELD = 250  # numbers of vector fields
@@ -103,6 +126,9 @@ _CID_U8_U32 = Struct(">BIBI")
 _CID_U8_U8_U32 = Struct(">BIBBI")
 _CID_U16 = Struct(">BIH")
 _CID_U64_U8 = Struct(">BIQB")
+_CID_U8_U64 = Struct(">BIBQ")
+_CID_U64_U16 = Struct(">BIQH")
+_CID_U64_U32 = Struct(">BIQI")
 _U16 = Struct(">H")
 _U64 = Struct(">Q")
 
@@ -121,6 +147,11 @@ def row_id(cid: int, id: str | int) -> bytes:
             return _CID_INT_ID.pack(IDS, cid, INT_ID, id + _SIGN)
         raise InvalidArgument(f"id {id} does not fit 64 bits; use a string id instead")
     raise InvalidArgument(f"an id is a str or an int, not {type(id).__name__}: {id!r:.80}")
+
+
+def id_order(id: str | int) -> tuple[bool, int | bytes]:
+    """Return what orders ids as the API promises (K3)."""
+    return (True, id.encode()) if isinstance(id, str) else (False, id)
 
 
 def decode_id(key: bytes | memoryview) -> str | int:
@@ -172,6 +203,22 @@ def fields(cid: int) -> bytes:
     return _CID.pack(FIELDS, cid)
 
 
+def segment(cid: int, number: int, part: int) -> bytes:
+    """Return the key of one part of the head of a segment of full text."""
+    return _CID_U64_U16.pack(SEGMENTS, cid, number, part)
+
+
+def terms(cid: int, number: int, chunk: int) -> bytes:
+    """Return the key of one chunk of a segment's postings."""
+    return _CID_U64_U32.pack(TERMS, cid, number, chunk)
+
+
+def segment_of(key: bytes | memoryview) -> tuple[int, int]:
+    """Return (segment, part or chunk) of a key of either kind."""
+    raw = bytes(key)
+    return int.from_bytes(raw[5:13], "big"), int.from_bytes(raw[13:], "big")
+
+
 def links(cid: int, field: int, layer: int, chunk: int) -> bytes:
     """Return the key of an image chunk of graph links."""
     return _CID_U8_U8_U32.pack(LINKS, cid, field, layer, chunk)
@@ -213,6 +260,27 @@ def state(cid: int) -> bytes:
     return _CID.pack(LOG, cid) + b"\xff" * 9
 
 
+def search(name: str) -> bytes:
+    """Return the key of a saved search, whose name has been checked."""
+    return bytes((SEARCHES,)) + name.encode()
+
+
+def watcher(number: int, name: str = "") -> bytes:
+    """Return the key of a watcher of the saved search with a number; the start of its watchers' keys."""
+    return bytes((WATCHERS,)) + _U64.pack(number) + name.encode()
+
+
+def search_log(cid: int, part: int, sequence: int) -> bytes:
+    """Return the key of one stretch of the search log."""
+    return _CID_U8_U64.pack(SEARCH_LOG, cid, part, sequence)
+
+
+def search_log_position(key: bytes | memoryview) -> tuple[int, int]:
+    """Return (part, sequence) of a key of the search log."""
+    _, _, part, sequence = _CID_U8_U64.unpack(key)
+    return int(part), int(sequence)
+
+
 def prefix(kind: int, cid: int) -> bytes:
     """Return what the keys of one kind and collection begin with."""
     return _CID.pack(kind, cid)
@@ -239,11 +307,22 @@ def well_formed(key: bytes) -> bool:
         return False
     if key[0] == LINKS:
         return key[6] in (0, 1)
+    if key[0] == SEARCH_LOG:
+        return key[5] in (0, 1)
+    if key[0] in (SEARCHES, WATCHERS):
+        return _is_text(key[1 if key[0] == SEARCHES else 9 :])
     if key[0] == LOG:
         if key[5] < CONDEMNED:
             return key[13] <= MAX_FIELD + 1
         return key[5] == RESTING or key[5:] in (b"\xfd" * 9, b"\xff" * 9)
     return True
+
+
+def _is_text(raw: bytes) -> bool:
+    try:
+        return raw.decode() != ""
+    except UnicodeDecodeError:
+        return False
 
 
 _SIZES = {
@@ -256,9 +335,15 @@ _SIZES = {
     POSTINGS: (11, MAX_KEY),
     LIVE: (7, 7),
     FIELDS: (5, 5),
+    SEGMENTS: (15, 15),
+    TERMS: (17, 17),
     LINKS: (11, 11),
     EFFORT: (6, 6),
     EMBEDDINGS: (1 + DIGEST, 1 + DIGEST),
+    SEARCHES: (2, 1 + MAX_NAME),
+    WATCHERS: (10, 9 + MAX_NAME),
+    SEARCH_LOG: (14, 14),
+    LOGGING: (1, 1),
     LOG: (14, 14),
     TIMES: (1, 1),
     CACHED: (1, 1),

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 PLAIN: Final = 1 << 31  # rids from here on have no slot in the graphs
 
-INDEX_CODES: Final = frozenset({"S1", "L2", "W1", "A1", "A2", "A3", "E1", "G1", "Q1", "Q3"})
+INDEX_CODES: Final = frozenset({"S1", "L2", "W1", "A1", "A2", "A3", "E1", "G1", "Q1", "Q3", "T1"})
 _OF_INDEX: Final = (
     "this is an index, and the rows that it follows from are apart from it: run optimize() on the "
     "collection to build it again from them, or restore a backup"

@@ -1,7 +1,7 @@
 """What was a collection declared to be? One catalog record per collection.
 
 A collection has vector fields, each with a name, a number and a graph of its own (unless it holds a
-variable number of vectors a row). The rows' numbers are the slots of every field's graph.
+variable number of vectors a row, or sparse ones). The rows' numbers are the slots of every field's graph.
 
 Invariants (checked by vecdb/check/):
   C1  names are unique, and every collection number is below the meta record's next one;
@@ -23,14 +23,18 @@ from typing import Any, Final, NoReturn
 from vecdb import fields
 from vecdb.errors import InvalidArgument
 from vecdb.storage import codec, keys, records, rows
-from vecdb.storage.vectors import DTYPES, Layout
+from vecdb.storage.vectors import DTYPES, SPARSE, Layout
 
 METRICS: Final = ("cosine", "l2", "dot", "hamming")
 QUANTIZATIONS: Final = ("auto", "sq8")
 MAX_DIM: Final = 65_535
 MAX_NAME_BYTES: Final = 255
 MAX_VECTORS: Final = 32  # vector fields at one time
+MAX_TEXTS: Final = 32  # fields with full text
+TEXT: Final = "text"  # the name under which full text, filters and queries know the row's text
 MAX_NUMBER: Final = 250  # vector fields ever, dropped ones included
+DENSE: Final = "dense"
+KINDS: Final = (DENSE, SPARSE)
 ONLY: Final = "vector"  # the name of the one vector field of a collection that names none
 
 
@@ -50,6 +54,17 @@ class VectorField:
     multi: bool = False  # a variable number of vectors a row: stored, without a graph
     quantization: str = "auto"
     first: int = 0  # rows below this slot have none: the field was added when they were there
+    kind: str = DENSE  # or SPARSE: then dim, dtype, M and so on say nothing
+
+    @property
+    def sparse(self) -> bool:
+        """Whether rows have sparse vectors {token: weight} in it."""
+        return self.kind == SPARSE
+
+    @property
+    def graphed(self) -> bool:
+        """Whether it has a graph, and its rows slots: one dense vector a row."""
+        return not self.multi and self.kind == DENSE
 
     def difference(self, other: VectorField) -> str | None:
         """The first respect in which two declarations differ, in words; None when they agree."""
@@ -66,8 +81,25 @@ class VectorField:
 
 
 @dataclass(frozen=True, slots=True)
+class TextField:
+    """How a field's texts are made into terms, and by which analysis its postings were."""
+
+    language: str | None = None
+    stopwords: bool = False
+    fingerprint: str = ""  # of the analysis (text/analysis.py)
+
+    def difference(self, other: TextField) -> str | None:
+        """The first respect in which two declarations differ, in words; None when they agree."""
+        for name in ("language", "stopwords"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                return f"{name} is {mine!r}, not {theirs!r}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class Schema:
-    """The declaration of a collection: vector fields and declared metadata fields, by name.
+    """The declaration of a collection: vector fields, metadata fields and full text, by name.
 
     `dim`, `metric`, `dtype`, `M`, `ef_construction`, `encoder` and `fingerprint` are those of the
     only vector field; InvalidArgument where there are several.
@@ -77,6 +109,8 @@ class Schema:
     vectors: Mapping[str, VectorField] = field(default_factory=dict)
     next_number: int = 1
     fields: Mapping[str, str] = field(default_factory=dict, hash=False)  # vecdb/fields.py
+    fulltext: Mapping[str, TextField] = field(default_factory=dict, hash=False)  # "text": the row's text
+    tracked: tuple[int, ...] = ()  # commits: changes after these are found by commit, on and off in turn
 
     @property
     def only(self) -> VectorField:
@@ -127,7 +161,7 @@ class Schema:
     @property
     def is_plain(self) -> bool:
         """Whether there is, and ever was, the one vector field that `dim=` declares."""
-        return self.next_number == 1 and ONLY in self.vectors and not self.vectors[ONLY].multi
+        return self.next_number == 1 and ONLY in self.vectors and self.vectors[ONLY].graphed
 
     @property
     def by_number(self) -> dict[int, VectorField]:
@@ -137,7 +171,9 @@ class Schema:
     def layout(self, declared: VectorField) -> Layout:
         """Where and how the vectors of one of its fields lie."""
         sole = self.next_number == 1
-        return _layout(declared.number, declared.dim, declared.dtype, declared.first, sole)
+        return _layout(
+            declared.number, declared.dim, declared.dtype, declared.first, sole, declared.sparse
+        )
 
     def with_vector(self, name: str, declared: VectorField, first: int) -> Schema:
         """The schema with one more vector field, which rows below slot `first` lack."""
@@ -164,7 +200,18 @@ class Schema:
             found = declared.difference(other.vectors[name])
             if found is not None:
                 return found if name == ONLY else f"vector field {name!r}: {found}"
-        return fields.difference(self.fields, other.fields)
+        return fields.difference(self.fields, other.fields) or self._other_texts(other)
+
+    def _other_texts(self, other: Schema) -> str | None:
+        for name in {**self.fulltext, **other.fulltext}:
+            mine, theirs = self.fulltext.get(name), other.fulltext.get(name)
+            if mine is None or theirs is None:
+                has, wants = ("undeclared" if each is None else "declared" for each in (mine, theirs))
+                return f"fulltext[{name!r}] is {has}, not {wants}"
+            found = mine.difference(theirs)
+            if found is not None:
+                return f"fulltext[{name!r}]: {found}"
+        return None
 
 
 # --- what may be declared --------------------------------------------------------------------
@@ -191,10 +238,33 @@ def validate(schema: Schema) -> Schema:
                 raise
             _refuse(f"vector field {name!r}: {error}")
     fields.validated(schema.fields)
+    _validate_texts(schema.fulltext)
     return schema
 
 
+def _validate_texts(fulltext: Any) -> None:
+    if not isinstance(fulltext, Mapping):
+        _refuse(f"fulltext is a {type(fulltext).__name__}, not a dict")
+    if len(fulltext) > MAX_TEXTS:
+        _refuse(f"fulltext: {len(fulltext)} fields; the limit is {MAX_TEXTS}")
+    for name, each in fulltext.items():
+        check_name("fulltext: a field's name", name)
+        if name.startswith("\0"):
+            _refuse(f"fulltext: field {name!r:.60} begins with a NUL, as no metadata field may")
+        if each.language is not None and not isinstance(each.language, str):
+            _refuse(f"fulltext[{name!r:.60}]: language={each.language!r:.60}: give a name, or None")
+        if type(each.stopwords) is not bool:
+            _refuse(f"fulltext[{name!r:.60}]: stopwords={each.stopwords!r:.60}: give True or False")
+        if not isinstance(each.fingerprint, str):
+            _refuse(f"fulltext[{name!r:.60}]: its analysis is no text")
+
+
 def _validate_vector(declared: VectorField) -> None:
+    _one_of("kind", declared.kind, KINDS)
+    if declared.sparse:
+        if replace(declared, number=0, first=0) != VectorField(0, 0, "dot", kind=SPARSE):
+            _refuse("a field of sparse vectors has metric 'dot', and no dimension, dtype or encoder")
+        return
     _between("dim", declared.dim, 1, MAX_DIM)
     _one_of("metric", declared.metric, METRICS)
     _one_of("dtype", declared.dtype, tuple(DTYPES))
@@ -252,12 +322,24 @@ def _refuse(message: str) -> NoReturn:
 def put(txn: Any, cid: int, schema: Schema) -> None:
     """Write a collection's catalog record."""
     key = keys.catalog(cid)
-    vectors = {name: asdict(declared) for name, declared in schema.vectors.items()}
-    packed = {
+    vectors = {name: _packed(declared) for name, declared in schema.vectors.items()}
+    packed: dict[str, Any] = {
         "name": schema.name, "vectors": vectors, "next_number": schema.next_number,
         "fields": dict(schema.fields),
     }  # fmt: skip
+    if schema.tracked:
+        packed["tracked"] = list(schema.tracked)
+    if schema.fulltext:
+        packed["fulltext"] = {name: asdict(declared) for name, declared in schema.fulltext.items()}
     records.put(txn, key, codec.pack(packed))
+
+
+def _packed(declared: VectorField) -> dict[str, Any]:
+    """A vector field's declaration; `kind` is left out where it is the usual one."""
+    found = asdict(declared)
+    if declared.kind == DENSE:
+        del found["kind"]
+    return found
 
 
 def read_all(txn: Any) -> dict[str, tuple[int, Schema]]:
@@ -293,7 +375,9 @@ def unpack(key: bytes, record: Any) -> Schema:
             name = declared.pop("name")
             return validate(Schema(name, {ONLY: VectorField(number=0, **declared)}))
         vectors = {name: VectorField(**each) for name, each in declared.pop("vectors").items()}
-        schema = validate(Schema(vectors=vectors, **declared))
+        tracked = tuple(declared.pop("tracked", ()))
+        texts = {name: TextField(**each) for name, each in declared.pop("fulltext", {}).items()}
+        schema = validate(Schema(vectors=vectors, tracked=tracked, fulltext=texts, **declared))
         _check_numbers(schema)
     except (TypeError, AttributeError, KeyError, InvalidArgument) as error:
         raise rows.damaged("C1", key, str(error)) from None
@@ -307,3 +391,5 @@ def _check_numbers(schema: Schema) -> None:
         _between("first", each.first, 0, rows.PLAIN)
     if len(schema.by_number) != len(schema.vectors):
         _refuse("two vector fields have one number")
+    for before, turn in zip((-1, *schema.tracked), schema.tracked, strict=False):
+        _between("tracked", turn, before + 1, (1 << 63) - 1)

@@ -35,8 +35,10 @@ PURPOSES: Final = {
     keys.ROWS: "rows", keys.IDS: "ids", keys.VECTORS: "vectors", keys.MANY: "vectors",
     keys.LINKS: "links", keys.EFFORT: "effort", keys.ATTRIBUTES: "attributes",
     keys.FIELDS: "attributes", keys.POSTINGS: "postings", keys.LIVE: "live", keys.LOG: "log",
+    keys.SEGMENTS: "fulltext", keys.TERMS: "fulltext",
     keys.EMBEDDINGS: "embeddings", keys.CACHED: "embeddings", keys.CATALOG: "catalog",
-    keys.TIMES: "meta", keys.META: "meta",
+    keys.SEARCHES: "searches", keys.WATCHERS: "searches", keys.LOGGING: "searches",
+    keys.SEARCH_LOG: "search_log", keys.TIMES: "meta", keys.META: "meta",
 }  # fmt: skip
 OF_FILE: Final = ("tree", "engine", "free", "rest")
 _NODE_AND_PLACE: Final = NODE.size + U16.size

@@ -29,6 +29,15 @@ tree as the newest log records. It is what a reader needs in order to follow or 
         scale        lo and step of the vectors' codes, None before the first vector
         graph        number of the graph; a rebuilt graph has another one
         inserted     vectors that were ever inserted
+    text             of a collection with full text or sparse vectors, else None:
+        to           the segments contain every change up to this commit
+        rows         rows touched since, whatever changed in them
+        pending, size   rows with something to index among them, and the bytes of their records' texts
+        credit       bytes of postings that are due to be merged
+        segments     a list for each, oldest first: number, parts of the head, chunks, bytes of postings,
+                     rows, and how many rows it makes dead in older ones, about
+        merge        of the merge under way, else empty: place of the first segment, how many, number of
+                     the output, its chunks and bytes so far, and where the merge goes on
 
 Invariants (checked by vecdb/check/):
   S1  a log record of commit c is present, for each of its parts, while c is above that part's
@@ -74,6 +83,78 @@ class FieldState:
 
 
 @dataclass(slots=True)
+class Segment:
+    """What the state says of one segment of full text; never changed."""
+
+    number: int  # commit << 16 | place in it: never used again
+    parts: int
+    chunks: int
+    size: int
+    rows: int
+    dead: int
+
+
+@dataclass(slots=True)
+class Merging:
+    """A merge under way; never changed."""
+
+    first: int
+    count: int
+    number: int
+    chunks: int
+    size: int
+    progress: bytes
+
+
+@dataclass(slots=True)
+class TextState:
+    """How far a collection's full text has come (index/texts.py)."""
+
+    to: int = 0
+    rows: int = 0
+    pending: int = 0
+    size: int = 0
+    credit: int = 0
+    segments: list[Segment] = field(default_factory=list)
+    merge: Merging | None = None
+
+    def copy(self) -> TextState:
+        """An independent copy."""
+        return TextState(
+            self.to, self.rows, self.pending, self.size, self.credit, list(self.segments), self.merge
+        )
+
+    def pack(self) -> list[Any]:
+        """What the file keeps."""
+        listed = [list(_SEGMENT_VALUES(each)) for each in self.segments]
+        merge = [] if self.merge is None else list(_MERGING_VALUES(self.merge))
+        return [self.to, self.rows, self.pending, self.size, self.credit, listed, merge]
+
+    @staticmethod
+    def unpack(found: list[Any]) -> TextState:
+        """What `pack` made."""
+        to, rows_, pending, size, credit, listed, merge = found
+        return TextState(
+            to, rows_, pending, size, credit, [Segment(*each) for each in listed],
+            Merging(*merge) if merge else None,
+        )  # fmt: skip
+
+    def is_plausible(self) -> bool:
+        """Whether every value is of its kind and within its bounds."""
+        numbers = [self.to, self.rows, self.pending, self.size, self.credit]
+        for each in self.segments:
+            numbers += _SEGMENT_VALUES(each)
+        if self.merge is not None:
+            *more, progress = _MERGING_VALUES(self.merge)
+            numbers += more
+            if not isinstance(progress, bytes):
+                return False
+            if self.merge.first + self.merge.count > len(self.segments) or self.merge.count < 1:
+                return False
+        return all(type(n) is int and 0 <= n < 1 << 63 for n in numbers)
+
+
+@dataclass(slots=True)
 class State:
     """Mutable while a transaction builds the next one; a reader's copy is never changed."""
 
@@ -103,12 +184,14 @@ class State:
     loose_to: int = 0
     reused_last: int = 0
     vectors: dict[int, FieldState] = field(default_factory=dict)
+    text: TextState | None = None
 
     def copy(self) -> State:
         """An independent copy."""
         made = State(*_VALUES(self))
         made.fields_to = list(self.fields_to)
         made.vectors = {number: each.copy() for number, each in self.vectors.items()}
+        made.text = None if self.text is None else self.text.copy()
         return made
 
     def fold_anew(self) -> None:
@@ -118,9 +201,11 @@ class State:
 
     @property
     def unfolded(self) -> bool:
-        """Whether any image lacks a logged change."""
-        return self.rows_last > self.rows_to or any(
-            each.links_last > each.links_to for each in self.vectors.values()
+        """Whether any image lacks a logged change, or segments are being merged."""
+        return (
+            self.rows_last > self.rows_to
+            or any(each.links_last > each.links_to for each in self.vectors.values())
+            or (self.text is not None and self.text.merge is not None)
         )
 
     @property
@@ -136,12 +221,16 @@ class State:
     @property
     def rows_to(self) -> int:
         """The lowest watermark of the images that read the log's rows part."""
-        return min([self.live_to, *self.fields_to])
+        images = [self.live_to, *self.fields_to]
+        return min(images if self.text is None else [*images, self.text.to])
 
 
-def new(last: int, numbers: Iterable[int]) -> State:
-    """The state of a collection that is made after commit `last`."""
-    return State(live_to=last, rows_cut=last, vectors={n: new_field(last) for n in numbers})
+def new(last: int, numbers: Iterable[int], *, text: bool = False) -> State:
+    """The state of a collection that is made after commit `last`; `text`: with full text."""
+    return State(
+        live_to=last, rows_cut=last, vectors={n: new_field(last) for n in numbers},
+        text=TextState(to=last) if text else None,
+    )  # fmt: skip
 
 
 def new_field(last: int) -> FieldState:
@@ -149,6 +238,8 @@ def new_field(last: int) -> FieldState:
     return FieldState(links_to=last, links_cut=last)
 
 
+_SEGMENT_VALUES: Final = attrgetter(*(f.name for f in fields(Segment)))
+_MERGING_VALUES: Final = attrgetter(*(f.name for f in fields(Merging)))
 _NUMBERS: Final = [f.name for f in fields(State) if f.type == "int"]
 _NAMES: Final = [f.name for f in fields(State)]
 _VALUES: Final = attrgetter(*_NAMES)
@@ -166,7 +257,7 @@ def read(txn: Any, cid: int) -> State:
     found = rows.unpack_record(keys.LOG, key, record, code="S1")
     try:
         state = _unpack(found)
-    except (TypeError, AttributeError, KeyError) as error:
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise rows.damaged("S1", key, str(error)) from None
     if not _plausible(state):
         raise rows.damaged("S1", key, "it holds what no state can hold")
@@ -185,7 +276,11 @@ def _unpack(found: dict[str, Any]) -> State:
         return State(**found, vectors={0: FieldState(slots=slots, **inner)})
     vectors = found.pop("vectors")
     found.pop("fold_part", None)  # of versions before the first release
-    return State(**found, vectors={n: FieldState(*each) for n, each in vectors.items()})
+    text = found.pop("text", None)  # up to format 3: absent
+    return State(
+        **found, vectors={n: FieldState(*each) for n, each in vectors.items()},
+        text=None if text is None else TextState.unpack(text),
+    )  # fmt: skip
 
 
 def _plausible(state: State) -> bool:
@@ -197,6 +292,8 @@ def _plausible(state: State) -> bool:
         numbers += [number, *(getattr(each, name) for name in _FIELD_NUMBERS)]
         if not _is_scale(each.scale):
             return False
+    if state.text is not None and not state.text.is_plausible():
+        return False
     if not all(type(n) is int and 0 <= n < 1 << 63 for n in (*numbers, *state.fields_to)):
         return False
     if state.loose_to > rows.PLAIN or state.vacant > state.slots or state.sweep_phase > 3:
@@ -219,4 +316,5 @@ def write(txn: Any, cid: int, state: State) -> None:
     key = keys.state(cid)
     packed = dict(zip(_NAMES, _VALUES(state), strict=True))
     packed["vectors"] = {n: each.values() for n, each in state.vectors.items()}
+    packed["text"] = None if state.text is None else state.text.pack()
     records.put(txn, key, codec.pack(packed))

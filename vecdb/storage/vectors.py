@@ -9,7 +9,7 @@ on a 64-byte boundary of the map, so that the graph ranks results from the map i
 Rows may lack a field. A block some of whose rows do has zeros in their places and, after the vectors,
 a bit for each row; a block all of whose rows do is its sub-header alone.
 
-Fields of many vectors a row have no slots and no blocks: a record a row.
+Fields of many vectors a row, and of sparse ones (sparse.py), have no slots and no blocks: a record a row.
 
 Invariants (checked by vecdb/check/):
   V1  block b of a field exists exactly when all its slots have been handed out,
@@ -19,7 +19,8 @@ Invariants (checked by vecdb/check/):
       the block's bits say that it is there. A slot that is handed out again, in a block that is
       written, has its vector INLINE until upkeep has filled the block (State.loose) and writes it
       anew: the record then comes before the block;
-  V4  a row that has a field of many vectors has a record of them, of whole vectors.
+  V4  a row that has a field of many vectors has a record of them, of whole vectors; one that has a
+      sparse field a record of those (V5 in sparse.py).
 
 Rejected: one record a vector for ever. A scan would cost a tree descent a row, and opening too.
 Rejected: no record for a block that nobody has a vector in. A lost block would go unnoticed.
@@ -35,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from vecdb import _core
-from vecdb.storage import keys, records, rows
+from vecdb.storage import keys, records, rows, sparse
 from vecdb.storage.rows import Row
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from vecdb.storage.schema import VectorField
 
 SUBHEADER: Final = struct.Struct("<IIIHH20x")  # first slot, count, dim, dtype code, holes, padding
+SPARSE: Final = "sparse"  # the kind of a field of sparse vectors
 DATA_OFFSET: Final = 12 + SUBHEADER.size  # from the start of the record to the first vector
 DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "f32": np.dtype("<f4"),
@@ -60,12 +62,13 @@ class Layout:
     """Where and how the vectors of one field lie."""
 
     def __init__(
-        self, number: int, dim: int, dtype: str, first: int = 0, sole: bool = True
+        self, number: int, dim: int, dtype: str, first: int = 0, sole: bool = True, sparse: bool = False
     ) -> None:
         self.number = number
         self.dim = dim
         self.dtype = dtype
         self.first = first  # rows below this slot have no vector in the field
+        self.sparse = sparse
         self.sole = sole  # there never was another field: every row with a slot has a vector here
 
     @cached_property
@@ -80,8 +83,8 @@ class Layout:
 
     @cached_property
     def stride(self) -> int:
-        """Bytes of one stored vector."""
-        return self.numbers * self.kind.itemsize
+        """Bytes of one stored vector; of sparse ones, which have none in common, 1."""
+        return max(1, self.numbers * self.kind.itemsize)
 
     @cached_property
     def block_rows(self) -> int:
@@ -107,7 +110,7 @@ class Given(NamedTuple):
     """The vectors of new rows in one field, of the stored dtype."""
 
     rows: npt.NDArray[np.intp]  # positions of the rows that have one, ascending
-    array: Any  # (len(rows), numbers); for a field of many a list of (m, numbers)
+    array: Any  # (len(rows), numbers); of many a list of (m, numbers), of sparse ones a list of bytes (n,)
 
     @staticmethod
     def of(array: npt.NDArray[Any]) -> Given:
@@ -280,8 +283,10 @@ def inline_of(row: Row | None, cid: int, layout: Layout, slot: int) -> npt.NDArr
     return np.frombuffer(found, layout.kind)
 
 
-def shown(stored: npt.NDArray[Any], declared: VectorField) -> npt.NDArray[Any]:
-    """Stored vectors as a user reads them: bits as uint8 0 and 1, all else as it is."""
+def shown(stored: npt.NDArray[Any], declared: VectorField) -> Any:
+    """Stored vectors as a user reads them: bits as uint8 0 and 1, sparse ones as dicts, else as it is."""
+    if declared.kind == SPARSE:
+        return sparse.decode(stored)
     if declared.dtype != "b1":
         return stored
     return np.unpackbits(stored, axis=-1, count=declared.dim)
@@ -310,12 +315,23 @@ def delete_many(txn: Any, cid: int, number: int, rid: int) -> None:
 
 
 def get_many(txn: Any, cid: int, layout: Layout, rid: int) -> npt.NDArray[Any]:
-    """A row's vectors (m, numbers), a copy."""
+    """A row's vectors (m, numbers), a copy; the bytes (n,) of a sparse one (storage/sparse.py)."""
     key = keys.many_vectors(cid, layout.number, rid)
     record = txn.get(key)
     if record is None:
         raise rows.damaged("V4", key, "the row's vectors are missing")
+    return verify_many(key, record, layout)
+
+
+def verify_many(key: bytes, record: Any, layout: Layout) -> npt.NDArray[Any]:
+    """The same of a record, or `Corrupt` when its checksum or length is wrong."""
     payload = rows.open_record(keys.MANY, key, record, code="V4")
+    if layout.sparse:
+        try:
+            sparse.verify(payload)
+        except ValueError as error:
+            raise rows.damaged("V5", key, str(error)) from None
+        return np.frombuffer(bytes(payload), np.uint8)
     if len(payload) % layout.stride:
         raise rows.damaged("V4", key, f"{len(payload)} bytes are no whole vectors")
     found = np.frombuffer(bytes(payload), layout.kind)

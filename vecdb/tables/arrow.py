@@ -6,6 +6,7 @@
     dict                    struct of all keys that appear; a key that a row lacks is null
     numpy array (d,)        fixed_size_list[d] of its dtype
     numpy array (m, d)      list of those: a field of many vectors a row
+    a sparse vector         list of structs {token, weight}: all tokens of a column str, or all int
     None, missing           null
 
 Invariants:
@@ -71,7 +72,7 @@ def row_of(
     row: dict[str, Any] = {id: record.id}
     if text is not None and record.text is not None:
         row[text] = record.text
-    row.update((field, record.vectors[field]) for field in fields if field in record.vectors)
+    row.update((field, _cell(record.vectors[field])) for field in fields if field in record.vectors)
     reserved = {id, text, *fields}
     for key, value in record.metadata.items():
         if key in reserved:
@@ -82,6 +83,13 @@ def row_of(
             )
         row[key] = value
     return row
+
+
+def _cell(vector: Any) -> Any:
+    """A vector as a cell: a sparse one is a list, as its tokens are values and no names of columns."""
+    if not isinstance(vector, dict):
+        return vector
+    return [{"token": token, "weight": weight} for token, weight in vector.items()]
 
 
 # --- types from values -------------------------------------------------------------------

@@ -166,16 +166,43 @@ def _vectors(
     piece: Piece, name: str, first: int, last: int, row: int, declared: Any
 ) -> Matrix:
     """A field's vectors, as many a row as it declares; ints as int8 where that is stored and fits."""
-    if declared.multi:
+    if not declared.graphed:
         cells = piece.column(name, first, last)
+        if declared.sparse:
+            cells = [_sparse(cell) for cell in cells]
         array = np.empty(len(cells), object)
-        array[:] = cells
+        for at, cell in enumerate(cells):  # a slice would take lists of one length for rows of a matrix
+            array[at] = cell
         return array, np.array([cell is not None for cell in cells], np.bool_)
     array, present = piece.matrix(name, first, last, row)
     if declared.dtype == "i8" and array.dtype.kind in "iu" and array.size:
         if array.min() >= -128 and array.max() <= 127:
             return array.astype(np.int8), present
     return array, present
+
+
+def _sparse(cell: Any) -> Any:
+    """A sparse vector's cell as a dict: a struct, a list of pairs, or one of {token, weight}.
+
+    What is none of these stays what it is, and is refused by its row.
+    """
+    if isinstance(cell, Mapping):
+        return {token: weight for token, weight in cell.items() if weight is not None}
+    if not isinstance(cell, list | tuple):
+        return cell
+    pairs = []
+    for each in cell:
+        if isinstance(each, Mapping) and each.keys() == {"token", "weight"}:
+            pairs.append((each["token"], each["weight"]))
+        elif isinstance(each, list | tuple) and len(each) == 2:
+            pairs.append((each[0], each[1]))
+        else:
+            return cell
+    try:
+        found = dict(pairs)
+    except TypeError:  # a token that can be no key
+        return cell
+    return found if len(found) == len(pairs) else cell
 
 
 def _merged(parts: list[Batch]) -> Batch:

@@ -1,0 +1,197 @@
+"""What does a text that somebody searches for ask of a collection's columns?
+
+`asked` reads the text (text/grammar.py) and makes of each of its parts what the part asks of each column:
+a term, a prefix, or a phrase; `clauses` turns that into what `_text.View` takes, at one commit. The same
+words are asked by `Text` queries, where any word counts, and by `matches` filters, where every word must.
+
+A column's own analysis says what a word is: where a stemmer is at work "kernels" asks for "kernel", a stop
+word asks nothing, and a word that the analysis cuts in several ("e-mail") is a phrase.
+
+Invariants:
+  Q1  a part that asks nothing of any column (a stop word, a sign) is as if it were not there; a text of
+      such parts alone matches nothing;
+  Q2  phrases are decided by the texts themselves: candidates have all of the phrase's terms, and what
+      they say is analysed again, element by element of lists. No positions are kept;
+  Q3  how often a phrase is in a row, and in how many rows it is, does not depend on a filter.
+
+Costs of a phrase: its candidates' texts are read and analysed, some 10 us each; the last ones are kept.
+Rejected: positions in the postings. They double them, for the few queries that have quotes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from pyroaring import BitMap
+
+from vecdb._core import _text
+from vecdb.errors import InvalidArgument
+from vecdb.index.columns import Columns, metadata_in, text_in
+from vecdb.index.texts import Words
+from vecdb.index.view import bitmap_of
+from vecdb.storage import rows
+from vecdb.text import grammar
+
+AT_ONCE: Final = 1024  # candidates of a phrase that are read at a time
+REMEMBERED: Final = 1000  # characters of a text that is read once
+MAX_ASKED: Final = 10_000  # words of a query, each counted for each of its fields
+MOST_PHRASES: Final = 64  # kept at a commit
+
+TERM, PREFIX, PHRASE = "term", "prefix", "phrase"
+SHOULD, MUST, NOT = _text.SHOULD, _text.MUST, _text.NOT
+
+
+class Leg(NamedTuple):
+    """What a part asks of one column."""
+
+    column: int
+    kind: str
+    terms: tuple[bytes, ...]  # a prefix: it, and the term that counts besides
+    gaps: tuple[int, ...] = ()  # of a phrase
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One word, phrase or prefix of the text."""
+
+    shown: str
+    occur: int
+    legs: tuple[Leg, ...]
+
+
+def asked(columns: Columns, chosen: tuple[int, ...], text: str, *, every: bool) -> tuple[Part, ...]:
+    """The parts of a text that ask something of the chosen columns; `every`: all of them must be there."""
+    return (_asked_lately if len(text) <= REMEMBERED else _asked)(columns, chosen, text, every)
+
+
+def _asked(columns: Columns, chosen: tuple[int, ...], text: str, every: bool) -> tuple[Part, ...]:
+    found = []
+    for item in grammar.parse(text):
+        legs = tuple(leg for at in chosen if (leg := _leg(columns, at, item)) is not None)
+        if legs:
+            occur = item.occur
+            if every and occur == SHOULD:
+                occur = MUST
+            found.append(Part(item.shown, occur, legs))
+    if sum(len(part.legs) for part in found) > MAX_ASKED:
+        raise InvalidArgument(
+            f"the text asks for {len(found):,} words of {len(chosen)} fields; the limit is {MAX_ASKED:,} in "
+            "all: ask for those that matter"
+        )
+    return tuple(found)
+
+
+_asked_lately = lru_cache(maxsize=256)(_asked)
+
+
+def _leg(columns: Columns, at: int, item: grammar.Part) -> Leg | None:
+    """What a part asks of a column; None for nothing."""
+    analyzer = columns.listed[at].analysis.analyzer
+    terms = analyzer.terms(item.text)
+    if item.prefix:
+        begins = analyzer.fold(item.text)
+        if begins:
+            return Leg(at, PREFIX, (begins, terms[0][0]) if len(terms) == 1 else (begins,))
+    if not terms:
+        return None
+    if len(terms) == 1:
+        return Leg(at, TERM, (terms[0][0],))
+    gaps = tuple(after[1] - before[1] for before, after in zip(terms, terms[1:], strict=False))
+    return Leg(at, PHRASE, tuple(term for term, _ in terms), gaps)
+
+
+# --- at a commit --------------------------------------------------------------------------
+
+
+def clauses(words: Words, txn: Any, parts: Sequence[Part], weights: Sequence[float]) -> list[Any]:
+    """The parts as `_text.View` takes them; `weights`: one a column."""
+    return [
+        (part.occur, [core_leg(words, txn, leg, weights[leg.column]) for leg in part.legs])
+        for part in parts
+    ]
+
+
+def core_leg(words: Words, txn: Any, leg: Leg, weight: float) -> tuple[int, float, int, Any]:
+    """One leg as `_text.View` takes it."""
+    if leg.kind == TERM:
+        return leg.column, weight, _text.TERM, leg.terms[0]
+    if leg.kind == PREFIX:
+        payload: Any = leg.terms[0] if len(leg.terms) == 1 else leg.terms
+        return leg.column, weight, _text.PREFIX, payload
+    return leg.column, weight, _text.LIST, phrase(words, txn, leg)
+
+
+def phrase(words: Words, txn: Any, leg: Leg) -> tuple[Any, Any]:
+    """The rows that have a phrase in a column, ascending, and how often (Q2)."""
+    known = words.phrases.get(leg)
+    if known is not None:
+        return known
+    wanted = [(MUST, [(leg.column, 1.0, _text.TERM, term)]) for term in dict.fromkeys(leg.terms)]
+    found = np.frombuffer(words.ask("match", wanted, words.loader(txn)), np.uint32)
+    counts = np.zeros(len(found), np.uint32)
+    for first in range(0, len(found), AT_ONCE):
+        some = found[first : first + AT_ONCE]
+        counts[first : first + AT_ONCE] = _counted(words, txn, leg, some.tolist())
+    made = found[counts > 0], counts[counts > 0]
+    if len(words.phrases) >= MOST_PHRASES:
+        words.phrases.clear()
+    words.phrases[leg] = made
+    return made
+
+
+def _counted(words: Words, txn: Any, leg: Leg, rids: list[int]) -> Any:
+    """How often each row has a phrase, elements of lists apart."""
+    columns, analyzer = words.columns, words.columns.listed[leg.column].analysis.analyzer
+    _, payloads = rows.read_many(txn.get, words.cid, rids)
+    texts: list[Any] = []
+    owners: list[int] = []
+    for at, payload in enumerate(payloads):
+        if columns.listed[leg.column].is_text:
+            elements = columns.elements(leg.column, text_in(payload), {})
+        else:
+            elements = columns.elements(leg.column, None, metadata_in(payload))
+        texts += elements
+        owners += [at] * len(elements)
+    found = np.frombuffer(analyzer.phrase_counts(texts, leg.terms, leg.gaps), np.uint32)
+    return np.bincount(owners, found, len(rids)).astype(np.uint32)
+
+
+def matching(words: Words, txn: Any, field: str, wanted: str) -> BitMap:
+    """The rows whose field has all the words that a filter wants."""
+    at = words.columns.by_name[field]
+    parts = asked(words.columns, (at,), wanted, every=True)
+    if not any(part.occur == MUST for part in parts):
+        return BitMap()
+    asks = clauses(words, txn, parts, [1.0] * len(words.columns.listed))
+    return bitmap_of(words.ask("match", asks, words.loader(txn)))
+
+
+def says(columns: Columns, field: str, wanted: str) -> Callable[[Any], bool]:
+    """Whether a value of the field has all the words, by the value alone: what `matching` says of rows."""
+    at = columns.by_name[field]
+    parts = asked(columns, (at,), wanted, every=True)
+
+    def holds(value: Any) -> bool:
+        texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+        texts = [each for each in texts if isinstance(each, str)]
+        here = [(part.occur, _has(columns, part.legs[0], texts)) for part in parts]
+        if not any(occur == MUST for occur, _ in here):
+            return False
+        return all(has == (occur != NOT) for occur, has in here)
+
+    return holds
+
+
+def _has(columns: Columns, leg: Leg, texts: list[str]) -> bool:
+    """Whether any of a value's texts has what a part asks."""
+    analyzer = columns.listed[leg.column].analysis.analyzer
+    if leg.kind == PHRASE:
+        return any(analyzer.phrase_count(text, leg.terms, leg.gaps) for text in texts)
+    terms = {term for text in texts for term, _ in analyzer.terms(text)}
+    if leg.kind == TERM:
+        return leg.terms[0] in terms
+    return leg.terms[-1] in terms or any(term.startswith(leg.terms[0]) for term in terms)

@@ -1,0 +1,134 @@
+"""How is what several queries found put together? Fuse.
+
+    rrf         sum of weight / (60 + rank): Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion" (2009)
+    weighted    sum of weight · score
+    relative    sum of weight · (score - worst) / (best - worst) over what the part found; all 1 where equal
+
+Invariants:
+  U1  each part gives its best `depth` rows, at least as many as are wanted: so a fusion is never short
+      while any part has matches left;
+  U2  ties are ranked by id: reciprocal ranks tie all the time, and row numbers are nobody's business.
+
+Rejected: asking each part for the scores of rows that only others found. The published methods do not,
+and a part's rank of such a row would cost a full ranking.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import numpy as np
+from pyroaring import BitMap
+
+from vecdb.query.objects import Fuse, Query
+from vecdb.ranking.base import Place, Ranked, Ranker, nothing
+from vecdb.types import Id
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from vecdb.ranking.base import Rids, Scores
+
+RANK_CONSTANT: Final = 60
+LEAST_DEPTH: Final = 100
+DEPTH_PER_HIT: Final = 5
+
+
+class FuseRanker(Ranker):
+    """Several rankers as one."""
+
+    independent = False
+
+    def __init__(self, place: Place, query: Query, parts: list[Ranker]) -> None:
+        super().__init__(place, query)
+        self._parts = parts
+        self.fuse = cast("Fuse", query)
+        self.found: list[Ranked] = []  # what each part gave, last
+        self.has_distances = len(parts) == 1 and parts[0].has_distances
+        self.fixed: int | None = None  # the depth, whatever is wanted
+        self._all: Ranked | None = None
+
+    @property
+    def parts(self) -> list[Ranker]:
+        return self._parts
+
+    def rows(self) -> BitMap:
+        return BitMap.union(BitMap(), *(each.rows() for each in self.parts))
+
+    def best(self, reach: int) -> Ranked:
+        self.found = [each.best(self.depth(reach)) for each in self.parts]
+        return self._fused(reach)
+
+    def depth(self, reach: int) -> int:
+        """How many of each part's best count."""
+        if self.fixed is not None:
+            return self.fixed
+        k = self.place.request.k
+        usual = max(DEPTH_PER_HIT * (reach if k is None else k), LEAST_DEPTH)
+        return max(self.fuse.depth or usual, reach)
+
+    def scores(self, rids: Rids) -> Scores:
+        if self._all is None:
+            count = self.matching()
+            self._all = self.best(count) if count else nothing()
+        order = np.argsort(self._all.rids, kind="stable")
+        ascending = self._all.rids[order]
+        at = np.searchsorted(ascending, rids)
+        known = at < len(ascending)
+        known[known] = ascending[at[known]] == rids[known]
+        scores = np.full(len(rids), np.nan)
+        scores[known] = self._all.scores[order[at[known]]]
+        return scores
+
+    def strategy(self) -> str:
+        return f"fuse, {self.fuse.method}"
+
+    def _fused(self, reach: int) -> Ranked:
+        found = self.found
+        if len(found) == 1 and found[0].distances is not None:
+            score = self._worth(0)
+            order = np.argsort(-score, kind="stable")[:reach]
+            return Ranked(found[0].rids[order], score[order], found[0].distances[order])
+        rids = np.concatenate([each.rids for each in found])
+        if not len(rids):
+            return nothing()
+        worth = np.concatenate([self._worth(at) for at in range(len(found))])
+        unique, at = np.unique(rids, return_inverse=True)
+        scores: Scores = np.bincount(at, weights=worth, minlength=len(unique)).astype(np.float64)
+        return best_by_id(unique, scores, reach, self.place.ids)
+
+    def _worth(self, part: int) -> npt.NDArray[np.float64]:
+        """What each row of a part's ranking gets for it."""
+        ranked, method = self.found[part], self.fuse.method
+        weight = 1.0 if self.fuse.weights is None else self.fuse.weights[part]
+        if method == "rrf":
+            return weight / (RANK_CONSTANT + np.arange(1, len(ranked.rids) + 1))
+        scores = ranked.scores
+        if method == "weighted" or not len(scores):
+            return weight * scores
+        low, high = float(scores.min()), float(scores.max())
+        scaled = np.ones(len(scores)) if high == low else (scores - low) / (high - low)
+        return weight * scaled
+
+
+def best_by_id(rids: Rids, scores: Scores, reach: int, ids: Any) -> Ranked:
+    """The best `reach`, ties by id; `ids(rids)` gives the ids of rows."""
+    if reach < len(rids):
+        border = np.partition(scores, len(scores) - reach)[len(scores) - reach]
+        kept = scores >= border
+        rids, scores = rids[kept], scores[kept]
+    order = np.lexsort((rids, -scores))
+    rids, scores = rids[order], scores[order]
+    tied = np.flatnonzero(scores[1:] == scores[:-1])
+    if len(tied):
+        among = np.unique(np.concatenate((tied, tied + 1)))
+        known: list[Id] = ids(rids[among])
+        keys = sorted(range(len(among)), key=lambda i: (-scores[among[i]], *_ordered(known[i])))
+        rids = rids.copy()
+        rids[among] = rids[among[keys]]
+    return Ranked(rids[:reach], scores[:reach])
+
+
+def _ordered(id: Id) -> tuple[bool, int, bytes]:
+    """Ids as they order: ints by value, then strings by their UTF-8 bytes."""
+    return (True, 0, id.encode()) if isinstance(id, str) else (False, id, b"")

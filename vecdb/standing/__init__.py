@@ -1,0 +1,1 @@
+"""Searches that are kept: saved, standing, logged, and run again."""
