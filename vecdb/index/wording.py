@@ -125,6 +125,18 @@ def core_leg(words: Words, txn: Any, leg: Leg, weight: float) -> tuple[int, floa
     return leg.column, weight, _text.LIST, phrase(words, txn, leg)
 
 
+def sparse(words: Words, number: int, weights: Sequence[tuple[str | int, float]]) -> list[Any]:
+    """The tokens of a sparse query in the order of its weights; those that no row can have are left out."""
+    column, found = words.columns.column_of(number), []
+    for token, weight in weights:
+        try:
+            term = _text.token(token)
+        except ValueError:
+            continue
+        found.append((SHOULD, [(column, weight, _text.TERM, term)]))
+    return found
+
+
 def phrase(words: Words, txn: Any, leg: Leg) -> tuple[Any, Any]:
     """The rows that have a phrase in a column, ascending, and how often (Q2)."""
     known = words.phrases.get(leg)
