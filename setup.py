@@ -20,7 +20,7 @@ from setuptools.command.build_ext import build_ext
 CORE = Path("vecdb/_core")
 COMMON = [
     "adopt", "audit", "codes", "crc", "dispatch", "graph", "memory", "overlay", "pages", "pool",
-    "record", "search", "stored", "sweep", "writer", "kernels_scalar",
+    "record", "search", "stored", "sweep", "veil", "writer", "kernels_scalar",
 ]  # fmt: skip
 TEXT = [
     "text_analyzer", "text_audit", "text_builder", "text_merge", "text_search", "text_segment", "text_view",

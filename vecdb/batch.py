@@ -44,6 +44,7 @@ class PerThread(threading.local):
     """Each thread's open transaction, and what waits for its next one."""
 
     batch: Batch | None = None
+    quiet = False  # whether its searches are left out of the search log
 
     def __init__(self) -> None:
         self.made: dict[bytes, bytes] = {}  # embeddings that go with the thread's next commit
@@ -61,7 +62,8 @@ class Batch:
         self._open = True
         self._writings: dict[int, Writing] = {}
         self._catalog_changed = False
-        self.changed = False  # beside collections: the cache of embeddings
+        self.changed = False  # beside collections: the cache of embeddings, saved searches
+        self.logged: list[Any] = []  # entries of the search log that go with this commit
         self.handles: list[Collection] = []
         try:
             db._refresh(self.txn, self._wt.last)
@@ -149,6 +151,10 @@ class Batch:
                 self._writings[entry[0]].declare(entry[1])
         self._catalog_changed = True
 
+    def change_logging(self) -> None:
+        """Let every process read anew what is logged."""
+        self._catalog_changed = True
+
     def keep(self, made: Mapping[bytes, bytes]) -> None:
         """Write embeddings into the transaction."""
         embeddings.put(self.txn, made)
@@ -175,6 +181,8 @@ class Batch:
         if self._catalog_changed:
             version = self._db._env.meta(self.txn).catalog_version
             self._wt.meta_changes["catalog_version"] = version + 1
+        if self._db._queue.is_due():
+            self._db._queue.write(self)
         for writing in changed.values():
             writing.finish()
         for cid, writing in self._writings.items():
@@ -197,6 +205,7 @@ class Batch:
         if self._wt.inherited:
             keep_forever(self)
             return
+        self._db._queue.give_back(self.logged)
         for cid, writing in self._writings.items():
             writing.rollback()
             if cid not in self._db._schemas:  # created here: its number will be another's

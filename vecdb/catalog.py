@@ -21,7 +21,7 @@ from vecdb.collection import Collection
 from vecdb.declare import Vector, declare, field_of
 from vecdb.errors import AlreadyExists, EncoderMismatch, InvalidArgument, NotFound, SchemaError
 from vecdb.index.columns import columns_of
-from vecdb.storage import keys, state
+from vecdb.storage import keys, searchlog, state
 from vecdb.storage.schema import Schema, VectorField, check_name, read_all, validate
 
 if TYPE_CHECKING:
@@ -44,11 +44,13 @@ class Catalogued:
     _schemas: dict[int, Schema]
     _catalog_version: int
     _seen_commit: int
+    _logged: frozenset[int] | None  # collections whose searches this handle logs, if any
 
     if TYPE_CHECKING:  # of a Database
 
         def _usable(self) -> None: ...
         def _batch(self, timeout: float | None = None) -> AbstractContextManager[Batch]: ...
+        def _logs(self) -> bool: ...
 
     def create_collection(
         self,
@@ -280,6 +282,7 @@ class Catalogued:
             if version != self._catalog_version:
                 self._catalog = read_all(txn)
                 self._schemas = dict(self._catalog.values())
+                self._logged = searchlog.logged(txn) or None if self._logs() else None
                 self._catalog_version = version
                 for cid in [c for c in self._followers if c not in self._schemas]:
                     del self._followers[cid]

@@ -37,6 +37,8 @@ from vecdb.index.follow import Follower
 from vecdb.index.writing import Writing
 from vecdb.options import Mode, OpenOptions, check_open, check_path
 from vecdb.snapshot import Snapshot
+from vecdb.standing.log import SearchLog
+from vecdb.standing.queue import Queue
 from vecdb.standing.saved import Searches
 from vecdb.storage.env import LMDB_ERRORS, Env
 from vecdb.storage.process import keep_forever
@@ -128,6 +130,8 @@ class Database(Catalogued):
         options = self._options
         keep = options.upkeep and options.mode != "r" and options.path is not None
         self._upkeep = Upkeep(self) if keep else None
+        self._logged: frozenset[int] | None = None
+        self._queue = Queue(self, keep)
 
     # --- transactions --------------------------------------------------------------------
 
@@ -256,6 +260,7 @@ class Database(Catalogued):
             **figures,
             "threads": self._threads,
             "embedding_cache": asdict(embedding.cached(self)),
+            "search_log": self.search_log._stats(),
             "collections": {name: self[name]._stats(space) for name in self.collections()},
         }
 
@@ -271,6 +276,20 @@ class Database(Catalogued):
         """
         self._usable()
         return Searches(self)
+
+    @property
+    def search_log(self) -> SearchLog:
+        """The log of searches, which is kept of the collections that it is started for.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", dim=2); _ = c.add("a", [1, 0])
+        >>> db.search_log.start(c)
+        >>> hits = c.search([1, 0])
+        >>> [(entry.query, entry.shown) for entry in db.search_log]
+        [(Near([1.0, 0.0]), ['a'])]
+        """
+        self._usable()
+        return SearchLog(self)
 
     def clear_embedding_cache(self) -> int:
         """Take every cached embedding out of the file and return how many there were.
@@ -298,6 +317,7 @@ class Database(Catalogued):
             _refuse("close() inside a transaction; leave the with block first")
         if self._upkeep is not None:
             self._upkeep.stop()
+        self._queue.close()
         self._closed = True
         for snapshot in list(self._snapshots):
             snapshot.close()
@@ -324,6 +344,9 @@ class Database(Catalogued):
         return _unpickled, (replace(self._options, path=self._env.path, mode=mode),)
 
     # --- behind the verbs ----------------------------------------------------------------
+
+    def _logs(self) -> bool:
+        return self._options.mode != "r"
 
     def _usable(self) -> None:
         if self._closed:

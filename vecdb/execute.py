@@ -61,6 +61,12 @@ class Request:
     offset: int = 0
     with_vectors: bool = False
 
+    def as_asked(self, using: str | None) -> tuple[Any, ...]:
+        """The options as the search log keeps them (standing/queue.py, NAMES)."""
+        return (
+            self.k, self.where, using, self.recall, self.ef, self.exact, self.radius, self.offset,
+        )  # fmt: skip
+
     @property
     def complete(self) -> bool:
         """Whether nothing may be missed."""

@@ -299,7 +299,10 @@ class Hits(Sequence[Hit]):
     (2, 'a', ['a', 'b'])
     """
 
-    __slots__ = ("_distances", "_figures", "_hits", "_ids", "_payloads", "_plan", "_source")
+    __slots__ = (
+        "_distances", "_figures", "_hits", "_ids", "_logged", "_payloads", "_plan", "_source",
+    )  # fmt: skip
+    _logged: int  # of a search that is logged: its number there
 
     def __init__(
         self,

@@ -64,6 +64,24 @@ def test_the_mapping(path: str) -> None:
             db.searches.delete("b")
 
 
+def test_any_query_object_and_shape_is_kept(path: str) -> None:
+    from vecdb.query import Decay, Fuse, Like
+
+    q = np.random.default_rng(4).normal(size=(2, 3))
+    kept: list[tuple[Any, dict[str, Any]]] = [
+        (Near(vecdb.ById(7)), {}), (Near(q[0]) + Near(q[1]), {"diversity": 0.4, "k": 5}),
+        (Fuse(Like([1], [2]), Near(q[0]), weights=[2, 1], method="weighted"), {"group_by": "n", "group_size": 3}),
+        (Near(q[0]), {"boost": [Decay("at", datetime(2010, 1, 1, tzinfo=UTC), 1e8)], "where": F.n > 3}),
+    ]  # fmt: skip
+    with vecdb.open(path) as db:
+        before = [db.searches.save(f"s{i}", db["c"], query, **options).run().ids for i, (query, options) in enumerate(kept)]
+    with vecdb.open(path) as db:
+        for i, (query, options) in enumerate(kept):
+            again = db.searches[f"s{i}"]
+            assert again.query == query and again.run().ids == before[i]
+            assert again.options == {name: value for name, value in options.items() if name not in ("k", "where")}
+
+
 def test_a_name_is_taken_once_and_replaced_when_told(path: str) -> None:
     with vecdb.open(path) as db:
         c = db["c"]

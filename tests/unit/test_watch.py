@@ -74,7 +74,7 @@ def test_random_changes_against_a_dict(path: str, number: int, monkeypatch: pyte
                     value = {"n": rng.randrange(4)}
                     vector: Any = None if not near and rng.random() < 0.3 else [1, 0] if near else [-1, 0.1]
                     given = None if vector is None else [vector] * len(some)
-                    c.upsert(some, {"a": given} if number % 2 and given else given, metadata=value)
+                    c.upsert(some, {"a": given} if number % 2 and given else given, metadata=[value] * len(some))
                     after.update(dict.fromkeys(some, (commit, value, near)))
         changed = after
 
@@ -158,9 +158,9 @@ def test_a_watch_stays_in_proportion_to_what_was_changed(path: str) -> None:
         c = db.create_collection("c", dim=2)
         saved = db.searches.save("s", c, [1, 0])
         saved.watch("me")
-        c.add(range(60_000), np.ones((60_000, 2)), metadata=[{"n": i} for i in range(60_000)])
+        c.add(range(20_000), metadata=[{"n": i} for i in range(20_000)])
         news = saved.watch("me", block=False)
-        assert [len(batch) for batch in news] == [1000] * 60
+        assert [len(batch) for batch in news] == [1000] * 20
         c.update(7, metadata={"n": -1})
         read: list[int] = []
         plain = rows.read_many
@@ -303,7 +303,7 @@ class _Other:
     """A saved search with another kind of query."""
 
     def __init__(self, saved: Any) -> None:
-        self.name, self.query = saved.name, vecdb.query.Text("words")
+        self.name, self.query = saved.name, vecdb.query.Text("words") + vecdb.query.Near("words")
 
 
 def test_a_watcher_in_a_damaged_place_is_named(path: str) -> None:

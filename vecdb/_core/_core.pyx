@@ -118,6 +118,9 @@ cdef extern from "writer.h" namespace "vecdb" nogil:
         shared_ptr[CodeSet] codes()
     uint32_t c_crc32c "vecdb::crc32c"(uint32_t, const void*, size_t)
 
+cdef extern from "veil.h" namespace "vecdb" nogil:
+    void c_chacha20 "vecdb::chacha20"(const uint8_t*, const uint8_t*, const uint8_t*, uint8_t*, size_t)
+
 METRICS = {"l2": 0, "cosine": 1, "dot": 2, "hamming": 3}
 DTYPES = {"f32": 0, "f16": 1, "i8": 2, "b1": 3}
 
@@ -153,3 +156,4 @@ include "graph.pxi"
 include "writer.pxi"
 include "prepared.pxi"
 include "lookup.pxi"
+include "veil.pxi"

@@ -51,6 +51,8 @@ each.
         private copies of vectors are those stored
     G5  a chunk of links names its layer, and a commit that is not before the image's watermark
     G6  the codes in this process's memory are those of the stored vectors
+    J1  the search log can be read, what was erased apart
+    J2  it takes at most the bytes that it may, and they are counted rightly
     Q1  slots that rest since their rows died, or since they left the graphs, can be read, were handed
         out, are not live, and are named once
     Q2  the state counts them
@@ -113,6 +115,7 @@ def _problems(db: Database, txn: Any) -> Iterator[Problem]:
     yield from whole.noted(txn)
     yield from whole.cached(txn)
     yield from kept.searches(txn, commit)
+    yield from kept.log(txn, db._env.veil_key(), {cid for cid, _ in catalog.values()})
     for name, (cid, schema) in sorted(catalog.items()):
         follower = db._followers.get(cid)
         mine = None if follower is None else follower.newest()

@@ -7,6 +7,7 @@
     facets.py   facets
     search.py   search, explain; prepared.py: prepare, why.py: why_not, on what searching.py gives
     tables.py   add_table, to_arrow
+    logged.py   feedback, replay
     analysis.py histogram, duplicates, clusters, predict
 """
 
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from vecdb.collection.analysis import AnalysisVerbs
 from vecdb.collection.facets import FacetVerbs
 from vecdb.collection.handle import parse_record
+from vecdb.collection.logged import LoggedVerbs
 from vecdb.collection.read import ReadVerbs
 from vecdb.collection.tables import ArrowVerbs, TableVerbs
 from vecdb.collection.write import WriteVerbs
@@ -29,13 +31,15 @@ if TYPE_CHECKING:
 __all__ = ["Collection", "parse_record"]
 
 
-class Collection(WriteVerbs, TableVerbs, ReadVerbs, ArrowVerbs, FacetVerbs, AnalysisVerbs):
+class Collection(
+    WriteVerbs, TableVerbs, ReadVerbs, ArrowVerbs, FacetVerbs, AnalysisVerbs, LoggedVerbs
+):  # fmt: skip
     """A named set of rows in a database; made by `create_collection`, found by `db[name]`.
 
     Writing: add, upsert, update, delete, optimize. Reading: get, count, len, in, scan,
     iteration, facets, vectors. Searching: search, prepare, explain, why_not. As a whole: histogram,
     duplicates, clusters, predict. Whole tables: add_table, to_arrow, to_hnswlib. Vector fields:
-    add_vector, drop_vector. About itself: name, schema, stats.
+    add_vector, drop_vector. Of the search log: feedback, replay. About itself: name, schema, stats.
 
     >>> import vecdb
     >>> with vecdb.open() as db:

@@ -78,6 +78,9 @@ class Composing(Searching):
             filtered = perf_counter_ns()
             times = (started, filtered)
             found = [Run(self, place, each, shape).hits(times) for each in queries]
+        if self._db._logged is not None:
+            for each, hits in zip(queries, found, strict=True):
+                self._log(each, (*request.as_asked(using), *shape), hits)
         return found[0] if single else found
 
     def _place(

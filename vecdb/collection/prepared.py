@@ -145,6 +145,8 @@ class PreparedSearch:
         if ready is not None:
             hits = ready.answer(query)
             if hits is not None:
+                if verbs._db._logged is not None:
+                    verbs._log(query, self._request.as_asked(self._written), hits)
                 return hits
         name, declared = verbs._searched(verbs.schema, self._using, query)
         check_radius(self._request, declared.metric)
@@ -152,17 +154,27 @@ class PreparedSearch:
         if ready is not None and single and vector is not query:
             hits = ready.answer(vector)
             if hits is not None:
+                self._note(query, vector, hits)
                 return hits
         with verbs._reading() as (txn, view):
             context = verbs._context(
                 txn, view, name, declared, self._request.where, self._matches(txn, view)
             )
             if not single:
-                return execute.search_many(context, vector, self._request)
+                many = execute.search_many(context, vector, self._request)
+                if verbs._db._logged is not None:
+                    verbs._log_many(query, vector, self._request, self._written, many)
+                return many
             hits, ready = execute.search(context, vector, self._request)
         if verbs._live():
             kept.ready = ready
+        self._note(query, vector, hits)
         return hits
+
+    def _note(self, query: Any, vector: Any, hits: Any) -> None:
+        if self._verbs._db._logged is not None:
+            asked = query if isinstance(query, str) else vector
+            self._verbs._log(asked, self._request.as_asked(self._written), hits)
 
     def explain(self) -> Plan:
         """Return what a call would do: strategy, matching rows, rejected alternatives.

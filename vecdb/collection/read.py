@@ -156,8 +156,8 @@ class ReadVerbs(Handle):
         `slots` is how many places in the graph were handed out: `live_slots` and `dead_slots`;
         `unfolded_commits` how many commits an image still lacks; `space` bytes of the file by what they
         hold, as of the last commit (not of a snapshot); `memory` bytes of this process: links, codes and
-        private copies of vectors of each graph (`vectors`), codes of fields of many vectors a row that
-        were searched (`tokens`), bitmaps, and rows of the log's tail.
+        private copies of vectors of each graph (`vectors`), bitmaps, rows of the log's tail, and what was
+        made of fields of many vectors a row and of sparse ones that were searched (`of_rankers`).
         Costs what `db.stats()` costs.
 
         >>> import vecdb

@@ -100,6 +100,10 @@ class SearchVerbs(PrepareVerbs, WhyVerbs):
                 if ready is not None:
                     hits = ready.answer(query)
                     if hits is not None:
+                        db = self._db
+                        logged = db._logged
+                        if logged is not None and self._cid in logged and not db._local.quiet:
+                            db._queue.note(self._cid, query, key, hits)
                         return hits
         chosen = self._chosen(where)
         request = self._request(
@@ -111,15 +115,23 @@ class SearchVerbs(PrepareVerbs, WhyVerbs):
         if ready is not None and single and vector is not query:  # a list, a str, another dtype
             hits = ready.answer(vector)
             if hits is not None:
+                if self._db._logged is not None:
+                    self._log(query if isinstance(query, str) else vector, key, hits)
                 return hits
         with self._reading() as (txn, view):
             context = self._context(txn, view, name, declared, where)
             if not single:
-                return execute.search_many(context, vector, request)
+                many = execute.search_many(context, vector, request)
+                if self._db._logged is not None:
+                    self._log_many(query, vector, request, using, many)
+                return many
             hits, ready = execute.search(context, vector, request)
         follower = self._db._followers.get(self._cid)  # none: dropped or closed meanwhile
         if ready is not None and key is not None and follower is not None:
             follower.keep_ready(key, view, ready, ready.held_bytes)
+        if self._db._logged is not None:
+            asked = query if isinstance(query, str) else vector
+            self._log(asked, request.as_asked(using), hits)
         return hits
 
     def explain(

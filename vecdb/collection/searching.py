@@ -26,6 +26,8 @@ from vecdb.storage.schema import Schema, VectorField
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from vecdb.types import Hits
+
 MAX_K: Final = 100_000
 FAR: Final = float(np.finfo(np.float32).max)
 
@@ -88,6 +90,19 @@ class Searching(Handle):
         if not names:
             return "give vectors, or create the collection with encoder="
         return f"fields with one: {', '.join(map(repr, names))}"
+
+    def _log(self, query: Any, options: Any, hits: Hits) -> None:
+        """Note a search in the search log, where this collection's are logged; see standing/queue.py."""
+        db = self._db
+        logged = db._logged
+        if logged is not None and self._cid in logged and self._live() and not db._local.quiet:
+            db._queue.note(self._cid, query, options, hits)
+
+    def _log_many(self, query: Any, vectors: Any, request: Request, using: Any, found: Any) -> None:
+        """The same of a batch of queries: texts, or what became vectors."""
+        for at, hits in enumerate(found):
+            asked = query[at] if is_text(query) else vectors[at]
+            self._log(asked, request.as_asked(using), hits)
 
     def _chosen(self, where: Where | None) -> Filter | None:
         return None if where is None else self._filter(where)

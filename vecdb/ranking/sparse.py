@@ -68,13 +68,12 @@ class SparseRanker(ScoredRanker):
     def _indexed(self) -> tuple[Words, list[Any]] | None:
         """The postings and what is asked of them; None where rows must be read one by one."""
         place = self.place
-        if len(self.weights) > MAX_ASKED:
-            return None
         try:
             words = place.verbs._follower().texts.at(place.txn, place.view)
         except SchemaError:  # the words beside them are of another analysis
             return None
-        return words, wording.sparse(words, self.declared.number, self.weights)
+        asks = wording.sparse(words, place.txn, self.declared.number, self.weights)
+        return (words, asks) if len(asks) <= MAX_ASKED else None
 
     def _ranked(self, found: BitMap, reach: int) -> Ranked:
         """The best by the postings, where enough rows score above 0; else all of them are scored (S2)."""
@@ -139,8 +138,8 @@ class _Wanted:
                 total += one
         if self.strs and len(row.sizes):
             mine = dict(zip(row.strs(), row.weights[n_ints:].tolist(), strict=True))
-            for token, weight in self.strs.items():
-                stored = mine.get(token)
-                if stored is not None:
+            for token, stored in mine.items():  # in the order of their bytes, as the query's
+                weight = self.strs.get(token)
+                if weight is not None:
                     total += weight * stored
         return total

@@ -33,6 +33,7 @@ from contextlib import suppress
 from vecdb.database import Database, open
 from vecdb.errors import AlreadyExists, Busy, Corrupt, InvalidArgument, WrongFormat
 from vecdb.repair.declarations import declarations
+from vecdb.repair.kept import save_kept
 from vecdb.repair.report import Lost, Report, Saved
 from vecdb.repair.rescue import ROWS_AT_ONCE, Rescue
 from vecdb.storage import embeddings, keys, meta, place
@@ -163,9 +164,11 @@ def _fill(found: Salvaged, report: Report, db: Database) -> None:
         )  # fmt: skip
     if found.holes:
         report.notes.append(f"{found.holes} pages of the tree are broken")
+    cids = {}
     for declared in list(declarations(found, report)):
-        Rescue(found, report, db, declared).run()
+        cids[declared.cid] = Rescue(found, report, db, declared).run()
     _embeddings(found, report, db)
+    save_kept(found, report, db, cids)
 
 
 def _embeddings(found: Salvaged, report: Report, db: Database) -> None:

@@ -62,7 +62,7 @@ def renewed(schema: Schema) -> Schema:
         name: replace(each, number=numbers[each.number], first=0)
         for name, each in schema.vectors.items()
     }
-    return replace(schema, vectors=fresh, next_number=len(fresh))
+    return replace(schema, vectors=fresh, next_number=len(fresh), tracked=())
 
 
 def _cids(found: Salvaged) -> list[int]:

@@ -80,8 +80,8 @@ class Rescue:
         self.contradicting: list[Id] = []
         self.reasons: dict[int, str] = {}  # rid -> what is wrong with its record
 
-    def run(self) -> None:
-        """Save what can be saved."""
+    def run(self) -> int:
+        """Save what can be saved, and return the new collection's number."""
         fresh = renewed(self.schema)
         cid = self.db._create(fresh, {})._cid
         fields = {self.schema.vectors[name].number: each for name, each in fresh.vectors.items()}
@@ -99,6 +99,7 @@ class Rescue:
         by_field = {name: self.vectors[each.number] for name, each in self.schema.vectors.items()}
         total = sum(by_field.values())
         self.report.collections[self.schema.name] = Saved(len(self.saved), total, by_field)
+        return cid
 
     # --- what is there -------------------------------------------------------------------------
 

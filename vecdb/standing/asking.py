@@ -1,4 +1,4 @@
-"""How is a query object asked of a collection?"""
+"""What is a `Near` of? For who asks about single rows, and not for the best of them."""
 
 from __future__ import annotations
 
@@ -9,28 +9,17 @@ import numpy as np
 from vecdb.collection import Collection
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.query.numbers import Numbers
-from vecdb.query.objects import ById, Near, Query
+from vecdb.query.objects import ById, Near
 
 
-def search_for(collection: Any, verb: str, query: Query, k: Any, **options: Any) -> Any:
-    """What `search` or `explain` of a collection answers to a query object."""
-    if isinstance(query, Near):
-        if query.using is not None:
-            if options.get("using", query.using) != query.using:
-                raise InvalidArgument(f"using={options['using']!r:.60}, and Near says {query.using!r:.60}")
-            options["using"] = query.using
-        return getattr(collection, verb)(given(collection, query), k, **options)
-    raise InvalidArgument(f"query: a {type(query).__name__} cannot be searched for yet; give a Near")
-
-
-def given(collection: Collection, query: Near) -> Any:
-    """What a `Near` is of: a vector as an array, or a text."""
+def given(collection: Collection, query: Near, using: str | None) -> Any:
+    """The vector as an array, or the text."""
     x = query.x
     if isinstance(x, ById):
         record = collection.get(x.id)
         if record is None:
             raise NotFound(f"ById({x.id!r}): collection {collection.name!r} has no such row")
-        found = record.vectors.get(query.using or next(iter(record.vectors), ""))
+        found = record.vectors.get(using or next(iter(record.vectors), ""))
         if found is None:
             raise InvalidArgument(f"ById({x.id!r}): the row has no vector")
         return found

@@ -26,7 +26,6 @@ from vecdb.index import tracking
 from vecdb.query.filter import Filter, from_dict
 from vecdb.query.objects import Boost, Near, Query
 from vecdb.query.written import boost_of, plain, query_of
-from vecdb.standing.asking import search_for
 from vecdb.standing.watch import Watch, begin
 from vecdb.storage import keys, searches
 from vecdb.storage.env import LMDB_ERRORS
@@ -56,7 +55,7 @@ class Searches:
     >>> db.searches.names(), "right" in db.searches, len(db.searches), list(db.searches)
     (['right'], True, 1, ['right'])
     >>> db.searches["right"]
-    SavedSearch('right', 'c', Near((1, 0)), k=1)
+    SavedSearch('right', 'c', Near([1, 0]), k=1)
     """
 
     __slots__ = ("_db",)
@@ -96,7 +95,7 @@ class Searches:
         asked = query if isinstance(query, Query) else Near(query)
         _check_options(options)
         chosen = None if where is None else collection._filter(where)
-        search_for(collection, "explain", asked, k, where=chosen, **options)  # K1
+        collection.explain(asked, k, where=chosen, **options)  # K1
         with self._db._batch() as batch:
             self._db._schema(collection._cid)  # not dropped meanwhile
             known = searches.get(batch.txn, name) if not replace else _known(batch.txn, name)
@@ -195,7 +194,7 @@ class SavedSearch:
     >>> _ = c.add("a", [1, 0])
     >>> saved = db.searches.save("right", c, [1, 0], k=5, exact=True)
     >>> saved.name, saved.collection.name, saved.query, saved.k, saved.where, saved.options
-    ('right', 'c', Near((1, 0)), 5, None, {'exact': True})
+    ('right', 'c', Near([1, 0]), 5, None, {'exact': True})
     """
 
     __slots__ = ("_cid", "_db", "_number", "k", "name", "options", "query", "where")
@@ -212,6 +211,8 @@ class SavedSearch:
         self._number = stored.number
         self.name = name
         try:
+            if not isinstance(stored.query, dict):
+                _refuse(f"a {type(stored.query).__name__} where a query belongs")
             self.query = query_of(stored.query)
             if stored.where is not None and not isinstance(stored.where, dict):
                 _refuse(f"its filter is a {type(stored.where).__name__}")
@@ -242,7 +243,7 @@ class SavedSearch:
         >>> db.searches.save("right", c, [1, 0]).run().ids
         ['a']
         """
-        return search_for(self.collection, "search", self.query, self.k, where=self.where, **self.options)
+        return self.collection.search(self.query, self.k, where=self.where, **self.options)
 
     def explain(self) -> Plan:
         """Return what `run` would do.
@@ -252,10 +253,7 @@ class SavedSearch:
         >>> db.searches.save("right", c, [1, 0]).explain().strategy
         'exact scan'
         """
-        found: Plan = search_for(
-            self.collection, "explain", self.query, self.k, where=self.where, **self.options
-        )
-        return found
+        return self.collection.explain(self.query, self.k, where=self.where, **self.options)
 
     def watch(
         self,
@@ -271,7 +269,8 @@ class SavedSearch:
         row (`"beginning"`); one that is known goes on behind what it has acknowledged. A batch is Hits of
         at most 1,000 rows that were inserted or changed since, as they stand now, in the order of the
         commits; `batch.ack()` notes in the file that it and those before it are done with. A row matches
-        by the filter, and with `min_score` by its score, where the query is a `Near`; `k` plays no part.
+        by the filter, and with `min_score` by its score, where the query is a `Near` or a `Text`; `k` plays
+        no part.
         `block=False` ends when there is no more; `block=True` waits for commits, at most `timeout` seconds
         at a time, and ends when the database is closed. Costs what was changed, and what the filter costs;
         the first watcher of a collection makes each change be noted (some 30 bytes a row), and a start

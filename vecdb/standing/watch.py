@@ -29,9 +29,10 @@ import numpy as np
 from pyroaring import BitMap
 
 from vecdb.collection import Collection, parse_record
+from vecdb.collection.searching import Options
 from vecdb.errors import Closed, InvalidArgument, NotFound
 from vecdb.index import tracking
-from vecdb.query.objects import Near
+from vecdb.query.objects import Near, Text
 from vecdb.standing.asking import given
 from vecdb.storage import keys, rows, searches
 from vecdb.storage.rows import PLAIN
@@ -49,7 +50,8 @@ NAP_S: Final = (0.002, 0.03)  # between two looks at the commit number: at first
 class WatchBatch(Hits):
     """Rows that came to match a standing search, in the order of the commits that changed them.
 
-    They are Hits; scores and distances are those of the search's `Near`, NaN where it has none.
+    They are Hits; scores are those of the search's `Near` or `Text`, distances those of a `Near`; NaN where
+    there are none.
 
     >>> import vecdb
     >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
@@ -93,16 +95,18 @@ class _Backlog(NamedTuple):
 class _Standing:
     """Where the hits of a batch come from (types.Source)."""
 
-    __slots__ = ("_live", "_name", "_where", "dim", "metric")
+    __slots__ = ("_live", "_name", "_where", "dim", "given_scores", "metric")
 
     metric: str
     dim: int
-    given_scores = None  # they follow from the distances
+    given_scores: Any
     sizes = None  # it makes no groups
 
-    def __init__(self, name: str, live: int, where: str | None, metric: str, dim: int) -> None:
+    def __init__(
+        self, name: str, live: int, where: str | None, metric: str, dim: int, scores: Any
+    ) -> None:
         self._name, self._live, self._where = name, live, where
-        self.metric, self.dim = metric, dim
+        self.metric, self.dim, self.given_scores = metric, dim, scores
 
     def record(self, at: int, payload: bytes) -> Record:
         """The row of hit `at`."""
@@ -196,11 +200,12 @@ class Watch:
                 matches = collection._matches(txn, view)(self._saved.where)
             page = self._page(collection, txn, view, matches)
             declared, distances = _distances(collection, txn, view, self._saved, query, page.rids)
+            scores = _scores(collection, txn, view, self._saved, page.rids, declared, distances)
             rids = page.rids
-            if self._min_score is not None and declared is not None:
-                scores = score_of(declared.metric, declared.dim, distances)
+            if self._min_score is not None:
                 kept = np.flatnonzero(scores >= np.float32(self._min_score))
-                rids, distances = [rids[at] for at in kept.tolist()], distances[kept]
+                rids = [rids[at] for at in kept.tolist()]
+                distances, scores = distances[kept], scores[kept]
             ids, payloads = rows.read_many(txn.get, collection._cid, rids)
         self._place = page.place
         if page.last:
@@ -209,7 +214,7 @@ class Watch:
             return None
         where = None if self._saved.where is None else str(self._saved.where)
         metric, dim = ("l2", 1) if declared is None else (declared.metric, declared.dim)
-        source = _Standing(collection.name, view.state.live, where, metric, dim)
+        source = _Standing(collection.name, view.state.live, where, metric, dim, scores)
         batch = WatchBatch(ids, distances.tobytes(), payloads, (len(rids),), source)
         batch._watch, batch._place = self, page.place
         return batch
@@ -220,7 +225,7 @@ class Watch:
         if not isinstance(query, Near):
             return None
         if self._encoded is None or self._encoded[0] is not query:
-            found = given(collection, query)
+            found = given(collection, query, _using(self._saved))
             _, declared = collection._searched(collection.schema, _using(self._saved), found)
             self._encoded = query, collection._query(found, declared)[0]
         return self._encoded[1]
@@ -327,10 +332,10 @@ def check_min_score(saved: SavedSearch, min_score: Any) -> None:
         return
     if not _is_number(min_score):
         _refuse(f"min_score={min_score!r:.40}: give a number, or None for every row that the filter takes")
-    if not isinstance(saved.query, Near):
+    if not isinstance(saved.query, Near | Text):
         _refuse(
             f"min_score: saved search {saved.name!r} is a {type(saved.query).__name__}, whose scores mean "
-            "something among the rows of one search only; watch with a filter alone, or save a Near"
+            "something among the rows of one search only; watch with a filter alone, or save a Near or a Text"
         )
 
 
@@ -365,6 +370,20 @@ def _distances(
         )  # fmt: skip
         found[[places[slot] for slot in ranked]] = np.frombuffer(distances, np.float32)
     return declared, found
+
+
+def _scores(
+    collection: Collection, txn: Any, view: Any, saved: SavedSearch, rids: list[int], declared: Any,
+    distances: Any,
+) -> Any:  # fmt: skip
+    """The rows' scores (float32): of a `Near` or a `Text`, NaN where a row has none."""
+    if declared is not None:
+        return score_of(declared.metric, declared.dim, distances)
+    if not isinstance(saved.query, Text) or not rids:
+        return np.full(len(rids), np.nan, np.float32)
+    request = collection._request(Options(where=saved.where))
+    ranker = collection._ranker(collection._place(txn, view, request, None), saved.query)
+    return ranker.scores(np.array(rids, np.uint32)).astype(np.float32)
 
 
 def _using(saved: SavedSearch) -> Any:

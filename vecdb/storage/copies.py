@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from vecdb.errors import AlreadyExists, Closed, ReadOnly
-from vecdb.storage import engine, meta, place, times
+from vecdb.storage import engine, meta, place, times, veil
 from vecdb.storage.counted import plain
 from vecdb.storage.engine import LMDB_ERRORS, end
 from vecdb.storage.keys import META_KEY
@@ -112,6 +112,7 @@ def _adopt(shared: Shared, part: str) -> Meta:
             copy.sync(True)
         finally:
             copy.close()
+        veil.carry(shared, part)
     except LMDB_ERRORS as error:
         raise shared.translated(error) from None
     return found

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from vecdb import _core
 from vecdb.errors import ReadOnly, VecdbError
 from vecdb.options import Durability, Mode, Verify
-from vecdb.storage import copies, engine, figures, opening, place, tree, writing
+from vecdb.storage import copies, engine, figures, opening, place, tree, veil, writing
 from vecdb.storage.engine import LMDB_ERRORS
 from vecdb.storage.keys import META_KEY
 from vecdb.storage.meta import Meta
@@ -149,6 +149,19 @@ class Env:
     def sync(self) -> None:
         """Bring every commit so far to the disk, whatever the durability."""
         self._shared.sync()
+
+    # --- the key of the search log ---------------------------------------------------------
+
+    def veil_key(self) -> bytes | None:
+        """Return the file's key (veil.py), None where there is none."""
+        return veil.key_of(self._shared)
+
+    def renew_veil(self) -> bytes:
+        """Write another key over the file's; the caller has a write transaction open."""
+        try:
+            return veil.renew(self._shared)
+        except OSError as error:
+            raise place.failed(f"{self.path} cannot be written", error) from None
 
     # --- the file ------------------------------------------------------------------------
 

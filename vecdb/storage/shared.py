@@ -96,6 +96,7 @@ class Shared:
         self.fd = -1  # the data file, for looking at raw bytes and telling files apart
         self.map_size = 0
         self.lmdb: Any = None
+        self.veil: bytes | None = None  # the key of a database in memory (veil.py)
         self.account: Account | None = None  # of an immutable file, which has no reader table
         self.begin: Any = gone
 
