@@ -10,7 +10,7 @@ Invariants:
   S2  a search is never short: rows without a common token stand among those that score 0.
 
 Postings (index/texts.py) give the rows that share tokens, the best first; the rows' own records are read
-where a query has more tokens than they are asked at once.
+where a query has more tokens than they are asked at once, and with `exact=True`, the oracle.
 """
 
 from __future__ import annotations
@@ -50,13 +50,12 @@ class SparseRanker(ScoredRanker):
             "vectors={name: vecdb.SparseVector()}", sparse=True,
         )  # fmt: skip
         super().__init__(place, query, name)
-        self.weights: list[tuple[str | int, float]] = []
-        for token, weight in given.weights:
-            if abs(weight) > FAR:
-                raise InvalidArgument(
-                    f"Sparse: the weight of {token!r:.60} is {weight!r:.40}; it must be finite in float32"
-                )
-            self.weights.append((token, float(weight)))
+        self.weights: list[tuple[str | int, float]] = [(token, weight) for token, weight in given.weights]
+        token, weight = max(self.weights, key=lambda entry: abs(entry[1]))
+        if abs(weight) > FAR:
+            raise InvalidArgument(
+                f"Sparse: the weight of {token!r:.60} is {weight!r:.40}; it must be finite in float32"
+            )
 
     def _holding(self) -> BitMap:
         place = self.place
@@ -66,8 +65,10 @@ class SparseRanker(ScoredRanker):
 
     @cached_property
     def _indexed(self) -> tuple[Words, list[Any]] | None:
-        """The postings and what is asked of them; None where rows must be read one by one."""
+        """The postings and what is asked of them; None where rows are read one by one."""
         place = self.place
+        if place.request.exact:  # the oracle asks nothing but the rows
+            return None
         try:
             words = place.verbs._follower().texts.at(place.txn, place.view)
         except SchemaError:  # the words beside them are of another analysis
