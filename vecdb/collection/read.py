@@ -102,7 +102,7 @@ class ReadVerbs(Handle):
         with self._reading() as (txn, view):
             declared = self._using(view.schema, using, graph=True)
             if not declared.graphed:
-                refuse(f"using={using!r}: a field of many vectors a row, or of sparse ones, has no graph")
+                refuse(f"using={using!r}: a field with multi=True, or of sparse vectors, has no graph")
             held = self._holders(txn, view, declared)
             slots = np.ascontiguousarray(slots_of(view.live if held is None else held.rids, view.slots))
             stored = read(txn, self._cid, view.schema.layout(declared), slots)
