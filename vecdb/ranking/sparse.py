@@ -10,7 +10,7 @@ Invariants:
   S2  a search is never short: rows without a common token stand among those that score 0.
 
 Postings (index/texts.py) give the rows that share tokens, the best first; the rows' own records are read
-with `exact=True`, and where a query has more tokens than postings are asked at once.
+where a query has more tokens than they are asked at once, and with `exact=True`, the oracle.
 """
 
 from __future__ import annotations
@@ -50,13 +50,12 @@ class SparseRanker(ScoredRanker):
             "vectors={name: vecdb.SparseVector()}", sparse=True,
         )  # fmt: skip
         super().__init__(place, query, name)
-        self.weights: list[tuple[str | int, float]] = []
-        for token, weight in given.weights:
-            if abs(weight) > FAR:
-                raise InvalidArgument(
-                    f"Sparse: the weight of {token!r:.60} is {weight!r:.40}; it must be finite in float32"
-                )
-            self.weights.append((token, float(weight)))
+        self.weights: list[tuple[str | int, float]] = [(token, weight) for token, weight in given.weights]
+        token, weight = max(self.weights, key=lambda entry: abs(entry[1]))
+        if abs(weight) > FAR:
+            raise InvalidArgument(
+                f"Sparse: the weight of {token!r:.60} is {weight!r:.40}; it must be finite in float32"
+            )
 
     def _holding(self) -> BitMap:
         place = self.place
@@ -66,15 +65,16 @@ class SparseRanker(ScoredRanker):
 
     @cached_property
     def _indexed(self) -> tuple[Words, list[Any]] | None:
-        """The postings and what is asked of them; None where rows must be read one by one."""
+        """The postings and what is asked of them; None where rows are read one by one."""
         place = self.place
-        if len(self.weights) > MAX_ASKED or place.request.exact:
+        if place.request.exact:  # the oracle asks nothing but the rows
             return None
         try:
             words = place.verbs._follower().texts.at(place.txn, place.view)
         except SchemaError:  # the words beside them are of another analysis
             return None
-        return words, wording.sparse(words, self.declared.number, self.weights)
+        asks = wording.sparse(words, place.txn, self.declared.number, self.weights)
+        return (words, asks) if len(asks) <= MAX_ASKED else None
 
     def _ranked(self, found: BitMap, reach: int) -> Ranked:
         """The best by the postings, where enough rows score above 0; else all of them are scored (S2)."""
@@ -139,8 +139,8 @@ class _Wanted:
                 total += one
         if self.strs and len(row.sizes):
             mine = dict(zip(row.strs(), row.weights[n_ints:].tolist(), strict=True))
-            for token, weight in self.strs.items():
-                stored = mine.get(token)
-                if stored is not None:
+            for token, stored in mine.items():  # in the order of their bytes, as the query's
+                weight = self.strs.get(token)
+                if weight is not None:
                     total += weight * stored
         return total
