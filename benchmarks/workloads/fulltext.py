@@ -1,163 +1,214 @@
-"""What does full text cost while it is written, and what does a search take, beside SQLite's FTS5?
+"""Full text in memory beside SQLite FTS5 and bm25s: seconds to index, milliseconds to search, agreement.
 
-In one round: the texts of the data set in commits of 1,000 rows into a collection without full text, into
-one with, and into an FTS5 table, in a file and in memory; what full text adds is the difference of the
-first two. Then words of the corpus are searched in both (any word counts, ten best), as they were written
-and after `optimize`. Then durable inserts of one row with a vector, without full text and with it on two
-fields, taking turns. Ratios are of one round; the medians over rounds are reported.
+Times: each engine analyses for itself (FTS5 with `porter unicode61`), on one thread, taking turns
+within a round; a search is one query a call, any word counts, the ten best. bm25s has no fast search
+for one query a call, so it is compared for agreement only.
+
+Agreement: all engines are given the same terms, ours, so that only the ranking differs; rows that tie
+with the tenth count as right. FTS5 has another idf, ln((N - df + .5) / (df + .5)) and at least 1e-6,
+which makes frequent words count less: `overlap_fts5_formula` is the share that FTS5 has in common with
+its own formula in plain Python (small data sets only): where that is 1, the idf is all the difference.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import math
 import random
-import re
 import sqlite3
 import statistics
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from workloads.data import SHARED
-
-COMMIT = 1_000  # rows
-SINGLE, SINGLE_BASE, DIM = 600, 2_000, 384
-QUERIES, WORDS, K = 200, 3, 10
-ADDED_AT_MOST, SINGLE_AT_MOST = 1.0, 1.3
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+K = 10
 
 
-def measure(name: str, rounds: int, limit: int | None) -> dict[str, Any]:
-    """Medians over rounds; `name`: a data set whose metadata has a `text`."""
-    texts = _texts(name, limit)
-    asked = _queries(texts)
-    found = [_round(texts, asked) for _ in range(rounds)]
-    merged = {key: statistics.median(each[key] for each in found) for key in found[0]}
-    merged |= {"rows": len(texts), "text_bytes": sum(len(text.encode()) for text in texts)}
-    print(
-        f"full text adds {merged['added_s']:.2f} s to {merged['without_s']:.2f} s; FTS5 takes "
-        f"{merged['fts5_memory_s']:.2f} s in memory, {merged['fts5_file_s']:.2f} s in a file: "
-        f"{merged['added_of_fts5']:.2f} of the former (at most {ADDED_AT_MOST})"
-    )
-    print(
-        f"a search takes {merged['search_ms']:.3f} ms as written, {merged['search_optimized_ms']:.3f} ms in "
-        f"one segment, FTS5 {merged['fts5_search_ms']:.3f} ms; the first after 100 rows changed "
-        f"{merged['follow_ms']:.2f} ms"
-    )
-    print(f"durable insert, two fields: {merged['single']:.3f} of one without; at most {SINGLE_AT_MOST}")
-    return merged
+def measure(name: str, rounds: int, n_queries: int, limit: int | None = None) -> dict[str, Any]:
+    """The figures of one data set, with ratios to FTS5's within each round."""
+    from vecdb._core import _text
+    from vecdb.text import analysis
 
-
-def _texts(name: str, limit: int | None) -> list[str]:
-    with gzip.open(SHARED / name / "metadata.jsonl.gz", "rt", encoding="utf-8") as lines:
-        found = [json.loads(line).get("text") for line in lines]
-    return [text for text in found if text][:limit]
-
-
-def _queries(texts: Sequence[str]) -> list[str]:
-    """Words that some rows have, and not most."""
-    counted = Counter(word for text in texts[::7] for word in set(re.findall(r"[a-z]{3,}", text.lower())))
-    middling = sorted(word for word, n in counted.items() if 5 <= n <= len(texts) // 40)
-    rng = random.Random(11)
-    return [" ".join(rng.sample(middling, WORDS)) for _ in range(QUERIES)]
-
-
-def _round(texts: list[str], asked: list[str]) -> dict[str, float]:
-    import vecdb
-    from vecdb.query import Text
-
-    with tempfile.TemporaryDirectory() as folder:
-        plain_s, db = _filled(Path(folder) / "plain", texts, False)
-        db.close()
-        full_s, db = _filled(Path(folder) / "full", texts, True)
-        c = db["rows"]
-        memory_s, sqlite = _fts5(":memory:", texts)
-        file_s, other = _fts5(str(Path(folder) / "fts5"), texts)
-        other.close()
-        found = {
-            "without_s": plain_s, "with_s": full_s, "added_s": full_s - plain_s, "fts5_memory_s": memory_s,
-            "fts5_file_s": file_s, "added_of_fts5": (full_s - plain_s) / memory_s,
-            "added_of_fts5_file": (full_s - plain_s) / file_s,
-            "search_ms": _ms(lambda query: c.search(Text(query), K).ids, asked),
-        }  # fmt: skip
-        with vecdb.open(Path(folder) / "full", durability="none", upkeep=False) as reader:
-            rows, took = reader["rows"], []
-            rows.search(Text(asked[0]))
-            for first in range(0, 1_000, 100):
-                changed = [text + " more" for text in texts[first : first + 100]]
-                c.upsert(range(first, first + 100), texts=changed)
-                rows.get(0)
-                took.append(_ms(lambda query: rows.search(Text(query), K).ids, asked[:1]))
-            found["follow_ms"] = statistics.median(took)
-        c.optimize()
-        found["search_optimized_ms"] = _ms(lambda query: c.search(Text(query), K).ids, asked)
-        db.close()
-        sql = "select rowid from t where t match ? order by rank limit ?"
-        found["fts5_search_ms"] = _ms(
-            lambda query: sqlite.execute(sql, (query.replace(" ", " OR "), K)).fetchall(), asked
-        )
-        found["single"] = _single(Path(folder), texts)
+    texts = _texts(name)[:limit]
+    queries = _queries(name, texts, n_queries)
+    size = sum(len(text.encode()) for text in texts)
+    found: dict[str, Any] = {"rows": len(texts), "bytes": size, "rounds": []}
+    for _ in range(rounds):
+        analyzer = analysis._of.__wrapped__("english", (), True).analyzer  # one that knows no word yet
+        start = time.perf_counter()
+        builder = _text.SegmentBuilder([analyzer])
+        builder.add_many(np.arange(len(texts), dtype=np.uint32), [texts])
+        segment = builder.finish()
+        ours_s = time.perf_counter() - start
+        view = _text.View([segment], [None])
+        start = time.perf_counter()
+        table = _fts5(texts, "porter unicode61")
+        fts5_s = time.perf_counter() - start
+        one = {"ours_index_s": ours_s, "fts5_index_s": fts5_s, "index_ratio": fts5_s / ours_s}
+        for kind, asked in queries.items():
+            mine = _times(partial(_search, view, analyzer), asked)
+            theirs = _times(partial(_search_fts5, table), asked)
+            one |= {
+                f"{kind}_ours_ms": 1e3 * statistics.median(mine),
+                f"{kind}_fts5_ms": 1e3 * statistics.median(theirs),
+                f"{kind}_ours_p99_ms": 1e3 * sorted(mine)[len(mine) * 99 // 100],
+                f"{kind}_ratio": sum(theirs) / sum(mine),
+            }
+        found["rounds"].append(one)
+    for key in found["rounds"][0]:
+        found[key] = statistics.median(one[key] for one in found["rounds"])
+        print(f"{key:<24} {found[key]:10.3f}")
+    found["stored_bytes"] = segment.postings_bytes + len(segment.header())
+    found |= _agreement(texts, [text for asked in queries.values() for text in asked])
     return found
 
 
-def _filled(path: Path, texts: list[str], fulltext: bool) -> tuple[float, Any]:
-    import vecdb
+def _agreement(texts: list[str], queries: Sequence[str]) -> dict[str, float]:
+    """The share of our ten best that others have among theirs, ties counted, all with the same terms."""
+    from vecdb._core import _text
+    from vecdb.text import analysis
 
-    db = vecdb.open(path, durability="none", upkeep=False)
-    c = db.create_collection("rows", dim=2, fulltext=fulltext)
-    started = time.perf_counter()
-    for first in range(0, len(texts), COMMIT):
-        some = texts[first : first + COMMIT]
-        c.add(range(first, first + len(some)), texts=some)
-    return time.perf_counter() - started, db
+    analyzer = analysis.analyzer("english")
+    builder = _text.SegmentBuilder([analyzer])
+    builder.add_many(np.arange(len(texts), dtype=np.uint32), [texts])
+    view = _text.View([builder.finish()], [None])
+    tokens = [[f"x{term.hex()}" for term, _ in analyzer.terms(text)] for text in texts]
+    table = _fts5([" ".join(one) for one in tokens], "unicode61")
+    others = {"fts5": lambda terms: _ask(table, terms)}
+    formula = _plain(tokens) if len(texts) <= 5000 else None
+    if formula:
+        shares_of_formula = []
+        for text in queries:
+            terms = sorted({f"x{term.hex()}" for term, _ in analyzer.terms(text)})
+            theirs = _ask(table, terms)
+            if theirs:
+                shares_of_formula.append(len(formula(terms) & set(theirs)) / len(theirs))
+    try:
+        others["bm25s"] = _bm25s(tokens)
+    except ImportError:
+        pass
+    shares: dict[str, list[float]] = {other: [] for other in others}
+    for text in queries:
+        terms = sorted({f"x{term.hex()}" for term, _ in analyzer.terms(text)})
+        if not terms:
+            continue
+        clauses = [(0, [(0, 1.0, 0, bytes.fromhex(term[1:]))]) for term in terms]
+        rids, scores = view.search(clauses, K)
+        n = min(K, len(rids) // 4)
+        if not n:
+            continue
+        ours = set(np.frombuffer(rids, np.uint32).tolist())  # all that tie with the tenth
+        for other, ask in others.items():
+            shares[other].append(len(ours & set(ask(terms)[:n])) / n)
+    result = {f"overlap_{other}": statistics.mean(share) for other, share in shares.items()}
+    if formula:
+        result["overlap_fts5_formula"] = statistics.mean(shares_of_formula)
+    print("   ".join(f"{key} {value:.4f}" for key, value in result.items()))
+    return result
 
 
-def _fts5(path: str, texts: list[str]) -> tuple[float, sqlite3.Connection]:
-    db = sqlite3.connect(path)
-    db.execute("pragma synchronous = off")
-    db.execute("create virtual table t using fts5(text)")
-    started = time.perf_counter()
-    for first in range(0, len(texts), COMMIT):
-        some = texts[first : first + COMMIT]
-        with db:
-            db.executemany("insert into t(rowid, text) values (?, ?)", enumerate(some, first + 1))
-    return time.perf_counter() - started, db
+def _bm25s(tokens: list[list[str]]) -> Callable[[list[str]], list[int]]:
+    import bm25s
+
+    vocabulary = {term: i for i, term in enumerate(sorted({term for one in tokens for term in one}))}
+    made = bm25s.BM25(method="lucene", k1=1.2, b=0.75, dtype="float64")
+    ids = [[vocabulary[term] for term in one] for one in tokens]
+    made.index((ids, vocabulary), show_progress=False)
+
+    def ask(terms: list[str]) -> list[int]:
+        known = [vocabulary[term] for term in terms if term in vocabulary]
+        scores = made.get_scores_from_ids(known)
+        return [int(row) for row in np.argsort(-scores, kind="stable")[:K]]
+
+    return ask
 
 
-def _ms(search: Callable[[str], Any], asked: Sequence[str]) -> float:
-    taken = []
-    for query in asked:
-        started = time.perf_counter()
-        search(query)
-        taken.append((time.perf_counter() - started) * 1e3)
-    return statistics.median(taken)
+def _plain(tokens: list[list[str]]) -> Callable[[list[str]], set[int]]:
+    """The ten best rows, and all that tie with the tenth, by FTS5's formula."""
+    lists: dict[str, list[tuple[int, int]]] = {}
+    for row, one in enumerate(tokens):
+        for term, n in Counter(one).items():
+            lists.setdefault(term, []).append((row, n))
+    lengths = np.array([len(one) for one in tokens])
+    norms = 1.2 * (0.25 + 0.75 * lengths / lengths.mean())
+
+    def ask(terms: list[str]) -> set[int]:
+        scores = np.zeros(len(tokens))
+        for term in terms:
+            rows = np.array(lists.get(term, np.empty((0, 2))), int)
+            odds = (len(tokens) - len(rows) + 0.5) / (len(rows) + 0.5)
+            idf = math.log(odds) if odds > 1 else 0
+            scores[rows[:, 0]] += max(idf, 1e-6) * rows[:, 1] * 2.2 / (rows[:, 1] + norms[rows[:, 0]])
+        least = np.sort(scores)[-K:][0] - 1e-9
+        return {int(row) for row in np.flatnonzero((scores > 0) & (scores >= least))}
+
+    return ask
 
 
-def _single(folder: Path, texts: list[str]) -> float:
-    """The median time of a durable insert with full text on two fields, over that of one without."""
-    import vecdb
+def _fts5(texts: Sequence[str], tokenize: str) -> sqlite3.Connection:
+    db = sqlite3.connect(":memory:")
+    db.execute(f"create virtual table t using fts5(text, tokenize='{tokenize}')")
+    with db:
+        db.executemany("insert into t(rowid, text) values (?, ?)", enumerate(texts))
+    return db
 
-    vectors = np.random.default_rng(1).standard_normal((SINGLE_BASE + SINGLE, DIM)).astype(np.float32)
-    texts = [texts[at % len(texts)] for at in range(SINGLE_BASE + SINGLE)]
-    handles, taken = [], ([], [])  # type: ignore[var-annotated]
-    for name, fulltext in (("single", None), ("single words", ["text", "title"])):
-        db = vecdb.open(folder / name, upkeep=False)
-        c = db.create_collection("rows", dim=DIM, fulltext=fulltext)
-        c.add(
-            range(SINGLE_BASE), vectors[:SINGLE_BASE], texts=texts[:SINGLE_BASE],
-            metadata=[{"title": text[:40]} for text in texts[:SINGLE_BASE]],
-        )  # fmt: skip
-        handles.append((db, c))
-    for at in range(SINGLE_BASE, SINGLE_BASE + SINGLE):
-        for which in (0, 1) if at % 2 else (1, 0):
-            started = time.perf_counter()
-            handles[which][1].add(at, vectors[at], texts=texts[at], metadata={"title": texts[at][:40]})
-            taken[which].append(time.perf_counter() - started)
-    for db, _ in handles:
-        db.close()
-    return statistics.median(taken[1]) / statistics.median(taken[0])
+
+def _ask(table: sqlite3.Connection, words: Sequence[str]) -> list[int]:
+    if not words:
+        return []
+    asked = " OR ".join(f'"{word}"' for word in words)
+    rows = table.execute("select rowid from t where t match ? order by rank limit ?", (asked, K))
+    return [rid for (rid,) in rows]
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in "".join(c if c.isalnum() else " " for c in text).split() if word]
+
+
+def _search(view: Any, analyzer: Any, text: str) -> Any:
+    return view.search(_clauses(analyzer, text), K)
+
+
+def _search_fts5(table: sqlite3.Connection, text: str) -> list[int]:
+    return _ask(table, _words(text))
+
+
+def _clauses(analyzer: Any, text: str) -> list[Any]:
+    return [(0, [(0, 1.0, 0, term)]) for term in dict.fromkeys(t for t, _ in analyzer.terms(text))]
+
+
+def _times(ask: Callable[[str], Any], queries: Sequence[str]) -> list[float]:
+    out = []
+    for text in queries:
+        start = time.perf_counter()
+        ask(text)
+        out.append(time.perf_counter() - start)
+    return out
+
+
+def _texts(name: str) -> list[str]:
+    if name == "debian":
+        with gzip.open(SHARED / "debian" / "metadata.jsonl.gz", "rt") as lines:
+            return [json.loads(line)["text"] for line in lines]
+    with open(SHARED / name / "docs.jsonl", encoding="utf-8") as lines:
+        return [" ".join(str(v) for k, v in json.loads(line).items() if k != "id") for line in lines]
+
+
+def _queries(name: str, texts: list[str], n: int) -> dict[str, list[str]]:
+    """Three words of a row, most of them rare as people's are, and questions of people."""
+    rng = random.Random(1)
+    three = []
+    while len(three) < n:
+        words = [word for word in _words(rng.choice(texts)) if len(word) > 3]
+        if len(words) > 8:
+            three.append(" ".join(rng.sample(words, 3)))
+    path = SHARED / name / ("nl_queries.jsonl" if name == "debian" else "queries.jsonl")
+    asked = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {"three_words": three, "questions": [one["text"] for one in asked][:n]}
