@@ -127,6 +127,15 @@ def metadata(i: int) -> dict[str, Any]:
 # --- beneath vecdb -------------------------------------------------------------------------------
 
 
+def build_kept(db: vecdb.Database, said: vecdb.Collection) -> None:
+    """A saved search with a watcher, and a log with a choice."""
+    db.searches.save("kept", said, "one", 2).watch("app")
+    said.add("fourth", texts="four")
+    db.search_log.start(said)
+    hits = said.search("two", 2)
+    said.feedback(hits, hits.ids[0])
+
+
 @contextlib.contextmanager
 def read(path: Path | str) -> Iterator[Any]:
     """A read transaction on a file that nobody has open."""

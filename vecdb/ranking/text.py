@@ -24,7 +24,7 @@ from pyroaring import BitMap
 from vecdb.errors import InvalidArgument
 from vecdb.index import wording
 from vecdb.index.columns import columns_of
-from vecdb.index.view import array_of, bitmap_of, mask_of
+from vecdb.index.view import View, array_of, bitmap_of, mask_of
 from vecdb.query.objects import Text
 from vecdb.ranking.base import Place, Ranked, Ranker, nothing
 from vecdb.storage import keys
@@ -57,14 +57,12 @@ class Allowed(NamedTuple):
     plain: Any
 
     @staticmethod
-    def of(place: Place) -> Allowed:
-        """Those of a place."""
-        if place.allowed is None:
+    def of(rids: BitMap | None, view: View) -> Allowed:
+        """These rows of a view."""
+        if rids is None:
             return Allowed(None, None)
-        found = array_of(place.allowed)
-        return Allowed(
-            mask_of(place.allowed, place.view.slots), np.ascontiguousarray(found[found >= PLAIN])
-        )
+        found = array_of(rids)
+        return Allowed(mask_of(rids, view.slots), np.ascontiguousarray(found[found >= PLAIN]))
 
 
 class TextRanker(Ranker):
@@ -81,7 +79,7 @@ class TextRanker(Ranker):
         self._ranks = any(part.occur != wording.NOT for part in self._asked)
         self._load = self._words.loader(place.txn)
         self._clauses = wording.clauses(self._words, place.txn, self._asked, self._weights)
-        self._allowed = Allowed.of(place)
+        self._allowed = Allowed.of(place.allowed, place.view)
         self._rows: BitMap | None = None
 
     def matching(self) -> int:

@@ -89,8 +89,7 @@ class Queue:
             query = query.tobytes()
         elif not isinstance(query, str | Query):
             query = np.asarray(query, np.float32).tobytes()
-        ids = hits._ids
-        shown = tuple(ids if len(ids) <= MAX_SHOWN else ids[:MAX_SHOWN])
+        shown = tuple(hits._ids)
         hits._logged = id = next(self._ids)
         self._waiting.append((id, _now(), cid, query, options, shown))
         self._bytes += OWN + (len(query) if type(query) is bytes else _length(query)) + 16 * len(shown)
@@ -142,6 +141,7 @@ class Queue:
             except VecdbError:  # code inside, which cannot be written down
                 self.dropped += 1
                 continue
+            shown = shown[:MAX_SHOWN]
             some.append((id, at, written, place, shown))
             size += 64 + len(written) + 4 * len(shown)
             if size >= limit:
