@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 import vecdb
-from tests import rich as riches
+from tests import riches
 from vecdb import F
 
 DIM = 24
