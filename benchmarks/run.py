@@ -1,5 +1,6 @@
 """Measure vecdb beside its peers: `python benchmarks/run.py ingest | search | open | follow | surface |
-interchange | live | durable | pinned | churn | quality | analysis`.
+interchange | live | durable | pinned | churn | quality | analysis | fulltext |
+texts`.
 
 Each engine runs in its own process. Searches are one query a call on one thread, with the ids
 read; they are swept over `ef`, so that speeds are compared at equal recall. Engines take turns
@@ -52,8 +53,7 @@ def main() -> None:
     workloads = {
         "ingest": ingest, "search": search, "open": open_, "follow": follow, "surface": surface,
         "interchange": interchange, "live": live, "durable": durable, "pinned": pinned, "churn": churn,
-        "quality": quality,
-        "analysis": analysis,
+        "quality": quality, "analysis": analysis, "fulltext": fulltext, "texts": texts,
     }  # fmt: skip
     measure = workloads[options.workload]
     for name in options.data:
@@ -186,12 +186,26 @@ def quality(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return measure_quality(name)
 
 
+def texts(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What full text costs while it is written to a file and searched, beside SQLite's FTS5."""
+    from workloads.fulltext_file import measure as measure_texts
+
+    return measure_texts(name, options.rounds, options.limit or None)
+
+
 def analysis(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of duplicates, clusters and predictions, and what share of them is right."""
     from workloads.analysis import measure as measure_analysis
 
     limit = options.limit or None
     return measure_analysis(name, options.queries, options.rounds, limit, options.threads)
+
+
+def fulltext(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds to index and milliseconds to search texts in memory, beside SQLite FTS5; agreement."""
+    from workloads.fulltext import measure as measure_fulltext
+
+    return measure_fulltext(name, options.rounds, options.queries, options.limit or None)
 
 
 def search(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -284,7 +298,7 @@ def _options() -> argparse.Namespace:
     )
     workloads = [
         "ingest", "search", "open", "follow", "surface", "interchange", "live", "durable", "pinned",
-        "churn", "quality", "analysis",
+        "churn", "quality", "analysis", "fulltext", "texts",
     ]  # fmt: skip
     parser.add_argument("workload", choices=workloads)
     choices = ["debian", "fashion", "made", *JUDGED]

@@ -27,6 +27,10 @@ from vecdb.analysis.predict import Prediction
 from vecdb.facets import Facets
 from vecdb.query import build
 from vecdb.snapshot import Snapshot, SnapshotCollection
+from vecdb.standing.log import LogEntry, SearchLog
+from vecdb.standing.replay import Replayed, ReplayReport
+from vecdb.standing.saved import SavedSearch, Searches
+from vecdb.standing.watch import Watch, WatchBatch
 
 QUERIES = (
     "Near", "Like", "Context", "Text", "Sparse", "Late", "Fuse", "Rerank", "Decay", "Field", "Query",
@@ -51,7 +55,7 @@ def sections() -> Iterator[tuple[str, str, list[Entry]]]:
     """The page in the order of use; tests/rules/test_reference.py: no public name is left out."""
     yield "Open and repair", "", of_vecdb("open", "repair", "from_hnswlib")
     yield "Databases", "", [*of_vecdb("Database"), ("Snapshot", Snapshot)]
-    yield "Declarations", "", of_vecdb("Vector", "SparseVector", "Indexed", "Partition", "Unindexed", "Geo")
+    yield "Declarations", "", of_vecdb("Vector", "SparseVector", "FullText", "Indexed", "Partition", "Unindexed", "Geo")
     yield "Collections", "", of_vecdb("Collection")
     yield (
         "Collections of a snapshot",
@@ -61,6 +65,10 @@ def sections() -> Iterator[tuple[str, str, list[Entry]]]:
     yield "Results", "", [*of_vecdb("Record", "Hit", "Hits", "Group", "Explanation", "Plan",
                                       "PreparedSearch", "Problem"), ("Facets", Facets),
                           ("Histogram", Histogram), ("Clusters", Clusters), ("Prediction", Prediction)]  # fmt: skip
+    yield "Kept searches", "", [("Searches", Searches), ("SavedSearch", SavedSearch), ("Watch", Watch),
+                                ("WatchBatch", WatchBatch), ("SearchLog", SearchLog),
+                                ("LogEntry", LogEntry),
+                                ("ReplayReport", ReplayReport), ("Replayed", Replayed)]  # fmt: skip
     yield (
         "Filters",
         "`vecdb.F` gives fields: `F.year`, `F[\"any name\"]`, `F.a.b`. Comparisons and the methods "
@@ -232,7 +240,7 @@ def argument(parameter: inspect.Parameter) -> str:
 
 def constructible(cls: type) -> bool:
     """Whether users call the class; the others are made by verbs."""
-    return cls in (vecdb.Vector, vecdb.SparseVector, vecdb.Indexed, vecdb.Partition, vecdb.Unindexed, encoders.Card)
+    return cls in (vecdb.Vector, vecdb.SparseVector, vecdb.FullText, vecdb.Indexed, vecdb.Partition, vecdb.Unindexed, encoders.Card)
 
 
 def wrapped(text: str) -> str:

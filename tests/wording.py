@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from vecdb.index.columns import columns_of
 from vecdb.query import Text
 from vecdb.storage import keys
 
+LANGUAGE = "english" if any(map(find_spec, ("Stemmer", "snowballstemmer"))) else None
 VOCABULARY = [
     "kernel", "kernels", "gpu", "fast", "slow", "printer", "printing", "run", "running", "common",
     "rare", "Größe", "naïve", "x", "driver", "drivers", "linux", "daemon", "web", "server",
@@ -206,3 +208,51 @@ def compare(c: Any, reference: Reference, rng: random.Random, times: int = 6) ->
                 assert (score != score) == (id not in scores) and (score != score or abs(score - scores[id]) < 1e-9)
             for id, reason in lacks.items():
                 assert (reason is None) == (id in scores)
+
+
+# --- writers that are killed ------------------------------------------------------------------
+
+
+def deed(seed: int, number: int, known: list[int]) -> list[tuple[str, list[int], list[str]]]:
+    """What commit `number` of a writer does to rows 0 to 79, given those that there are."""
+    rng, found = random.Random(f"{seed}-{number}"), []
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        ids = rng.sample(range(80), rng.choice((1, 3, 9, 40)))
+        verb = rng.choice(("upsert", "upsert", "text", "delete"))
+        if verb == "text":
+            ids = [id for id in ids if id in known]
+        found.append((verb, ids, [sentence(rng) for _ in ids]))
+        known = sorted({*known, *ids} - ({*ids} if verb == "delete" else set()))
+    return found
+
+
+def perform(c: Any, deeds: list[tuple[str, list[int], list[str]]]) -> None:
+    """Do it to a collection."""
+    for verb, ids, texts in deeds:
+        if verb == "upsert":
+            c.upsert(ids, texts=texts, metadata=[{"title": text[:9]} for text in texts])
+        elif verb == "delete":
+            c.delete(ids)
+        elif ids:
+            c.update(ids, texts=texts)
+
+
+def apply(reference: Reference, deeds: list[tuple[str, list[int], list[str]]]) -> None:
+    """Do it to a reference."""
+    for verb, ids, texts in deeds:
+        for id, text in zip(ids, texts, strict=True):
+            if verb == "delete":
+                reference.rows.pop(id, None)
+            elif verb == "upsert":
+                reference.rows[id] = text, {"title": text[:9]}
+            else:
+                reference.rows[id] = text, reference.rows[id][1]
+
+
+def hurried() -> None:
+    """Fold and merge all the time, in the smallest of slices."""
+    from vecdb.index import textfolding, writing
+
+    textfolding.FOLD_ROWS, textfolding.PIECE_ROWS, textfolding.LEAST = 6, 16, 256  # type: ignore[misc]
+    textfolding.FAN, textfolding.WORTH, textfolding.SLICE = 3, 0, 1  # type: ignore[misc]
+    writing.DIRECT_ROWS = 60  # type: ignore[misc]

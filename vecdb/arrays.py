@@ -204,6 +204,9 @@ def sparse_row(where: str, given: Any) -> npt.NDArray[np.uint8]:
         _refuse(f"{where}: a {type(given).__name__}; give a dict {{token: weight}}")
     if len(given) > sparse.MAX_ENTRIES:
         _refuse(f"{where}: {len(given):,} entries; the limit is {sparse.MAX_ENTRIES:,}: keep the heaviest")
+    plain = _plain_sparse(given)
+    if plain is not None:
+        return plain
     ints: list[tuple[int, float]] = []
     strs: list[tuple[bytes, float]] = []
     for token, weight in given.items():
@@ -221,6 +224,25 @@ def sparse_row(where: str, given: Any) -> npt.NDArray[np.uint8]:
     if len({token for token, _ in ints}) < len(ints):
         _refuse(f"{where}: an int token is there twice, as a numpy number and one of Python")
     return sparse.encode(ints, strs)
+
+
+def _plain_sparse(given: Mapping[Any, Any]) -> npt.NDArray[np.uint8] | None:
+    """The same of Python's strs and numbers, all at once; None where one by one says what is wrong."""
+    if not (set(map(type, given)) <= {str, int} and set(map(type, given.values())) <= {float, int}):
+        return None
+    try:
+        with np.errstate(over="ignore", under="ignore"):
+            weights = np.fromiter(given.values(), np.float64, len(given)).astype(np.float32)
+        entries = list(zip(given, weights.tolist(), strict=True))
+        if not weights.all():
+            entries = [entry for entry in entries if entry[1]]
+        ints = [entry for entry in entries if type(entry[0]) is int]
+        strs = [(token.encode(), weight) for token, weight in entries if type(token) is str]
+    except (OverflowError, UnicodeEncodeError):
+        return None
+    fit = all(1 <= len(token) <= sparse.MAX_TOKEN_BYTES for token, _ in strs)
+    fit = fit and all(sparse.INT_MIN <= token <= sparse.INT_MAX for token, _ in ints)
+    return sparse.encode(ints, strs) if fit and np.isfinite(weights).all() else None
 
 
 def sparse_token(where: str, token: str) -> bytes:

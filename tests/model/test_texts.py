@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 import vecdb
-from tests.wording import Reference, compare, parts, sentence, title, written
+from tests.wording import LANGUAGE, Reference, compare, parts, sentence, title, written
 from vecdb.index import textfolding, writing
 
 LIVES = int(os.environ.get("VECDB_LIVES", "6"))
 FULLTEXT: dict[str, Any] = {
-    "text": vecdb.FullText(language="english"), "title": vecdb.FullText(), "in.side": vecdb.FullText(),
+    "text": vecdb.FullText(language=LANGUAGE), "title": vecdb.FullText(), "in.side": vecdb.FullText(),
 }  # fmt: skip
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from vecdb import fields, ingest, options
 from vecdb.collection import searching
-from vecdb.index import changes, effort
+from vecdb.index import changes, effort, wording
 from vecdb.interop import hnswlib
 from vecdb.query import filter as filters
-from vecdb.query import like, nodes, operand, tokens
+from vecdb.query import like, nodes, objects, operand, tokens
 from vecdb.ranking import late
 from vecdb.storage import codec, engine, keys, rows, schema, sparse
 from vecdb.tables import capsule, delimited, jsonl, load
@@ -44,6 +44,10 @@ LIMITS = {
     "alternatives in a list of a filter": operand.MAX_ALTERNATIVES,
     "characters of a filter as text or JSON": tokens.MAX_CHARS,
     "characters of a pattern": like.MAX_PATTERN,
+    "fields with full text of a collection": schema.MAX_TEXTS,
+    "characters of the words of `matches`": operand.MAX_WANTED,
+    "characters of a `Text` query": objects.MAX_TEXT_CHARS,
+    "words of a `Text` query or of `matches`, each counted in each field": wording.MAX_ASKED,
     "bits of an int in a filter": operand.MAX_INT_BITS,
     "kilometres of `within`": int(operand.MAX_KM),
     "rows of a batch of `add_table`": load.MAX_BATCH,

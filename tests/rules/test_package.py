@@ -50,7 +50,7 @@ def test_the_version_is_one() -> None:
 
 def test_types_and_documents_are_installed() -> None:
     folder = Path(vecdb.__file__).parent
-    for name in ("py.typed", "ARCHITECTURE.md", "FORMAT.md", "_core/_core.pyi"):
+    for name in ("py.typed", "ARCHITECTURE.md", "FORMAT.md", "_core/_core.pyi", "_core/_text.pyi"):
         assert (folder / name).is_file(), name
 
 

@@ -138,7 +138,7 @@ def test_a_merge_in_slices_is_the_merge_in_one_go(seed: int) -> None:
         again = core.Merge(opened, corpus.dead, progress=progress)
         assert again.done and again.step() == []
         for one in (merge, again):
-            assert one.header(lambda asked: [made[i] for i in asked]) == whole.header()
+            assert one.header(lambda asked, made=made: [made[i] for i in asked]) == whole.header()
         assert made == whole.chunks()
 
 

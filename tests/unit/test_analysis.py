@@ -431,6 +431,16 @@ def test_wrong_options_of_clusters_are_named(c: vecdb.Collection, wrong: dict[st
         c.clusters(**wrong)
 
 
+def test_a_field_of_many_vectors_a_row_is_refused() -> None:
+    db = vecdb.open()
+    c = db.create_collection("c", vectors={"v": vecdb.Vector(2), "m": vecdb.Vector(2, multi=True)})
+    c.add([1, 2], {"v": [[1, 0], [1, 0]], "m": [[[1, 0]], [[0, 1], [1, 1]]]})
+    assert c.duplicates() == [[1, 2]] and c.clusters(using="v").k == 1
+    for call in (c.duplicates, c.clusters):
+        with pytest.raises(InvalidArgument, match="one dense vector"):
+            call(using="m")
+
+
 # --- predict ---------------------------------------------------------------------------------------
 
 

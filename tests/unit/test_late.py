@@ -314,10 +314,10 @@ def test_shapes_parts_and_options() -> None:
 def test_memory_is_told_and_follows() -> None:
     c = made(vecdb.open(), "cosine", "f32", 32)
     rng = np.random.default_rng(1)
-    assert c.stats()["memory"].get("tokens", 0) == 0
+    assert c.stats()["memory"].get("of_rankers", 0) == 0
     c.add(range(200), {"t": [some(rng, 10, "f32", 32) for _ in range(200)]})
     c.search(Late(some(rng, 4, "f32", 32)))
-    assert c.stats()["memory"]["tokens"] >= 200 * 10 * (32 + 4)
+    assert c.stats()["memory"]["of_rankers"] >= 200 * 10 * (32 + 4)
 
 
 @pytest.mark.parametrize(
@@ -352,3 +352,66 @@ def test_the_core_refuses_what_does_not_fit() -> None:
         query.exact(np.ones((3, 5), np.float32), np.array([0, 3]), np.array([0]), out)
     with pytest.raises(ValueError):
         _late.Query(np.ones((0, 4), np.float32), "dot")
+
+
+def test_threads_search_while_others_write() -> None:
+    """Late and Sparse hits are of one commit: every row carries the number of its write in both fields."""
+    import threading
+
+    from vecdb.query import Sparse
+
+    db = vecdb.open(durability="none")
+    fields = {"t": vecdb.Vector(2, metric="dot", multi=True), "s": vecdb.SparseVector(), "v": vecdb.Vector(2)}
+    c = db.create_collection("c", vectors=fields)
+
+    def put(step: int) -> None:
+        ids = [(step * 7 + i) % 150 for i in range(20)]
+        mine = {"t": [[[step + 1, 1]]] * 20, "s": [{"n": step + 1}] * 20, "v": [[1, 1]] * 20}
+        c.upsert(ids, mine, metadata=[{"n": step + 1}] * 20)
+        c.delete([(step * 11) % 150])
+
+    for step in range(30):
+        put(step)
+    done, wrong = threading.Event(), []
+
+    def search() -> None:
+        while not done.is_set():
+            try:
+                for query in (Late([[1, 0]], using="t"), Sparse({"n": 1}, using="s")):
+                    hits = c.search(query, 100)
+                    assert [hit.metadata["n"] for hit in hits] == hits.scores.tolist()
+                    assert hits.scores.tolist() == sorted(hits.scores.tolist(), reverse=True)
+            except BaseException as error:
+                wrong.append(error)
+                return
+
+    threads = [threading.Thread(target=search) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for step in range(30, 120):
+        put(step)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong, wrong[0]
+    assert db.check() == []
+
+
+def test_hostile_queries_are_answered_or_refused_in_no_time() -> None:
+    from time import perf_counter
+
+    from vecdb.query import Sparse
+
+    rng = np.random.default_rng(0)
+    fields = {"t": vecdb.Vector(64, multi=True), "s": vecdb.SparseVector()}
+    c = vecdb.open().create_collection("c", vectors=fields)
+    rows = [{f"w{j}": 1.0 for j in range(i, i + 5)} for i in range(300)]
+    c.add(range(300), {"t": list(rng.standard_normal((300, 4, 64)).astype(np.float32)), "s": rows})
+    for query in (
+        Late(rng.standard_normal((1024, 64))), Sparse({f"w{i}": 1.0 for i in range(100_000)}),
+        Sparse(dict.fromkeys(range(100_000), 1.0)), Sparse({"x" * 100_000: 1.0, 1 << 70: 2.0}),
+    ):  # fmt: skip
+        c.search(query)
+        started = perf_counter()
+        assert len(c.search(query, 10)) == 10
+        assert perf_counter() - started < 5, "0.2 s on an idle machine"

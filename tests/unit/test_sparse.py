@@ -14,6 +14,7 @@ import vecdb
 import vecdb.tables
 from vecdb import F
 from vecdb.errors import InvalidArgument
+from vecdb.index import textfolding
 from vecdb.query import Fuse, Late, Near, Sparse
 from vecdb.storage import sparse
 
@@ -50,6 +51,14 @@ def made(db: vecdb.Database, **more: Any) -> Any:
 # --- a model ------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments are folded and merged all the time."""
+    for name, value in {"FOLD_ROWS": 6, "LEAST": 256, "FAN": 3, "WORTH": 0, "SLICE": 1}.items():
+        monkeypatch.setattr(textfolding, name, value)
+
+
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_it_does_what_a_dict_does(tmp_path: Path, seed: int, dense: bool) -> None:
@@ -114,6 +123,7 @@ def test_it_does_what_a_dict_does(tmp_path: Path, seed: int, dense: bool) -> Non
         assert db.check() == []
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_thousand_random_cases_equal_a_plain_reference() -> None:
     rng = np.random.default_rng(7)
     c = made(vecdb.open())

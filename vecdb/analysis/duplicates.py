@@ -24,6 +24,7 @@ other here. Rejected: linking each row's best match only. A group of ten falls i
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -166,7 +167,8 @@ class _Finder:
     def _take_in(self, part: Ints, queries: Any, found: list[execute.Found], length: int) -> None:
         """Links that lists show, and which of these may hide some."""
         lengths = np.array([len(slots) for slots, _ in found])
-        slots = np.fromiter((s for each, _ in found for s in each), np.uint32, int(lengths.sum()))
+        flat = chain.from_iterable(slots for slots, _ in found)
+        slots = np.fromiter(flat, np.uint32, int(lengths.sum()))
         distances = np.frombuffer(b"".join(each for _, each in found), np.float32)
         whose = np.repeat(np.arange(len(part)), lengths)
         doubtful = self._geometry.doubtful(distances, squares(queries)[whose], self._limit)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vecdb.analysis.predict import Prediction
     from vecdb.analysis.taking import Taking
     from vecdb.query.filter import Filter
+    from vecdb.storage.schema import Schema, VectorField
     from vecdb.types import Id
 
 Progress = bool | Callable[[int, int | None], object]
@@ -165,7 +166,7 @@ class AnalysisVerbs(SearchVerbs):
         seed = _whole("seed", seed, "from 0", 0)
         if store is not None:
             self._check_store(store)
-        self._searched(self.schema, using, None)
+        self._compared(self.schema, using)
         stopped, chosen = stopper(cancel), self._chosen(where)
         with reporter(progress, "clusters") as report:
             with self._reading() as (txn, view):
@@ -244,12 +245,23 @@ class AnalysisVerbs(SearchVerbs):
         """The rows that take part, in a view."""
         from vecdb.analysis.taking import taking
 
-        name, declared = self._searched(view.schema, using, None)
+        name, declared = self._compared(view.schema, using)
         return taking(self._context(txn, view, name, declared, chosen), chosen)
+
+    def _compared(self, schema: Schema, using: Any) -> tuple[str, VectorField]:
+        """The vector field that rows are compared by, and its name."""
+        declared = self._using(schema, using, graph=True)
+        name = next(n for n, each in schema.vectors.items() if each is declared)
+        if declared.multi or declared.sparse:
+            refuse(
+                f"using={name!r}: rows are compared by one dense vector each; this field has "
+                f"{'many a row' if declared.multi else 'sparse ones'}"
+            )
+        return name, declared
 
     def _limit(self, max_distance: Any, using: Any) -> float:
         """A largest distance that can be one under the field's metric."""
-        _, declared = self._searched(self.schema, using, None)
+        _, declared = self._compared(self.schema, using)
         is_number = isinstance(max_distance, int | float | np.integer | np.floating)
         if not is_number or isinstance(max_distance, bool) or max_distance != max_distance:
             refuse(f"max_distance={max_distance!r:.40}: give the largest distance, a number")

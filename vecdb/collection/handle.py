@@ -20,6 +20,7 @@ from vecdb.index.columns import columns_of, need_words
 from vecdb.index.follow import Follower
 from vecdb.index.parts import Damaged
 from vecdb.index.seats import RESERVED
+from vecdb.index.texts import usable
 from vecdb.index.wording import says
 from vecdb.query.clauses import Matches
 from vecdb.query.declared import bind, worded
@@ -86,7 +87,12 @@ class Handle:
         """A clause on full text that knows what a word is here."""
         schema = self.schema
         need_words(schema, clause.field)
-        return replace(clause, bound=says(columns_of(schema), clause.field, clause.wanted))
+        columns = columns_of(schema)
+        usable(columns, schema.name)
+        try:
+            return replace(clause, bound=says(columns, clause.field, clause.wanted))
+        except InvalidArgument as error:
+            raise FilterError(f"matches on {clause.field!r:.60}: {error}") from None
 
     def _need_values(self, field: str, verb: str, remedy: str) -> None:
         """Refuse a field that has no index for a verb that goes by its values."""

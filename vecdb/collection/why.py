@@ -33,8 +33,8 @@ from vecdb.query.filter import Filter
 from vecdb.query.nodes import And, leaves
 from vecdb.query.source import flat
 from vecdb.storage import rows
-from vecdb.storage.schema import TEXT
-from vecdb.types import Id, shorten
+from vecdb.storage.schema import TEXT, Schema
+from vecdb.types import Id, Record, shorten
 
 _SHOWN: Final = 60  # characters of a value
 
@@ -95,9 +95,7 @@ class WhyVerbs(Composing):
                 return f"there is no row {shown!r} in collection {self.name!r}"
             context = self._context(txn, view, name, declared, request.where)
             row = rows.get(txn, self._cid, rid)
-            record = record_of(row)
-            said = record.metadata if record.text is None else {**record.metadata, TEXT: record.text}
-            excluded = _excluding(request.where, said if TEXT in view.schema.fulltext else record.metadata)
+            excluded = _excluding(request.where, said_by(record_of(row), view.schema))
             if declared.number not in row.fields:
                 field = "" if len(view.schema.vectors) == 1 else f" in field {name!r}"
                 reasons = [f"{shown!r} has no vector{field}: only filters find it"]
@@ -122,14 +120,21 @@ class WhyVerbs(Composing):
                 return f"there is no row {shown!r} in collection {self.name!r}"
             excluded = ""
             if request.where is not None and rid not in self._matches(txn, view)(request.where):
-                metadata = record_of(rows.get(txn, self._cid, rid)).metadata
-                excluded = _excluding(request.where, metadata) or str(request.where)
+                said = said_by(record_of(rows.get(txn, self._cid, rid)), view.schema)
+                excluded = _excluding(request.where, said) or str(request.where)
                 return f"{shown!r} is excluded by the filter: {excluded}"
             place = self._place(txn, view, request, using)
             return f"{shown!r} " + Absence(Run(self, place, queries[0], shape), rid).reason()
 
 
 # --- the filter ------------------------------------------------------------------------------
+
+
+def said_by(record: Record, schema: Schema) -> Mapping[str, Any]:
+    """What a filter sees of a row: its metadata, and its text where that is indexed by words."""
+    if record.text is None or TEXT not in schema.fulltext:
+        return record.metadata
+    return {**record.metadata, TEXT: record.text}
 
 
 def _excluding(where: Filter | None, metadata: Mapping[str, Any]) -> str:

@@ -53,8 +53,8 @@ def of_view(view: View) -> dict[str, int]:
 
 def kept(follower: Follower) -> dict[str, int]:
     """Bytes of what rankers keep of a collection between searches."""
-    stores = [each for each in list(follower.kept.values()) if hasattr(each, "nbytes")]
-    return {"tokens": sum(each.nbytes for each in stores)} if stores else {}
+    stores = list(follower.kept.values())
+    return {"of_rankers": sum(each.nbytes for each in stores)} if stores else {}
 
 
 def unfolded(txn: Any, cid: int, state: State) -> int:

@@ -92,7 +92,10 @@ def damaged(txn: Any, follower: Follower, commit: int, error: Corrupt | None) ->
 def _texts_readable(txn: Any, cid: int, view: View) -> bool:
     """Whether every segment can be read to its end, and was made by the analysis at hand."""
     index, now = TextIndex(cid), view.state.text
-    if now is None or columns_of(view.schema).outdated:
+    columns = columns_of(view.schema)
+    if columns.missing:
+        return True  # nobody here could build it
+    if now is None or columns.outdated:
         return False
     try:
         opened = [index.segment(txn, each) for each in now.segments]
@@ -248,11 +251,11 @@ class Rebuilding(Writing):
             _delete_range(self.txn, keys.prefix(kind, self.cid))
         self._columns = columns_of(self.schema)
         self.state.text = now = state.TextState()
-        found = BitMap()
+        found, sparse = BitMap(), set(self._columns.sparse)
         for rid, row in parts.scan(self.txn, self.cid):
             if not row.dead:
                 said = codec.unpack_metadata(row.metadata) if row.metadata else {}
-                if self._columns.has_any(row.text, said):
+                if self._columns.has_any(row.text, said) or not sparse.isdisjoint(row.fields):
                     found.add(rid)
         self._fold(now, found, BitMap(), BitMap(), self.commit)
 

@@ -29,17 +29,21 @@ import numpy as np
 from pyroaring import BitMap
 
 from vecdb._core import _text
+from vecdb.errors import InvalidArgument
 from vecdb.index.columns import Columns, metadata_in, text_in
 from vecdb.index.texts import Words
+from vecdb.index.view import bitmap_of
 from vecdb.storage import rows
 from vecdb.text import grammar
 
 AT_ONCE: Final = 1024  # candidates of a phrase that are read at a time
 REMEMBERED: Final = 1000  # characters of a text that is read once
+MAX_ASKED: Final = 10_000  # words of a query, each counted for each of its fields
+MANY: Final = 1_000  # tokens of a sparse query
 MOST_PHRASES: Final = 64  # kept at a commit
 
 TERM, PREFIX, PHRASE = "term", "prefix", "phrase"
-OCCURS: Final = {"should": _text.SHOULD, "must": _text.MUST, "not": _text.NOT}
+SHOULD, MUST, NOT = _text.SHOULD, _text.MUST, _text.NOT
 
 
 class Leg(NamedTuple):
@@ -71,25 +75,28 @@ def _asked(columns: Columns, chosen: tuple[int, ...], text: str, every: bool) ->
         legs = tuple(leg for at in chosen if (leg := _leg(columns, at, item)) is not None)
         if legs:
             occur = item.occur
-            if every and occur == _text.SHOULD:
-                occur = _text.MUST
+            if every and occur == SHOULD:
+                occur = MUST
             found.append(Part(item.shown, occur, legs))
+    if sum(len(part.legs) for part in found) > MAX_ASKED:
+        raise InvalidArgument(
+            f"the text asks for {len(found):,} words of {len(chosen)} fields; the limit is {MAX_ASKED:,} in "
+            "all: ask for those that matter"
+        )
     return tuple(found)
 
 
 _asked_lately = lru_cache(maxsize=256)(_asked)
 
 
-def _leg(columns: Columns, at: int, item: Any) -> Leg | None:
+def _leg(columns: Columns, at: int, item: grammar.Part) -> Leg | None:
     """What a part asks of a column; None for nothing."""
     analyzer = columns.listed[at].analysis.analyzer
+    terms = analyzer.terms(item.text)
     if item.prefix:
         begins = analyzer.fold(item.text)
-        if not begins:
-            return None
-        whole = analyzer.terms(item.text)
-        return Leg(at, PREFIX, (begins, whole[0][0]) if len(whole) == 1 else (begins,))
-    terms = analyzer.terms(item.text)
+        if begins:
+            return Leg(at, PREFIX, (begins, terms[0][0]) if len(terms) == 1 else (begins,))
     if not terms:
         return None
     if len(terms) == 1:
@@ -119,13 +126,33 @@ def core_leg(words: Words, txn: Any, leg: Leg, weight: float) -> tuple[int, floa
     return leg.column, weight, _text.LIST, phrase(words, txn, leg)
 
 
+def sparse(
+    words: Words, txn: Any, number: int, weights: Sequence[tuple[str | int, float]]
+) -> list[Any]:
+    """The tokens of a sparse query in the order of its weights; those that no row can have are left out.
+
+    Of very many also those that no row has: there are fewer to be asked then.
+    """
+    column, load, many = words.columns.column_of(number), words.loader(txn), len(weights) > MANY
+    found: list[Any] = []
+    for token, weight in weights:
+        try:
+            term = _text.token(token)
+        except ValueError:
+            continue
+        if many and not words.ask("df", column, term, load):
+            continue
+        found.append((SHOULD, [(column, weight, _text.TERM, term)]))
+    return found
+
+
 def phrase(words: Words, txn: Any, leg: Leg) -> tuple[Any, Any]:
     """The rows that have a phrase in a column, ascending, and how often (Q2)."""
     known = words.phrases.get(leg)
     if known is not None:
         return known
-    wanted = [(_text.MUST, [(leg.column, 1.0, _text.TERM, term)]) for term in dict.fromkeys(leg.terms)]
-    found = np.frombuffer(words.core.match(wanted, words.loader(txn)), np.uint32)
+    wanted = [(MUST, [(leg.column, 1.0, _text.TERM, term)]) for term in dict.fromkeys(leg.terms)]
+    found = np.frombuffer(words.ask("match", wanted, words.loader(txn)), np.uint32)
     counts = np.zeros(len(found), np.uint32)
     for first in range(0, len(found), AT_ONCE):
         some = found[first : first + AT_ONCE]
@@ -158,10 +185,10 @@ def matching(words: Words, txn: Any, field: str, wanted: str) -> BitMap:
     """The rows whose field has all the words that a filter wants."""
     at = words.columns.by_name[field]
     parts = asked(words.columns, (at,), wanted, every=True)
-    if not any(part.occur == _text.MUST for part in parts):
+    if not any(part.occur == MUST for part in parts):
         return BitMap()
     asks = clauses(words, txn, parts, [1.0] * len(words.columns.listed))
-    return BitMap(np.frombuffer(words.core.match(asks, words.loader(txn)), np.uint32))
+    return bitmap_of(words.ask("match", asks, words.loader(txn)))
 
 
 def says(columns: Columns, field: str, wanted: str) -> Callable[[Any], bool]:
@@ -173,9 +200,9 @@ def says(columns: Columns, field: str, wanted: str) -> Callable[[Any], bool]:
         texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
         texts = [each for each in texts if isinstance(each, str)]
         here = [(part.occur, _has(columns, part.legs[0], texts)) for part in parts]
-        if not any(occur == _text.MUST for occur, _ in here):
+        if not any(occur == MUST for occur, _ in here):
             return False
-        return all(has == (occur != _text.NOT) for occur, has in here)
+        return all(has == (occur != NOT) for occur, has in here)
 
     return holds
 

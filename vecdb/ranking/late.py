@@ -31,7 +31,7 @@ from vecdb.arrays import given_query
 from vecdb.errors import InvalidArgument
 from vecdb.index.view import Held
 from vecdb.query.objects import Late, Query
-from vecdb.ranking import tokens
+from vecdb.ranking import followed
 from vecdb.ranking.base import Place, Ranked
 from vecdb.ranking.scored import ScoredRanker, border, named
 from vecdb.ranking.tokens import Chunk, Tokens, TokenStore
@@ -79,7 +79,7 @@ class LateRanker(ScoredRanker):
         """The rows of the filter that have vectors."""
         place = self.place
         if place.allowed is not None and len(place.allowed) <= FEW:
-            return tokens.holding(place.txn, self._cid, self.declared.number, place.allowed)
+            return followed.holding(place.txn, self._cid, self.declared.number, place.allowed)
         found = self._holders()
         return found if place.allowed is None else found & place.allowed
 
@@ -92,15 +92,15 @@ class LateRanker(ScoredRanker):
             known = store.known(pending.base)
             if known is not None:
                 own = pending.born & set(place.view.live)
-                mine = tokens.holding(place.txn, self._cid, number, sorted(own))
-                return (known.rids - BitMap(pending.born | pending.died)) | mine
+                mine = followed.holding(place.txn, self._cid, number, sorted(own))
+                return (known.stand.rids - BitMap(pending.born | pending.died)) | mine
         else:
             known = store.known(place.view)
             if known is not None:
-                return known.rids
+                return known.stand.rids
         held = place.view.held.get(number)
         if held is None:
-            rids = tokens.holders(place.txn, self._cid, number)
+            rids = followed.holders(place.txn, self._cid, number)
             held = place.view.held[number] = Held(rids, b"")
         return held.rids
 
@@ -252,11 +252,11 @@ class LateRanker(ScoredRanker):
         pending, store = self._pending(), self._store()
         if pending is None:
             found = store.at(self.place.txn, self.place.view)
-            return found, found.shared(self.place.view)
-        known = store.tokens
+            return found, found.stand.shared(self.place.view)
+        known = store.newest
         if known is None:
             return None
-        return known, known.shared(pending.base) - BitMap(pending.born | pending.died)
+        return known, known.stand.shared(pending.base) - BitMap(pending.born | pending.died)
 
 
 def _given(matrix: Any, declared: Any, name: str) -> npt.NDArray[Any]:

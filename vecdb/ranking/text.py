@@ -14,26 +14,40 @@ Ding and Suel, Faster Top-k Document Retrieval Using Block-Max Indexes (2011).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from pyroaring import BitMap
 
-from vecdb._core import _text
 from vecdb.errors import InvalidArgument
 from vecdb.index import wording
 from vecdb.index.columns import columns_of
-from vecdb.index.view import mask_of
+from vecdb.index.view import View, array_of, bitmap_of, mask_of
 from vecdb.query.objects import Text
 from vecdb.ranking.base import Place, Ranked, Ranker, nothing
 from vecdb.storage import keys
 from vecdb.storage.rows import PLAIN
-from vecdb.storage.schema import Schema
+from vecdb.storage.schema import TEXT, Schema
+from vecdb.text import grammar, highlight
+from vecdb.types import Record
 
 if TYPE_CHECKING:
     from vecdb.ranking.base import Rids, Scores
 
+MOST_SNIPPETS: Final = 2  # of one text
 SHOWN: Final = 8  # of a query's words, in a reason
+
+
+@dataclass(frozen=True, slots=True)
+class Highlight(highlight.Snippet):
+    """A piece of a row's text that says what was asked for: `text`, `spans` of (start, end) in it, `field`.
+
+    `start` is where it begins in the whole; `marked("<b>", "</b>")` puts marks around the words.
+    """
+
+    field: str = TEXT
 
 
 class Allowed(NamedTuple):
@@ -43,14 +57,12 @@ class Allowed(NamedTuple):
     plain: Any
 
     @staticmethod
-    def of(place: Place) -> Allowed:
-        """Those of a place."""
-        if place.allowed is None:
+    def of(rids: BitMap | None, view: View) -> Allowed:
+        """These rows of a view."""
+        if rids is None:
             return Allowed(None, None)
-        found = np.array(place.allowed, np.uint32)
-        return Allowed(
-            mask_of(place.allowed, place.view.slots), np.ascontiguousarray(found[found >= PLAIN])
-        )
+        found = array_of(rids)
+        return Allowed(mask_of(rids, view.slots), np.ascontiguousarray(found[found >= PLAIN]))
 
 
 class TextRanker(Ranker):
@@ -64,10 +76,10 @@ class TextRanker(Ranker):
         self._chosen, self._weights = fields_of(schema, query)
         self._words = place.verbs._follower().texts.at(place.txn, place.view)
         self._asked = wording.asked(columns_of(schema), self._chosen, query.text, every=False)
-        self._ranks = any(part.occur != _text.NOT for part in self._asked)
+        self._ranks = any(part.occur != wording.NOT for part in self._asked)
         self._load = self._words.loader(place.txn)
         self._clauses = wording.clauses(self._words, place.txn, self._asked, self._weights)
-        self._allowed = Allowed.of(place)
+        self._allowed = Allowed.of(place.allowed, place.view)
         self._rows: BitMap | None = None
 
     def matching(self) -> int:
@@ -76,23 +88,23 @@ class TextRanker(Ranker):
             return 0
         if self._rows is not None:
             return len(self._rows)
-        return int(self._words.core.count(self._clauses, self._load, *self._allowed))
+        return int(self._words.ask("count", self._clauses, self._load, *self._allowed))
 
     def rows(self) -> BitMap:
         """The rows that match; not to be changed."""
         if self._rows is None:
             self._rows = BitMap()
             if self._ranks:
-                found = self._words.core.match(self._clauses, self._load, *self._allowed)
-                self._rows = BitMap(np.frombuffer(found, np.uint32))
+                found = self._words.ask("match", self._clauses, self._load, *self._allowed)
+                self._rows = bitmap_of(found)
         return self._rows
 
     def best(self, reach: int) -> Ranked:
         """The best `reach` of them, ties by id."""
         if not self._ranks or reach < 1:
             return nothing()
-        found, scored = self._words.core.search(
-            self._clauses, reach, self._load, *self._allowed, exact=self.place.request.exact
+        found, scored = self._words.ask(
+            "search", self._clauses, reach, self._load, *self._allowed, exact=self.place.request.exact
         )
         rids, scores = np.frombuffer(found, np.uint32), np.frombuffer(scored, np.float64)
         return settled(rids, scores, reach, self.place.ids)
@@ -102,7 +114,7 @@ class TextRanker(Ranker):
         if not self._ranks:
             return np.full(len(rids), np.nan)
         wanted = np.ascontiguousarray(rids, np.uint32)
-        found = np.frombuffer(self._words.core.score(wanted, self._clauses, self._load), np.float64).copy()
+        found = np.frombuffer(self._words.ask("score", wanted, self._clauses, self._load), np.float64).copy()
         if self.place.allowed is not None:
             found[[rid not in self.place.allowed for rid in wanted.tolist()]] = np.nan
         return found
@@ -117,22 +129,40 @@ class TextRanker(Ranker):
             return f"has none of the words: the query names none that {where} could have"
         has = [self._has(part, rid) for part in self._asked]
         for part, here in zip(self._asked, has, strict=True):
-            if part.occur == _text.NOT and here:
+            if part.occur == wording.NOT and here:
                 return f"has the excluded {named(part)}"
         for part, here in zip(self._asked, has, strict=True):
-            if part.occur == _text.MUST and not here:
+            if part.occur == wording.MUST and not here:
                 return f"lacks the required {named(part)} in {where}"
         if not self.texts(rid):
             return f"has no text in {where}"
-        shown = [part.shown for part in self._asked if part.occur != _text.NOT]
+        shown = [part.shown for part in self._asked if part.occur != wording.NOT]
         more = ", ..." if len(shown) > SHOWN else ""
         return f"has none of the words in {where}: {', '.join(map(repr, shown[:SHOWN]))}{more}"
 
     def _has(self, part: wording.Part, rid: int) -> bool:
         """Whether a row has what one part asks."""
         legs = [wording.core_leg(self._words, self.place.txn, leg, 1.0) for leg in part.legs]
-        found = self._words.core.score(np.array([rid], np.uint32), [(_text.MUST, legs)], self._load)
+        found = self._words.ask("score", np.array([rid], np.uint32), [(wording.MUST, legs)], self._load)
         return not np.isnan(np.frombuffer(found, np.float64)[0])
+
+    def highlighter(self) -> Callable[[Record], list[Highlight]]:
+        """What shows where a record says the words: by field, elements of lists apart."""
+        columns, chosen, text = self._words.columns, self._chosen, self.query.text
+
+        def highlights(record: Record) -> list[Highlight]:
+            asked, found = grammar.parse(text), []
+            for at in chosen:
+                column = columns.listed[at]
+                analyzer = column.analysis.analyzer
+                wanted = asked.asked(analyzer)
+                for element in columns.elements(at, record.text, record.metadata):
+                    for each in highlight.snippets(element, analyzer, wanted, most=MOST_SNIPPETS):
+                        if each.spans:
+                            found.append(Highlight(each.text, each.start, each.spans, column.name))
+            return found
+
+        return highlights
 
     def texts(self, rid: int) -> dict[str, list[Any]]:
         """The texts of a row in the fields that are asked, by name."""

@@ -39,7 +39,8 @@ LANGUAGES: Final = (
 PROBES: Final = (
     "running", "libraries", "generously", "nationality", "connections", "aufgaben", "häuser",
     "freundlich", "continuellement", "chevaux", "corriendo", "canciones", "abbandonata", "nação",
-    "lichamelijke", "лошадей", "важная", "flickorna", "kirjoissa", "kitaplardan", "l'été", "don't", "ponies", "skies",
+    "lichamelijke", "лошадей", "важная", "flickorna", "kirjoissa", "kitaplardan", "l'été", "don't",
+    "ponies", "skies",
 )  # fmt: skip
 
 Stem = Callable[[list[str]], list[str]]
@@ -137,7 +138,11 @@ def _pystemmer(language: str) -> Stem | None:
         import Stemmer
     except ImportError:
         return None
-    return _made(Stemmer.Stemmer, language)
+
+    def make(name: str) -> Any:
+        return Stemmer.Stemmer(name, 0)  # without its cache: the analyzer has one, and that one is slow
+
+    return _made(make, language)
 
 
 def _snowballstemmer(language: str) -> Stem | None:

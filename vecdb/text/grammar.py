@@ -21,9 +21,11 @@ Rejected: AND, OR, NOT and parentheses. People type them as words, and "+" and "
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from itertools import islice
+from typing import Final, NamedTuple, NoReturn
 
 from vecdb._core import _text
 from vecdb.errors import InvalidArgument
@@ -33,6 +35,11 @@ __all__ = ["LIMIT_CHARS", "LIMIT_PARTS", "Asked", "Part", "TextQuery", "parse"]
 LIMIT_CHARS: Final = 1 << 20
 LIMIT_PARTS: Final = 10_000
 SIGNS: Final = {"+": _text.MUST, "-": _text.NOT}
+
+WORD: Final = re.compile(r"[^\W_]+")
+BIGRAMS: Final = re.compile(  # every character that may be half of one
+    r"[\u1100-\u11ff\u3005-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uffdc\U0001aff0-\U0003ffff]+"
+)
 
 TERM, PREFIX, PHRASE = "term", "prefix", "phrase"
 
@@ -131,6 +138,7 @@ def parse(text: str) -> TextQuery:
         raise InvalidArgument(
             f"text has {len(text):,} characters; the limit is {LIMIT_CHARS:,}: ask with fewer words"
         )
+    _bound(text)
     parts: list[Part] = []
     for occur, word, quoted in _pieces(text):
         prefix = not quoted and len(word) > 1 and word.endswith("*")
@@ -139,10 +147,22 @@ def parse(text: str) -> TextQuery:
             continue
         parts.append(Part(bare, occur, prefix, quoted, f'"{word}"' if quoted else word))
         if len(parts) > LIMIT_PARTS:
-            raise InvalidArgument(
-                f"text has more than {LIMIT_PARTS:,} words and phrases: ask with fewer words"
-            )
+            _refuse()
     return TextQuery(tuple(parts))
+
+
+def _bound(text: str) -> None:
+    """Refuse a text that would become too many terms before any is made."""
+    if len(text) <= LIMIT_PARTS:
+        return
+    if text.count('"') > 2 * LIMIT_PARTS or len(BIGRAMS.sub("", text)) < len(text) - LIMIT_PARTS:
+        _refuse()
+    if sum(1 for _ in islice(WORD.finditer(text), LIMIT_PARTS + 1)) > LIMIT_PARTS:
+        _refuse()
+
+
+def _refuse() -> NoReturn:
+    raise InvalidArgument(f"text has more than {LIMIT_PARTS:,} words and phrases: ask with fewer words")
 
 
 def _pieces(text: str) -> Iterator[tuple[int, str, bool]]:
