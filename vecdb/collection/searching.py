@@ -96,7 +96,7 @@ class Searching(Handle):
         """Note a search in the search log, where this collection's are logged; see standing/queue.py."""
         db = self._db
         note = (db._logged or {}).get(self._cid)
-        if note is not None and self._live() and not (db._replays and db._local.quiet):
+        if note is not None and self._live():
             note(self._cid, query, options, hits)
 
     def _log_many(self, query: Any, vectors: Any, request: Request, using: Any, found: Any) -> None:
