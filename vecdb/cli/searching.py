@@ -97,7 +97,7 @@ def search(
     """Find the rows most similar to QUERY, best first: by meaning, by words, or by both.
 
     \b
-    Examples:
+    Example:
       vecdb search python-docs.vecdb "sort a list" --where "kind = 'method'"
       vecdb search python-docs.vecdb "json indent" --hybrid --group-by document
     """
