@@ -79,7 +79,7 @@ from vecdb.types import Problem
 
 if TYPE_CHECKING:
     from vecdb.database import Database
-    from vecdb.index.view import View
+    from vecdb.index.follow import Follower
 
 LIMIT = 1000  # problems reported of one collection; more of the same tell nothing new
 
@@ -117,8 +117,7 @@ def _problems(db: Database, txn: Any) -> Iterator[Problem]:
     yield from kept.searches(txn, commit)
     yield from kept.log(txn, db._env.veil_key(), {cid for cid, _ in catalog.values()})
     for name, (cid, schema) in sorted(catalog.items()):
-        follower = db._followers.get(cid)
-        mine = None if follower is None else follower.newest()
+        mine = db._followers.get(cid)
         subject = Subject(name, cid, schema, txn, commit, db._threads)
         for number, problem in enumerate(_of_collection(subject, mine)):
             if number == LIMIT:
@@ -127,7 +126,7 @@ def _problems(db: Database, txn: Any) -> Iterator[Problem]:
             yield problem
 
 
-def _of_collection(of: Subject, mine: View | None) -> Iterator[Problem]:
+def _of_collection(of: Subject, mine: Follower | None) -> Iterator[Problem]:
     try:
         now = state.read(of.txn, of.cid)
     except VecdbError as error:

@@ -22,7 +22,7 @@ from pyroaring import BitMap
 
 from vecdb.query.objects import Fuse, Query
 from vecdb.ranking.base import Place, Ranked, Ranker, nothing
-from vecdb.types import Id
+from vecdb.ranking.text import by_id
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -89,13 +89,14 @@ class FuseRanker(Ranker):
             score = self._worth(0)
             order = np.argsort(-score, kind="stable")[:reach]
             return Ranked(found[0].rids[order], score[order], found[0].distances[order])
-        rids = np.concatenate([each.rids for each in found])
-        if not len(rids):
+        if not any(len(each.rids) for each in found):
             return nothing()
-        worth = np.concatenate([self._worth(at) for at in range(len(found))])
-        unique, at = np.unique(rids, return_inverse=True)
-        scores: Scores = np.bincount(at, weights=worth, minlength=len(unique)).astype(np.float64)
-        return best_by_id(unique, scores, reach, self.place.ids)
+        worth: dict[int, float] = {}
+        for at, each in enumerate(found):
+            for rid, gained in zip(each.rids.tolist(), self._worth(at).tolist(), strict=True):
+                worth[rid] = worth.get(rid, 0.0) + gained
+        unique = np.fromiter(worth, np.uint32, len(worth))
+        return best_by_id(unique, np.fromiter(worth.values(), np.float64, len(worth)), reach, self.place.ids)
 
     def _worth(self, part: int) -> npt.NDArray[np.float64]:
         """What each row of a part's ranking gets for it."""
@@ -119,16 +120,4 @@ def best_by_id(rids: Rids, scores: Scores, reach: int, ids: Any) -> Ranked:
         rids, scores = rids[kept], scores[kept]
     order = np.lexsort((rids, -scores))
     rids, scores = rids[order], scores[order]
-    tied = np.flatnonzero(scores[1:] == scores[:-1])
-    if len(tied):
-        among = np.unique(np.concatenate((tied, tied + 1)))
-        known: list[Id] = ids(rids[among])
-        keys = sorted(range(len(among)), key=lambda i: (-scores[among[i]], *_ordered(known[i])))
-        rids = rids.copy()
-        rids[among] = rids[among[keys]]
-    return Ranked(rids[:reach], scores[:reach])
-
-
-def _ordered(id: Id) -> tuple[bool, int, bytes]:
-    """Ids as they order: ints by value, then strings by their UTF-8 bytes."""
-    return (True, 0, id.encode()) if isinstance(id, str) else (False, id, b"")
+    return Ranked(by_id(rids, scores, ids)[:reach], scores[:reach])
