@@ -281,7 +281,7 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
     ("E2", "an embedding that is no vector", lambda t: put(t, ONE, b"123"), keys.describe(ONE), "3 bytes"),
     ("E2", "an embedding that is not finite", lambda t: put(t, ONE, b"\xff" * 64), keys.describe(ONE), "finite"),
     ("E3", "an embedding is gone", delete(ONE), "cached", "2 of 128"),
-    ("E3", "the count is gone", delete(keys.CACHED_KEY), "cached", "3 of 192"),
+    ("E3", "the count is gone", delete(keys.CACHED_KEY), "cached", "2 of 128"),
     ("E3", "a count that is none", lambda t: put(t, keys.CACHED_KEY, b"x"), "cached", "1 bytes"),
     # searches that are kept
     ("D1", "a saved search that is none", lambda t: put(t, keys.search("kept"), b"[]"), "searches/6b657074", "no JSON object"),
