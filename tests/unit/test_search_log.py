@@ -538,3 +538,28 @@ def test_a_key_that_is_damaged_is_no_key(path: str) -> None:
     c.search(queries(1)[0])
     assert len(list(db.search_log)) == 1
     db.close()
+
+
+def test_what_cannot_be_written_down_takes_nothing_else_with_it(path: str) -> None:
+    db, c = made(path)
+    db.search_log.start(c)
+    first = c.search(queries(1)[0], 3, where=F.n < 2**70)  # an int that the log's bytes cannot hold
+    c.search(queries(1)[0], 4)
+    c.add(1000, queries(1)[0])
+    assert [entry.k for entry in db.search_log] == [4] and len(first) == 3
+    assert db.stats()["search_log"]["dropped"] == 1
+    c.search(queries(1)[0], 5, where=F.n < 2**70)
+    time.sleep(1.2)  # the thread's turn
+    c.search(queries(1)[0], 6)
+    assert [entry.k for entry in db.search_log] == [4, 6]
+    db.close()
+    with vecdb.open(path) as again:
+        assert 1000 in again["c"] and again.check() == []
+
+
+def test_options_that_are_equal_to_python_alone_are_kept_apart() -> None:
+    db, c = made()
+    db.search_log.start(c)
+    for value in (1, True):
+        c.search(queries(1)[0], 1, where=F.n == value)
+    assert [str(entry.where) for entry in db.search_log] == ["n == 1", "n == true"]

@@ -23,7 +23,7 @@ from vecdb.collection.handle import parse_record, refuse
 from vecdb.collection.searching import Options, Searching, check_radius
 from vecdb.execute import Request
 from vecdb.index.view import Cut
-from vecdb.query.objects import Boost, Near, Query
+from vecdb.query.objects import MAX_BOOSTS, Boost, Near, Query
 from vecdb.ranking import boost, build, diverse, group
 from vecdb.ranking.base import Place, Ranked, Ranker, nothing
 from vecdb.ranking.near import NearRanker
@@ -161,7 +161,7 @@ class Run:
         stored = self._stored(ranked) if place.request.with_vectors else None
         source = Composed(
             sketched(place, self.ranker, self.shape), told(self.ranker, self._all),
-            ranked.rids, ranked.scores.astype(np.float32), sizes, self.gained, self.ranker.highlighter(),
+            ranked.rids, _single(ranked.scores), sizes, self.gained, self.ranker.highlighter(),
             self.verbs._parse, stored, place.request.offset,
         )  # fmt: skip
         distances = ranked.distances
@@ -266,6 +266,12 @@ def _stored(place: Place, field: VectorField, ranked: Ranked) -> list[Any]:
     return [(field.name, next(made)) if each else None for each in has]
 
 
+def _single(scores: Any) -> Any:
+    """Scores as hits have them: float32; what is too large there is infinite."""
+    with np.errstate(over="ignore"):
+        return scores.astype(np.float32)
+
+
 def _shown(place: Place, ranked: Ranked) -> Hits:
     """Ranked rows as hits, for a callable that ranks them anew."""
     ids, payloads = place.read(ranked.rids)
@@ -274,8 +280,7 @@ def _shown(place: Place, ranked: Ranked) -> Hits:
         distances = np.full(len(ids), np.nan, np.float32)
     plan = Plan(place.view.schema.name, "rerank", len(ids), len(ids), place.view.state.live)
     source = Composed(
-        lambda: plan, None, ranked.rids, ranked.scores.astype(np.float32), None, {}, None, parse_record,
-        None, 0,
+        lambda: plan, None, ranked.rids, _single(ranked.scores), None, {}, None, parse_record, None, 0,
     )
     return Hits(ids, distances.tobytes(), payloads, (), source)
 
@@ -336,6 +341,8 @@ def _boosts(given: Any) -> tuple[Boost, ...]:
     listed = [given] if isinstance(given, Boost) else given
     if isinstance(listed, str) or not isinstance(listed, Sequence):
         refuse(f"boost is a {type(given).__name__}; give a list of vecdb.query.Decay and Field")
+    if len(listed) > MAX_BOOSTS:
+        refuse(f"boost has {len(listed):,} boosts; the limit is {MAX_BOOSTS}: leave some out")
     for at, each in enumerate(listed):
         if not isinstance(each, Boost):
             refuse(f"boost: item {at} is a {type(each).__name__}; give vecdb.query.Decay or Field")

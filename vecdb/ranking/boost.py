@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FIRST: Final = 5  # times what is wanted, of the best by their own scores
 LEAST: Final = 100
 MOST: Final = 4_096
+WORTH: Final = 1e36  # that one boost adds at most, so that scores are finite in float32
 
 
 def boosted(ranker: Ranker, boosts: tuple[Boost, ...], reach: int) -> tuple[Ranked, Scores]:
@@ -64,7 +65,7 @@ def gains(ranker: Ranker, rids: Rids, boosts: tuple[Boost, ...], now: datetime) 
     found = np.zeros(len(rids))
     for at, payload in enumerate(ranker.place.payloads(rids)):
         fields = flat(parse(payload).metadata)
-        found[at] = sum(gain(boost, fields, now) for boost in boosts)
+        found[at] = sum(max(-WORTH, min(WORTH, gain(boost, fields, now))) for boost in boosts)
     return found
 
 

@@ -9,7 +9,8 @@ Invariants:
   Q2  the queue is bounded; what does not fit is dropped and counted;
   Q3  an entry is written once: it is taken out by whoever holds the writer lock, and put back when
       the commit does not happen;
-  Q4  the thread keeps no database alive, and ends with `close()`, or when nothing is logged any more.
+  Q4  the thread keeps no database alive, and ends with `close()`, or when nothing is logged any more;
+  Q5  an entry that cannot be written down is dropped and counted, alone: it takes no commit with it.
 
 Rejected: writing in the thread of the search, which would wait for the disk once in a while.
 """
@@ -31,7 +32,7 @@ import numpy as np
 from vecdb.errors import VecdbError
 from vecdb.query.objects import Query
 from vecdb.query.written import plain
-from vecdb.storage import searchlog
+from vecdb.storage import codec, searchlog
 
 if TYPE_CHECKING:
     from vecdb.batch import Batch
@@ -140,13 +141,15 @@ class Queue:
         some: list[Any] = []
         size = 0
         for id, at, _, query, asked, shown in entries:
-            place = places.get(asked)
             try:
+                place = places.get(asked)
                 if place is None:
-                    place = places[asked] = len(options)
-                    options.append(_written(asked))
-                written = query if type(query) is bytes or type(query) is str else plain(query)
-            except VecdbError:  # code inside, which cannot be written down
+                    options.append(_storable(_written(asked)))
+                    place = places[asked] = len(options) - 1
+                written = query
+                if type(query) is not bytes:
+                    written = _storable(query if type(query) is str else plain(query))
+            except (VecdbError, TypeError, ValueError, OverflowError):  # it cannot be written down
                 self.dropped += 1
                 continue
             shown = shown[:MAX_SHOWN]
@@ -217,6 +220,12 @@ def _size(entry: Entry) -> int:
 
 def _length(query: Any) -> int:
     return len(query) if isinstance(query, bytes | str) else OWN
+
+
+def _storable(value: Any) -> Any:
+    """A value that the file can hold: code cannot be, nor an int of more than 64 bits (Q5)."""
+    codec.pack(value)
+    return value
 
 
 def _written(options: Any) -> dict[str, Any]:
