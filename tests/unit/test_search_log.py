@@ -563,3 +563,10 @@ def test_options_that_are_equal_to_python_alone_are_kept_apart() -> None:
     for value in (1, True):
         c.search(queries(1)[0], 1, where=F.n == value)
     assert [str(entry.where) for entry in db.search_log] == ["n == 1", "n == true"]
+
+
+@pytest.mark.parametrize("entries", [5, [1], "ab", object()])
+def test_replay_takes_entries_of_the_log(entries: Any) -> None:
+    _, c = made()
+    with pytest.raises(InvalidArgument, match="entries"):
+        c.replay(entries)
