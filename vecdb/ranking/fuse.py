@@ -91,12 +91,12 @@ class FuseRanker(Ranker):
             return Ranked(found[0].rids[order], score[order], found[0].distances[order])
         if not any(len(each.rids) for each in found):
             return nothing()
-        worth: dict[int, float] = {}
-        for at, each in enumerate(found):
+        first = found[0].rids.tolist()  # each row once (R1)
+        worth: dict[int, float] = dict(zip(first, self._worth(0).tolist(), strict=True))
+        for at, each in enumerate(found[1:], 1):
             for rid, gained in zip(each.rids.tolist(), self._worth(at).tolist(), strict=True):
                 worth[rid] = worth.get(rid, 0.0) + gained
-        unique = np.fromiter(worth, np.uint32, len(worth))
-        return best_by_id(unique, np.fromiter(worth.values(), np.float64, len(worth)), reach, self.place.ids)
+        return best_by_id(worth, reach, self.place.ids)
 
     def _worth(self, part: int) -> npt.NDArray[np.float64]:
         """What each row of a part's ranking gets for it."""
@@ -112,12 +112,19 @@ class FuseRanker(Ranker):
         return weight * scaled
 
 
-def best_by_id(rids: Rids, scores: Scores, reach: int, ids: Any) -> Ranked:
-    """The best `reach`, ties by id; `ids(rids)` gives the ids of rows."""
-    if reach < len(rids):
-        border = np.partition(scores, len(scores) - reach)[len(scores) - reach]
-        kept = scores >= border
-        rids, scores = rids[kept], scores[kept]
-    order = np.lexsort((rids, -scores))
-    rids, scores = rids[order], scores[order]
+def best_by_id(worth: dict[int, float], reach: int, ids: Any) -> Ranked:
+    """The best `reach` rows by what they are worth, ties by id; `ids(rids)` gives the ids of rows.
+
+    Plain Python: some two hundred rows are too few for numpy's calls to pay.
+    """
+    kept = list(worth.items())
+    if reach < len(kept):
+        border = sorted(worth.values(), reverse=True)[reach - 1]
+        kept = [each for each in kept if each[1] >= border]
+    kept.sort(key=_falling)
+    rids, scores = np.array([rid for rid, _ in kept], np.uint32), np.array([score for _, score in kept])
     return Ranked(by_id(rids, scores, ids)[:reach], scores[:reach])
+
+
+def _falling(entry: tuple[int, float]) -> float:
+    return -entry[1]

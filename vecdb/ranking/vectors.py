@@ -53,7 +53,7 @@ class VectorField:
         verbs = place.verbs
         self.place = place
         text = any(self._is_text(place, each) for each in examples)
-        self.name, self.declared = verbs._searched(verbs.schema, using, "" if text else None)
+        self.name, self.declared = verbs._searched(place.view.schema, using, "" if text else None)
         self.without = BitMap()  # rows that are examples
         self._context: execute.Context | None = None
         self._origin: execute.Origin | None = None  # of the last search
