@@ -134,6 +134,13 @@ def query_of(spec: Spec) -> Query:
     return Fuse(*map(query_of, given[1]), method=given[0])
 
 
+def fields_of(spec: Spec) -> set[str]:
+    """The vector fields that a query asks."""
+    if spec[0] == "fuse":
+        return set().union(*map(fields_of, spec[2]))
+    return {"sparse": {"sparse"}, "late": {"many"}, "near": {"vector"}}.get(spec[0], set())
+
+
 def some_matches(rng: random.Random) -> tuple[str, str]:
     """A field and a word, for a filter."""
     return rng.choice(FIELDS), rng.choice(VOCABULARY[:10])
