@@ -131,7 +131,6 @@ class Database(Catalogued):
         keep = options.upkeep and options.mode != "r" and options.path is not None
         self._upkeep = Upkeep(self) if keep else None
         self._logged: dict[int, Callable[..., None]] | None = None
-        self._replays = 0  # under way: their searches are not logged
         self._queue = Queue(self, keep)
 
     # --- transactions --------------------------------------------------------------------

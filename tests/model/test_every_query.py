@@ -2,7 +2,7 @@
 those of the reference, groups exact.
 
 States: fresh, after 30 % deletes and changes with the log unfolded, and folded (`optimize`). The reference is
-tests/rich.py: BM25, dot products, MaxSim and fusions in plain Python and numpy.
+tests/riches.py: BM25, dot products, MaxSim and fusions in plain Python and numpy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests import rich
+from tests import riches as rich
 from vecdb import F
 
 SEED = int(os.environ.get("VECDB_SEED", "0")) or int.from_bytes(os.urandom(3), "big")

@@ -101,10 +101,10 @@ class SearchVerbs(PrepareVerbs, WhyVerbs):
                     hits = ready.answer(query)
                     if hits is not None:
                         logged = self._db._logged
-                        if logged is not None and self._cid in logged and not self._db._replays:
-                            logged[self._cid](self._cid, query, key, hits)  # standing/queue.py
-                        elif logged is not None:
-                            self._log(query, key, hits)
+                        if logged is not None:
+                            note = logged.get(self._cid)  # standing/queue.py
+                            if note is not None:
+                                note(self._cid, query, key, hits)
                         return hits
         chosen = self._chosen(where)
         request = self._request(

@@ -21,7 +21,6 @@ Rejected: positions in the postings. They double them, for the few queries that 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -55,8 +54,7 @@ class Leg(NamedTuple):
     gaps: tuple[int, ...] = ()  # of a phrase
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One word, phrase or prefix of the text."""
 
     shown: str

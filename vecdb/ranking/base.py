@@ -25,7 +25,7 @@ import numpy as np
 from pyroaring import BitMap
 
 from vecdb.execute import Request
-from vecdb.index.view import View
+from vecdb.index.view import Cut, View
 from vecdb.query.filter import Filter
 from vecdb.query.objects import Query
 from vecdb.types import Id, Plan
@@ -50,6 +50,7 @@ class Place(NamedTuple):
     payloads: Callable[[Rids], list[bytes]]  # the records of rows, as hits decode them
     read: Callable[[Rids], tuple[list[Id], list[bytes]]]  # both at once
     using: str | None = None  # the vector field of queries that name none
+    cut: Cut | None = None  # `allowed` as the parts of a query take it, made once for all of them
 
     @property
     def where(self) -> Filter | None:

@@ -185,7 +185,7 @@ def replayed(
     db = collection._db
     before, db._local.quiet = db._local.quiet, True
     with db._lock:
-        db._replays += 1
+        db._queue.replays += 1
     try:
         for entry in entries:
             options = entry.options
@@ -200,7 +200,7 @@ def replayed(
                 found.append(Replayed(entry, entry.shown, hits.ids[:MAX_SHOWN]))
     finally:
         with db._lock:
-            db._replays -= 1
+            db._queue.replays -= 1
         db._local.quiet = before
     return ReplayReport(found, failed)
 
