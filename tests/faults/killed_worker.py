@@ -21,8 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import vecdb
-from tests import deeds
-from tests import riches
+from tests import deeds, riches
 from tests.deeds import BUCKETS, DIM, Call, Model, apply, calls, distances, metadata_of, world_of
 from tests.nursery import Line
 from tests.wording import hurried
