@@ -15,6 +15,8 @@ and a part's rank of such a row would cost a full ranking.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 RANK_CONSTANT: Final = 60
 LEAST_DEPTH: Final = 100
 DEPTH_PER_HIT: Final = 5
+KEPT_RANKS: Final = 1000  # what as many ranks are worth is remembered
 
 
 class FuseRanker(Ranker):
@@ -92,11 +95,19 @@ class FuseRanker(Ranker):
         if not any(len(each.rids) for each in found):
             return nothing()
         first = found[0].rids.tolist()  # each row once (R1)
-        worth: dict[int, float] = dict(zip(first, self._worth(0).tolist(), strict=True))
+        worth: dict[int, float] = dict(zip(first, self._gains(0), strict=True))
         for at, each in enumerate(found[1:], 1):
-            for rid, gained in zip(each.rids.tolist(), self._worth(at).tolist(), strict=True):
+            for rid, gained in zip(each.rids.tolist(), self._gains(at), strict=True):
                 worth[rid] = worth.get(rid, 0.0) + gained
         return best_by_id(worth, reach, self.place.ids)
+
+    def _gains(self, part: int) -> Sequence[float]:
+        """The same as `_worth`; reciprocal ranks are the same every time."""
+        n = len(self.found[part].rids)
+        if self.fuse.method == "rrf" and self.fuse.weights is None and n <= KEPT_RANKS:
+            return _reciprocals(n)
+        gains: list[float] = self._worth(part).tolist()
+        return gains
 
     def _worth(self, part: int) -> npt.NDArray[np.float64]:
         """What each row of a part's ranking gets for it."""
@@ -110,6 +121,12 @@ class FuseRanker(Ranker):
         low, high = float(scores.min()), float(scores.max())
         scaled = np.ones(len(scores)) if high == low else (scores - low) / (high - low)
         return weight * scaled
+
+
+@lru_cache(maxsize=32)
+def _reciprocals(n: int) -> Sequence[float]:
+    """What the ranks from 1 on are worth: the doubles that numpy makes of them, too."""
+    return [1.0 / (RANK_CONSTANT + rank) for rank in range(1, n + 1)]
 
 
 def best_by_id(worth: dict[int, float], reach: int, ids: Any) -> Ranked:

@@ -202,10 +202,15 @@ def by_id(rids: Any, scores: Any, ids: Any) -> Any:
     tied = [at for at in range(1, len(listed)) if listed[at] == listed[at - 1]]
     if not tied:
         return rids
-    at = sorted({*tied, *(each - 1 for each in tied)})
-    known = dict(zip(at, ids(rids[at]), strict=True))
+    at = sorted({*tied, *[each - 1 for each in tied]})
+    there = rids[at]
+    known = ids(there)
+    if len({*map(type, known)}) > 1:  # else they order among themselves as keys do: str by code points
+        known = [*map(keys.id_order, known)]
+    falling = [-listed[each] for each in at]
+    order = sorted(zip(falling, known, there.tolist(), strict=True))
     rids = rids.copy()
-    rids[at] = rids[sorted(at, key=lambda each: (-listed[each], keys.id_order(known[each])))]
+    rids[at] = [rid for _, _, rid in order]
     return rids
 
 

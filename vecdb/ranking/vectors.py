@@ -135,11 +135,11 @@ class VectorField:
     def matching(self) -> int:
         """How many there are."""
         place, held = self.place, self.context.held
-        if place.allowed is None and not self.without:
-            return self.ranked()
-        if self.without or held is not None:
+        if self.without or (held is not None and place.allowed is not None):
             return len(self.rows())
-        return int(place.live.range_cardinality(0, min(place.view.slots, PLAIN)))
+        if place.allowed is None:
+            return self.ranked()
+        return int(place.allowed.range_cardinality(0, min(place.view.slots, PLAIN)))
 
     def ranked(self) -> int:
         """Live rows with a vector in the field."""
