@@ -6,7 +6,7 @@ dict, so a reader, a parent of a killed child or a second writer needs nobody to
 right. Every row that commit `n` writes carries `token` n, and one row of the collection "log" is
 named n: the file itself says how far it came, and a commit that is half there cannot look whole.
 Where rows are `rich`, each also has the text, title, sparse and many vectors that follow from its
-`share` (tests/rich.py).
+`share` (tests/riches.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 import vecdb
-from tests import rich as riches
+from tests import riches
 from vecdb import F
 
 DIM = 24

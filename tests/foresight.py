@@ -6,7 +6,7 @@ foreseen as well. Vectors are small whole numbers and squared distances under l2
 leaves a token of its own in the rows that it touches: a row that is a moment old cannot look new.
 
 Tables are plain or rich: then rows also have texts, titles, sparse and many vectors, which come, change and
-go by themselves, and whose fields are dropped and added; tests/rich.py knows what searches of them must find.
+go by themselves, and whose fields are dropped and added; tests/riches.py knows what searches of them must find.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tests import rich as riches
+from tests import riches
 from tests.hand import Answer, Deed
-from tests.rich import Extra, World
+from tests.riches import Extra, World
 
 DIM = 6
 IDS: list[Any] = [*range(130), *(f"s{number:03d}" for number in range(130))]
@@ -51,7 +51,7 @@ class Table:
     fields: frozenset[str] = frozenset()  # those of OPTIONAL that it has
 
     def world(self) -> World:
-        """What tests/rich.py compares with."""
+        """What tests/riches.py compares with."""
         rows = {
             id: (row.vector, row.extra._replace(title=row.metadata.get("title"))) for id, row in self.rows.items()
         }
@@ -390,7 +390,7 @@ def _reading(verb: str, table: Table, given: Any) -> Callable[[Answer], Judged]:
 
 
 def _asking(table: Table, spec: Any, k: int | None, how: dict[str, Any]) -> Callable[[Answer], Judged]:
-    """A query object, by tests/rich.py."""
+    """A query object, by tests/riches.py."""
     if not riches.fields_of(spec) <= {"vector", *table.fields}:
         return fails("InvalidArgument").judge
     world, where = table.world(), _MEANT[how["where"]]

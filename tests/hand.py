@@ -24,7 +24,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import vecdb
-from tests import rich as riches
+from tests import riches
 from tests.wording import hurried
 
 PATIENT, IMPATIENT = 0, 1

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tests import rich as riches
+from tests import riches
 from tests.recipe import BUCKETS, CLOCK, CLUSTERS, TAGS, Chosen, Mask, Table, number_of, some_filter
 from vecdb import F, errors
 

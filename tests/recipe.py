@@ -10,7 +10,7 @@ Rules that readers rest on:
       itself says which step it shows, and a step that is half there cannot look whole;
   W2  what a row holds is a function of its number, of the step that last wrote it (`version`), of the
       step that last patched it by a filter (`touched`), and of its vector; where a table is rich, its text,
-      title, sparse and many vectors too (tests/rich.py);
+      title, sparse and many vectors too (tests/riches.py);
   W3  vectors are whole numbers, so that squared distances are exact in float32 and can be compared
       for equality;
   W4  rows come back: there are half as many again as may live at once, so ids, slots and places in
@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 import vecdb
-from tests import rich as riches
+from tests import riches
 from vecdb import F
 
 Numbers = npt.NDArray[np.int64]

@@ -4,7 +4,7 @@ A child writes and acknowledges each commit through a pipe; it is killed with SI
 moment, while it opens, writes, commits, folds or checkpoints. Then the file must hold exactly the
 model after the last acknowledged commit, or after the one that was under way: every row, its
 metadata, its vector, counts, exact and default searches, and `check()`. Rows are plain or rich: with
-full text, a sparse vector and many vectors, which are compared and searched as well (tests/rich.py).
+full text, a sparse vector and many vectors, which are compared and searched as well (tests/riches.py).
 
 The harness is tested too: a writer that acknowledges before it commits must be seen to lose rows,
 and one that commits in parts must be seen to leave halves. Figures and seed are printed with `-s`;

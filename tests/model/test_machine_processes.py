@@ -5,7 +5,7 @@ time or many at once: transactions that commit and abort, every verb that writes
 of transactions and snapshots, by handles that are opened again with other options, by forked children,
 collections that come, go and are renamed, processes that are killed at rest, inside of a transaction
 and in the middle of a commit. Every answer is compared with the model's (tests/machine.py). Rows are plain or
-rich: with full text, sparse and many vectors, whose fields come and go as well (tests/rich.py).
+rich: with full text, sparse and many vectors, whose fields come and go as well (tests/riches.py).
 
 The harness is tested too: a process that drops a write, or answers from the past, must be noticed.
 Steps by kind, recall and seed are printed with `-s`; a difference prints the last deeds.

@@ -6,7 +6,7 @@ all there are, aborts others, optimizes. The readers (tests/beside.py) know the 
 their reads is compared with a model at the commit that it showed: rows, counts, scans, facets, exact
 searches with brute force, default and filtered ones row by row with their recall summed, in snapshots
 that are kept while the writer goes on as well. Rows are plain or rich: with full text, sparse and many vectors,
-which are asked by words, MaxSim and fusions (tests/rich.py).
+which are asked by words, MaxSim and fusions (tests/riches.py).
 
 The harness is tested too: a writer that commits a step in two parts must be noticed, and readers that
 take their commit from one snapshot and their rows from another, or show the past for the present.
