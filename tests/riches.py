@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import math
 import random
+from copy import copy
 from functools import lru_cache
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -134,6 +134,13 @@ def query_of(spec: Spec) -> Query:
     return Fuse(*map(query_of, given[1]), method=given[0])
 
 
+def fields_of(spec: Spec) -> set[str]:
+    """The vector fields that a query asks."""
+    if spec[0] == "fuse":
+        return set().union(*map(fields_of, spec[2]))
+    return {"sparse": {"sparse"}, "late": {"many"}, "near": {"vector"}}.get(spec[0], set())
+
+
 def some_matches(rng: random.Random) -> tuple[str, str]:
     """A field and a word, for a filter."""
     return rng.choice(FIELDS), rng.choice(VOCABULARY[:10])
@@ -142,24 +149,39 @@ def some_matches(rng: random.Random) -> tuple[str, str]:
 # --- the reference ---------------------------------------------------------------------------------
 
 
-class _Remembering:
-    """An analyzer that analyses each text once."""
+class Words(Reference):
+    """The reference of full text, which counts in each text once."""
 
-    def __init__(self, analyzer: Any) -> None:
-        self.terms = lru_cache(1 << 15)(analyzer.terms)
-        self.fold = analyzer.fold
+    def __init__(self) -> None:
+        with vecdb.open() as db:
+            super().__init__(db.create_collection("c", **declared(vecdb.Vector(2))).schema)
+        self._count, self._size = lru_cache(1 << 18)(self._counted), lru_cache(1 << 16)(self._sized)
+
+    def of(self, rows: dict[Any, tuple[Any, Extra]]) -> Words:
+        """The same for these rows, with what was counted."""
+        found = copy(self)
+        found.rows = {
+            id: (extra.text, {} if extra.title is None else {"title": extra.title})
+            for id, (_, extra) in rows.items()
+        }
+        return found
+
+    def count(self, texts: list[str], field: str, kind: str, word: str) -> int:
+        return sum(self._count(text, field, kind, word) for text in texts)
+
+    def size(self, texts: list[str], field: str) -> int:
+        return sum(self._size(text, field) for text in texts)
+
+    def _counted(self, text: str, field: str, kind: str, word: str) -> int:
+        return super().count([text], field, kind, word)
+
+    def _sized(self, text: str, field: str) -> int:
+        return super().size([text], field)
 
 
 @lru_cache(1)
-def _empty() -> Reference:
-    with vecdb.open() as db:
-        found = Reference(db.create_collection("c", **declared(vecdb.Vector(2))).schema)
-    listed = [
-        SimpleNamespace(analysis=SimpleNamespace(analyzer=_Remembering(each.analysis.analyzer)))
-        for each in found.columns.listed
-    ]
-    found.columns = SimpleNamespace(listed=listed)
-    return found
+def _words() -> Words:
+    return Words()
 
 
 Scores = dict[Any, float]
@@ -170,16 +192,12 @@ class World:
 
     def __init__(self, rows: dict[Any, tuple[Any, Extra]], metric: str, many_metric: str = "dot") -> None:
         self.rows, self.metric, self.many_metric = rows, metric, many_metric
-        self._words: Reference | None = None
+        self._words: Words | None = None
 
     @property
-    def words(self) -> Reference:
+    def words(self) -> Words:
         if self._words is None:
-            self._words = _empty().copy()
-            self._words.rows = {
-                id: (extra.text, {} if extra.title is None else {"title": extra.title})
-                for id, (_, extra) in self.rows.items()
-            }
+            self._words = _words().of(self.rows)
         return self._words
 
     def matching(self, field: str, word: str) -> set[Any]:

@@ -10,6 +10,7 @@ without stop words where the engine can. M=16 and ef_construction=200 where ther
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,10 +20,12 @@ from workloads.hybrid_data import DEPTH, Array, Data, K, Where
 M, EF_CONSTRUCTION = 16, 200
 COMMIT = 1000
 RANK_CONSTANT = 60
+DIM = 384
 
 
 class Engine(Protocol):
     package: str
+    module: str
     efforts: Sequence[float]
 
     def build(self, data: Data, path: Path, threads: int) -> None: ...
@@ -42,7 +45,8 @@ class Vecdb:
     """vecdb: rows in commits of 1,000, then `optimize`, as the others need it, too."""
 
     package = "vecdb"
-    efforts: Sequence[float] = (0.95, 0.97, 0.99)  # recalls: the first is the default
+    module = "vecdb"
+    efforts: Sequence[float] = (100, 120, 150, 200, 300, 0.95, 0.99)  # ef; below 1 a recall: .95 is the default
 
     def build(self, data: Data, path: Path, threads: int) -> None:
         import vecdb
@@ -78,7 +82,7 @@ class Vecdb:
         return named < where.below if where.below is not None else named.isin(list(where.among))
 
     def effort(self, effort: float) -> None:
-        self._how = {} if effort == 0.95 else {"recall": effort}
+        self._how = {"recall": effort} if effort < 1 else {"ef": int(effort)}
 
     def near(self, query: Array, name: str) -> list[int]:
         ids: list[int] = self._search(
@@ -97,10 +101,17 @@ class Vecdb:
         return ids
 
 
+class VecdbDefault(Vecdb):
+    """The same as a user gets it who says nothing of recall."""
+
+    efforts: Sequence[float] = (0.95,)
+
+
 class LanceDB:
     """LanceDB: IVF_HNSW_SQ of one partition, scalar and full-text indexes; threads as it likes."""
 
     package = "lancedb"
+    module = "lancedb"
     efforts: Sequence[float] = (100, 150, 200, 300, 400, 600)
 
     def build(self, data: Data, path: Path, threads: int) -> None:
@@ -126,6 +137,7 @@ class LanceDB:
         table.create_index("section", config=Bitmap())
 
     def load(self, path: Path, where: dict[str, Where | None]) -> None:
+        os.environ["LANCE_LOG"] = os.environ["RUST_LOG"] = "error"  # it warns with every query
         import lancedb
         from lancedb.rerankers import RRFReranker
 
@@ -159,6 +171,7 @@ class Zvec:
     """zvec: HNSW over float32, FTS, inverted indexes, after `optimize`."""
 
     package = "zvec"
+    module = "zvec"
     efforts: Sequence[float] = (100, 120, 150, 200, 300, 400, 600)
 
     def build(self, data: Data, path: Path, threads: int) -> None:
@@ -248,23 +261,15 @@ class Edge:
     """Qdrant Edge: HNSW walked by int8 codes and rescored, BM25 as sparse vectors, payload indexes."""
 
     package = "qdrant-edge-py"
+    module = "qdrant_edge"
     efforts: Sequence[float] = (100, 120, 150, 200, 300, 400, 600)
     quantised, sparse = True, True
 
     def build(self, data: Data, path: Path, threads: int) -> None:
         import qdrant_edge as q
 
-        config = q.EdgeConfig(
-            vectors={"d": q.EdgeVectorParams(size=data.base.shape[1], distance=q.Distance.Cosine)},
-            sparse_vectors={"t": q.EdgeSparseVectorParams(modifier=q.Modifier.Idf)},
-            hnsw_config=q.HnswIndexConfig(
-                m=M, ef_construct=EF_CONSTRUCTION, full_scan_threshold=10_000, max_indexing_threads=threads
-            ),
-            quantization_config=q.ScalarQuantizationConfig(type=q.ScalarType.Int8, always_ram=True),
-            optimizers=q.EdgeOptimizersConfig(default_segment_number=1),
-        )  # fmt: skip
         path.mkdir()
-        shard = q.EdgeShard.create(str(path), config)
+        shard = q.EdgeShard.create(str(path), self._config(q, threads))
         model = self._model(q, data)
         for first in range(0, len(data.base), COMMIT):
             points = [
@@ -289,6 +294,19 @@ class Edge:
         shard.close()
 
     @staticmethod
+    def _config(q: Any, threads: int) -> Any:
+        return q.EdgeConfig(
+            vectors={"d": q.EdgeVectorParams(size=DIM, distance=q.Distance.Cosine)},
+            sparse_vectors={"t": q.EdgeSparseVectorParams(modifier=q.Modifier.Idf)},
+            hnsw_config=q.HnswIndexConfig(
+                m=M, ef_construct=EF_CONSTRUCTION, full_scan_threshold=10_000, max_indexing_threads=threads
+            ),
+            quantization_config=q.ScalarQuantizationConfig(type=q.ScalarType.Int8, always_ram=True),
+            optimizers=q.EdgeOptimizersConfig(default_segment_number=1),
+            max_search_threads=1,
+        )  # fmt: skip
+
+    @staticmethod
     def _model(q: Any, data: Data | None) -> Any:
         long = sum(len(text.split()) for text in data.texts) / len(data.texts) if data else 100.0
         return q.Bm25(q.Bm25Config(language="english", avg_len=long))
@@ -297,7 +315,7 @@ class Edge:
         import qdrant_edge as q
 
         self._q = q
-        self._shard = q.EdgeShard.load(str(path), q.EdgeConfig(max_search_threads=1))
+        self._shard = q.EdgeShard.load(str(path), self._config(q, 1))
         self._bm25 = self._model(q, None)
         self._where = {name: self._filter(each) for name, each in where.items()}
 
@@ -362,10 +380,10 @@ class EdgeText(Edge):
 
 
 ENGINES: dict[str, Callable[[], Engine]] = {
-    "vecdb": Vecdb, "zvec": Zvec, "edge": Edge, "edge-float": EdgeFloat, "edge-text": EdgeText,
-    "lancedb": LanceDB,
+    "vecdb": Vecdb, "vecdb-default": VecdbDefault, "zvec": Zvec, "edge": Edge, "edge-float": EdgeFloat,
+    "edge-text": EdgeText, "lancedb": LanceDB,
 }  # fmt: skip
-SAME_FILES = {"edge-float": "edge", "edge-text": "edge"}  # who reads what another has built
+SAME_FILES = {"vecdb-default": "vecdb", "edge-float": "edge", "edge-text": "edge"}  # a copy of its files
 
 
 def _sql(where: Where | None) -> str | None:

@@ -76,7 +76,7 @@ class Hybrid:
         return {"effort": effort, "recall": recall}
 
     def agree(self, filter: str) -> dict[str, Any]:
-        """How many of the ten are those of exact vector ranks and the engine's own text ranks, ties counted."""
+        """How many of the ten are those of exact vector ranks and own text ranks, ties counted."""
         data, engine = self.data, self.engine
         engine.effort(self.efforts[filter])
         best, _ = data.best(filter)

@@ -357,6 +357,21 @@ def test_saved_searches(worded: str, capfd: Any) -> None:
     assert run(capfd, "search", worded, "--saved", code=1)[1] == "no saved searches\n"
 
 
+def test_a_saved_search_of_a_later_version_is_listed_as_such(worded: str, capfd: Any) -> None:
+    from vecdb.storage import searches
+
+    with vecdb.open(worded) as db, db._batch() as batch:
+        stored = searches.get(batch.txn, "gpu")
+        assert stored is not None
+        searches.put(batch.txn, "gpu", stored._replace(query={"query": {"type": "Dream"}, "version": 9}))
+        batch.changed = True
+    for words in (["search", worded, "--saved"], ["info", worded]):
+        assert "groups" in run(capfd, *words)[0]
+    listed = json.loads(run(capfd, "search", worded, "--saved", "--json")[0])
+    assert "cannot be read" in listed[0]["query"] and listed[1]["collection"] == "w"
+    assert "cannot be read" in run(capfd, "search", worded, "--saved", "gpu", code=2)[1]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -21,8 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import vecdb
-from tests import deeds
-from tests import rich as riches
+from tests import deeds, riches
 from tests.deeds import BUCKETS, DIM, Call, Model, apply, calls, distances, metadata_of, world_of
 from tests.nursery import Line
 from tests.wording import hurried
@@ -39,7 +38,7 @@ class Kind(NamedTuple):
     metric: str
     dtype: str
     several: bool  # a second vector field, "other", made from the first
-    rich: bool = False  # full text, sparse and many vectors (tests/rich.py); then not several
+    rich: bool = False  # full text, sparse and many vectors (tests/riches.py); then not several
 
 
 class Way(NamedTuple):

@@ -5,7 +5,7 @@ readers hold snapshots. In each cycle one of them is killed with SIGKILL, aimed 
 does (opens, waits for the writer lock, writes, commits, holds a snapshot), and another takes its place.
 Between these two every survivor answers at once, writers commit at once, and when all stand still
 everybody answers again. All answers are compared with a dict that is replayed from (seed, serial). Rows are
-plain or rich: with full text, a sparse vector and many vectors, which all of them search (tests/rich.py).
+plain or rich: with full text, a sparse vector and many vectors, which all of them search (tests/riches.py).
 
 What is counted: acknowledged commits that are not in the file, or are another's (lost); a log with
 holes, or rows that are not those of the last serial (torn); wrong answers; waits that hit a timeout.

@@ -32,7 +32,7 @@ from vecdb.cli.opening import (
     parsed,
     reading,
 )
-from vecdb.errors import NotFound
+from vecdb.errors import InvalidArgument, NotFound
 from vecdb.query import Near, Text
 
 
@@ -201,19 +201,27 @@ def _list_saved(db: vecdb.Database, as_json: bool) -> None:
 
 def saved_searches(db: vecdb.Database) -> list[dict[str, Any]]:
     """The saved searches of a file, each with what it asks and who watches it, for JSON."""
-    listed = []
-    for name in db.searches:
+    return [_saved_ready(db, name) for name in db.searches]
+
+
+def _saved_ready(db: vecdb.Database, name: str) -> dict[str, Any]:
+    """One of them; one that cannot be read, of a later version or damaged, says so in place of its query."""
+    try:
         found = db.searches[name]
-        try:
-            collection = found.collection.name
-        except NotFound:
-            collection = None
-        where = None if found.where is None else str(found.where)
-        listed.append({
-            "name": name, "collection": collection, "query": repr(found.query), "k": found.k,
-            "where": where, "options": dict(found.options), "watchers": found.watchers(),
-        })  # fmt: skip
-    return listed
+    except InvalidArgument as error:
+        return {
+            "name": name, "collection": None, "query": f"({error})", "k": None, "where": None, "options": {},
+            "watchers": [],
+        }  # fmt: skip
+    try:
+        collection = found.collection.name
+    except NotFound:
+        collection = None
+    where = None if found.where is None else str(found.where)
+    return {
+        "name": name, "collection": collection, "query": repr(found.query), "k": found.k,
+        "where": where, "options": dict(found.options), "watchers": found.watchers(),
+    }  # fmt: skip
 
 
 def _in_words(saved: dict[str, Any]) -> str:

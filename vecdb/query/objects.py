@@ -318,7 +318,7 @@ class Text(Query):
         listed = given_weights("Text: weights", {} if weights is None else weights, str)
         for field, weight in listed:
             if not 0 <= weight <= MAX_WEIGHT:
-                refuse(f"Text: weights: {field!r:.60}={weight:g}: factors from 0 to {MAX_WEIGHT:g} belong here")
+                refuse(f"Text: weights: {field!r:.60}={weight:g}: give factors from 0 to {MAX_WEIGHT:g}")
         self._set(text=text, fields=fields, weights=listed)
 
     def _usual(self) -> Mapping[str, Any]:

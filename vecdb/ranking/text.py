@@ -23,7 +23,6 @@ from pyroaring import BitMap
 
 from vecdb.errors import InvalidArgument
 from vecdb.index import wording
-from vecdb.index.columns import columns_of
 from vecdb.index.view import Cut, View, bitmap_of
 from vecdb.query.objects import Text
 from vecdb.ranking.base import Place, Ranked, Ranker, nothing
@@ -76,7 +75,7 @@ class TextRanker(Ranker):
         schema = place.view.schema
         self._chosen, self._weights = fields_of(schema, query)
         self._words = place.verbs._follower().texts.at(place.txn, place.view)
-        self._asked = wording.asked(columns_of(schema), self._chosen, query.text, every=False)
+        self._asked = wording.asked(self._words.columns, self._chosen, query.text, every=False)
         self._ranks = any(part.occur != wording.NOT for part in self._asked)
         self._load = self._words.loader(place.txn)
         self._clauses = wording.clauses(self._words, place.txn, self._asked, self._weights)
@@ -199,22 +198,19 @@ def settled(rids: Any, scores: Any, reach: int, ids: Any) -> Ranked:
 
 def by_id(rids: Any, scores: Any, ids: Any) -> Any:
     """Rows by falling score, each run of equal ones put in the order of its ids: all are read at once."""
-    same = scores[1:] == scores[:-1]
-    if not same.any():
+    listed = scores.tolist()
+    tied = [at for at in range(1, len(listed)) if listed[at] == listed[at - 1]]
+    if not tied:
         return rids
-    tied = np.zeros(len(rids), np.bool_)
-    tied[1:] = same
-    tied[:-1] |= same
-    at = tied.nonzero()[0]
-    known, among = ids(rids[at]), scores[at]
-    order: Any
-    if {*map(type, known)} == {int}:
-        order = np.lexsort((np.array(known, np.int64), -among))
-    else:
-        falling = (-among).tolist()
-        order = sorted(range(len(at)), key=lambda i: (falling[i], keys.id_order(known[i])))
+    at = sorted({*tied, *[each - 1 for each in tied]})
+    there = rids[at]
+    known = ids(there)
+    if len({*map(type, known)}) > 1:  # else they order among themselves as keys do: str by code points
+        known = [*map(keys.id_order, known)]
+    falling = [-listed[each] for each in at]
+    order = sorted(zip(falling, known, there.tolist(), strict=True))
     rids = rids.copy()
-    rids[at] = rids[at[order]]
+    rids[at] = [rid for _, _, rid in order]
     return rids
 
 

@@ -53,7 +53,7 @@ class VectorField:
         verbs = place.verbs
         self.place = place
         text = any(self._is_text(place, each) for each in examples)
-        self.name, self.declared = verbs._searched(verbs.schema, using, "" if text else None)
+        self.name, self.declared = verbs._searched(place.view.schema, using, "" if text else None)
         self.without = BitMap()  # rows that are examples
         self._context: execute.Context | None = None
         self._origin: execute.Origin | None = None  # of the last search
@@ -135,11 +135,11 @@ class VectorField:
     def matching(self) -> int:
         """How many there are."""
         place, held = self.place, self.context.held
-        if place.allowed is None and not self.without:
-            return self.ranked()
-        if self.without or held is not None:
+        if self.without or (held is not None and place.allowed is not None):
             return len(self.rows())
-        return int(place.live.range_cardinality(0, min(place.view.slots, PLAIN)))
+        if place.allowed is None:
+            return self.ranked()
+        return int(place.allowed.range_cardinality(0, min(place.view.slots, PLAIN)))
 
     def ranked(self) -> int:
         """Live rows with a vector in the field."""

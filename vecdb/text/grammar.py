@@ -36,6 +36,7 @@ LIMIT_CHARS: Final = 1 << 20
 LIMIT_PARTS: Final = 10_000
 SIGNS: Final = {"+": _text.MUST, "-": _text.NOT}
 
+SIGNED: Final = re.compile(r'["*+-]')
 WORD: Final = re.compile(r"[^\W_]+")
 BIGRAMS: Final = re.compile(  # every character that may be half of one
     r"[\u1100-\u11ff\u3005-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uffdc\U0001aff0-\U0003ffff]+"
@@ -138,6 +139,8 @@ def parse(text: str) -> TextQuery:
         raise InvalidArgument(
             f"text has {len(text):,} characters; the limit is {LIMIT_CHARS:,}: ask with fewer words"
         )
+    if len(text) <= LIMIT_PARTS and not SIGNED.search(text):  # words alone: most of what people type
+        return TextQuery(tuple([Part(word, _text.SHOULD, False, False, word) for word in text.split()]))
     _bound(text)
     parts: list[Part] = []
     for occur, word, quoted in _pieces(text):
