@@ -70,7 +70,7 @@ class Composing(Searching):
         self, query: Any, request: Request, shape: Shape, using: str | None, matches: Any = None
     ) -> Any:
         """Hits of a query, or a list of hits for several."""
-        if using is not None and using not in self.schema.vectors:
+        if using is not None and not (isinstance(using, str) and using in self.schema.vectors):
             self._using(self.schema, using)  # says which there are
         queries, single = as_queries(query, using)
         with self._reading() as (txn, view):
@@ -311,7 +311,8 @@ def as_queries(query: Any, using: str | None) -> tuple[list[Query], bool]:
 
 def given_shape(group_by: Any, group_size: Any, diversity: Any, boosts: Any, k: Any) -> Shape:
     """A shape, checked."""
-    if group_by is None and group_size == 1 and diversity is None and boosts is None:
+    plain = group_by is None and diversity is None and boosts is None
+    if plain and type(group_size) is int and group_size == 1:
         return NO_SHAPE
     if group_by is not None and (not isinstance(group_by, str) or not group_by):
         refuse(f"group_by={group_by!r:.60}: give the name of a metadata field")

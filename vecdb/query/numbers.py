@@ -92,7 +92,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _number(where: str, at: int, value: Any) -> int | float | bool:
-    if hasattr(value, "item") and not isinstance(value, int | float):
+    if hasattr(value, "item") and not isinstance(value, int | float) and not getattr(value, "shape", None):
         value = value.item()  # a numpy scalar
     if not isinstance(value, int | float):
         _refuse(f"{where}: item {at} is a {type(value).__name__}, not a number")

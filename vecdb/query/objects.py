@@ -263,6 +263,7 @@ class Context(Query):
     using: str | None
 
     def __init__(self, pairs: Any, using: str | None = None) -> None:
+        pairs = _scalar(pairs)
         if isinstance(pairs, str) or not isinstance(pairs, Iterable):
             refuse(f"Context: pairs is a {type(pairs).__name__}; give [(positive, negative), ...]")
         found = []
@@ -307,6 +308,7 @@ class Text(Query):
         if len(text) > MAX_TEXT_CHARS:
             refuse(f"Text: text has {len(text):,} characters; the limit is {MAX_TEXT_CHARS:,}")
         given_text("Text: text", text)
+        fields = _scalar(fields)
         if isinstance(fields, str):
             fields = (fields,)
         if fields is not None:
@@ -588,6 +590,7 @@ def given_example(where: str, value: Any, *, ids: bool = False) -> Any:
 
 def given_examples(where: str, values: Any) -> tuple[Any, ...]:
     """A list of examples; a single one is a list of one."""
+    values = _scalar(values)
     if isinstance(values, str | int | ById) or _is_vector(values):
         values = [values]
     if not hasattr(values, "__iter__") or isinstance(values, bytes | bytearray | memoryview | Mapping):
@@ -617,10 +620,16 @@ def _is_vector(values: Any) -> bool:
     return isinstance(values, list | tuple) and bool(values) and any(type(v) is float for v in values)
 
 
+def _scalar(value: Any) -> Any:
+    """A numpy scalar, or an array without dimensions, as Python has it; anything else as it is."""
+    if isinstance(value, str | int | float) or not hasattr(value, "item") or getattr(value, "shape", None):
+        return value
+    return value.item()
+
+
 def given_id(where: str, id: Any) -> str | int:
     """An id as Python has it."""
-    if hasattr(id, "item") and not isinstance(id, str | int | float):
-        id = id.item()
+    id = _scalar(id)
     if isinstance(id, bool) or not isinstance(id, str | int):
         refuse(f"{where}: {id!r:.60} is a {type(id).__name__}; an id is a str or an int")
     return given_text(where, id) if isinstance(id, str) else int(id)
@@ -646,8 +655,7 @@ def given_name(where: str, name: Any, *, needed: bool = False) -> Any:
 
 def given_number(where: str, value: Any) -> float:
     """A finite number."""
-    if hasattr(value, "item") and not isinstance(value, int | float):
-        value = value.item() if not getattr(value, "shape", None) else value
+    value = _scalar(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         refuse(f"{where}={value!r:.40}: give a number")
     try:
@@ -675,8 +683,7 @@ def given_weights(where: str, weights: Any, kinds: Any) -> tuple[Any, ...]:
         refuse(f"{where} has {len(weights):,} entries; the limit is {MAX_WEIGHTS:,}")
     found = []
     for key, weight in weights.items():
-        if hasattr(key, "item") and not isinstance(key, str | int):
-            key = key.item()
+        key = _scalar(key)
         if isinstance(key, bool) or not isinstance(key, kinds):
             refuse(f"{where}: {key!r:.60} is a {type(key).__name__} where a name belongs")
         if isinstance(key, str):
@@ -691,8 +698,7 @@ def given_depth(where: str, depth: Any) -> int | None:
     """How many of the best count."""
     if depth is None:
         return None
-    if hasattr(depth, "item") and not isinstance(depth, int):
-        depth = depth.item()
+    depth = _scalar(depth)
     if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= MAX_RANKED:
         refuse(f"{where}: depth={depth!r:.40}: give an int from 1 to {MAX_RANKED:,}")
     return depth

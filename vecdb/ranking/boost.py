@@ -51,7 +51,10 @@ def boosted(ranker: Ranker, boosts: tuple[Boost, ...], reach: int) -> tuple[Rank
 
 def _settled(found: Ranked, best: Scores, reach: int, most: float) -> bool:
     """Whether no row beyond what was found can be among the best."""
-    return len(best) == reach and bool(found.scores[-1] + most <= best[-1])
+    if len(best) < reach:
+        return False
+    last = float(found.scores[-1])  # -inf: of rows without a score, which no boost brings up
+    return last == -math.inf or last + most <= best[-1]
 
 
 def most_gained(boosts: tuple[Boost, ...]) -> float:
