@@ -4,7 +4,7 @@ A `TextFolding` is the part of a `Writing` (writing.py) that writes segments. Tw
 of the commit's own transaction:
 
     fold    the rows touched since the watermark, as of the commit before, become one new segment, once
-            enough of them wait; a transaction that is worth more than its log folds its own rows as well
+            enough of them wait; a transaction that brings enough by itself folds its own rows as well
     merge   FAN segments of about one size, one after the other, become one, some chunks in each commit
 
 Invariants:
@@ -83,7 +83,7 @@ class TextFolding:
         if now is None or self._columns.outdated:  # then the log keeps what waits, until `optimize`
             return
         own = self._own_texts()
-        if directly:
+        if directly or len(own) >= FOLD_ROWS or size >= FOLD_BYTES:  # the next one shall not pay for it
             waiting, replaced = self._waiting()
             self._fold(now, waiting | own, replaced | (own & self.base.live), BitMap(), self.commit)
         else:

@@ -5,7 +5,7 @@ a term, a prefix, or a phrase; `clauses` turns that into what `_text.View` takes
 words are asked by `Text` queries, where any word counts, and by `matches` filters, where every word must.
 
 A column's own analysis says what a word is: where a stemmer is at work "kernels" asks for "kernel", a stop
-word asks nothing, and a word that the analysis cuts in several ("e-mail") is a phrase.
+word asks nothing, and a word that the analysis cuts in several (bigrams) is a phrase.
 
 Invariants:
   Q1  a part that asks nothing of any column (a stop word, a sign) is as if it were not there; a text of
