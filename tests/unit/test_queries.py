@@ -398,3 +398,24 @@ def test_what_is_made_of_queries_shows_the_words_of_them_all() -> None:
     assert lit(Fuse(fast, Near([1, 0]) + kernel, fast))["a"] == [*alone, "a fast [kernel]"]
     assert lit(Rerank(fast, by=Near([1, 0])))["a"] == alone
     assert lit(Rerank(Near([1, 0]), by=lambda query, hits: [1.0] * len(hits))) == {"a": [], "b": []}
+
+
+@pytest.mark.parametrize("names", [("sp",), ("many",), ("sp", "many"), ("v", "sp"), ("v", "w", "many")])
+def test_query_objects_are_prepared_whatever_vectors_there_are(names: tuple[str, ...]) -> None:
+    known = {
+        "sp": vecdb.SparseVector(), "many": vecdb.Vector(2, multi=True), "v": vecdb.Vector(2), "w": vecdb.Vector(2),
+    }  # fmt: skip
+    given = {"sp": [{"a": 1.0}, {"a": 2.0}], "many": [[[1, 0]], [[0, 1]]], "v": [[1, 0], [0, 1]], "w": [[1, 0], [0, 1]]}
+    c = vecdb.open().create_collection("c", vectors={name: known[name] for name in names}, fulltext=True)
+    c.add([1, 2], {name: given[name] for name in names}, texts=["gpu", "gpu kernel"])
+    for using in (None, *names):
+        for query in (Text("gpu"), Sparse({"a": 1}), Late([[0, 1]]), Near([0, 1]), [0, 1]):
+
+            def outcome(search: Any, query: Any = query) -> Any:
+                try:
+                    return search(query).ids
+                except InvalidArgument as error:
+                    return str(error)
+
+            wanted = outcome(lambda query, using=using: c.search(query, 2, using=using))
+            assert outcome(lambda query, using=using: c.prepare(2, using=using)(query)) == wanted, (using, query)
