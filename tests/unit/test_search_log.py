@@ -17,7 +17,7 @@ import vecdb
 from tests import child
 from vecdb import F
 from vecdb.errors import InvalidArgument, NotFound, ReadOnly
-from vecdb.query import Near
+from vecdb.query import Near, Text
 from vecdb.storage import searchlog, veil
 
 SEED = time.time_ns() % 1_000_000
@@ -570,3 +570,31 @@ def test_replay_takes_entries_of_the_log(entries: Any) -> None:
     _, c = made()
     with pytest.raises(InvalidArgument, match="entries"):
         c.replay(entries)
+
+
+def test_long_query_objects_are_counted_in_memory_and_in_the_file(path: str) -> None:
+    db = vecdb.open(path, durability="relaxed")
+    c = db.create_collection("t", dim=2, fulltext=True)
+    c.add(1, [1, 0], texts="gpu")
+    db.search_log.start(c, max_bytes=1 << 16)
+    for _ in range(200):
+        c.search(Text("gpu " + "x" * 1_000))
+    found = list(db.search_log)
+    assert 10 < len(found) < 200 and found[-1].query == Text("gpu " + "x" * 1_000)
+    other = vecdb.open(path, durability="relaxed")
+    with other.transaction():  # nobody can write meanwhile
+        other["t"].add(2, [0, 1])
+        db["t"].search([1.0, 0.0])
+
+        def searching() -> None:
+            for _ in range(80):
+                c.search(Text("gpu " + "x" * ((1 << 20) - 4)))
+                c.search(Near([1.0, 0.0]))
+
+        thread = threading.Thread(target=searching)
+        thread.start()
+        thread.join()
+    assert db.stats()["search_log"]["dropped"] > 0
+    c.search([1.0, 0.0])
+    assert list(db.search_log)[-1].query == Near([1.0, 0.0])
+    assert db.stats()["search_log"]["collections"]["t"]["bytes"] <= 1 << 16

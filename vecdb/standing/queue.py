@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from vecdb.errors import VecdbError
-from vecdb.query.objects import Query
+from vecdb.query.numbers import Numbers
+from vecdb.query.objects import Query, Value
 from vecdb.query.written import plain
 from vecdb.storage import codec, searchlog
 
@@ -49,6 +50,8 @@ _IDLE_S: Final = 10.0  # without anything to log, before the thread ends
 
 _ARRAY: Final = np.ndarray
 _now: Final = time.time
+
+HOLDS: Final = (str, tuple, Value, Numbers)  # what may be large inside of a query
 
 # id, unix time, collection, query, options, ids shown
 Entry = tuple[int, float, int, Any, Any, tuple[Any, ...]]
@@ -144,17 +147,18 @@ class Queue:
             try:
                 place = places.get(asked)
                 if place is None:
-                    options.append(_storable(_written(asked)))
+                    made = _written(asked)
+                    size += len(codec.pack(made))
+                    options.append(made)
                     place = places[asked] = len(options) - 1
-                written = query
-                if type(query) is not bytes:
-                    written = _storable(query if type(query) is str else plain(query))
+                written = plain(query) if isinstance(query, Query) else query
+                size += len(written) if type(written) is bytes else len(codec.pack(written))
             except (VecdbError, TypeError, ValueError, OverflowError):  # it cannot be written down
                 self.dropped += 1
                 continue
             shown = shown[:MAX_SHOWN]
             some.append((id, at, written, place, shown))
-            size += 64 + len(written) + 4 * len(shown)
+            size += 64 + 4 * len(shown)
             if size >= limit:
                 yield searchlog.packed(some, options)
                 places, options, some, size = {}, [], [], 0
@@ -219,13 +223,16 @@ def _size(entry: Entry) -> int:
 
 
 def _length(query: Any) -> int:
-    return len(query) if isinstance(query, bytes | str) else OWN
-
-
-def _storable(value: Any) -> Any:
-    """A value that the file can hold: code cannot be, nor an int of more than 64 bits (Q5)."""
-    codec.pack(value)
-    return value
+    """The bytes that a query takes in memory, roughly."""
+    if isinstance(query, bytes | str):
+        return len(query)
+    if isinstance(query, Numbers):
+        return OWN + len(query.data)
+    if isinstance(query, Value):
+        return OWN + sum(map(_length, query._fields()))
+    if isinstance(query, tuple):
+        return OWN + 40 * len(query) + sum(_length(each) for each in query if isinstance(each, HOLDS))
+    return 0
 
 
 def _written(options: Any) -> dict[str, Any]:
