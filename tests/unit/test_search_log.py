@@ -598,3 +598,17 @@ def test_long_query_objects_are_counted_in_memory_and_in_the_file(path: str) -> 
     c.search([1.0, 0.0])
     assert list(db.search_log)[-1].query == Near([1.0, 0.0])
     assert db.stats()["search_log"]["collections"]["t"]["bytes"] <= 1 << 16
+
+
+def test_texts_that_no_query_object_can_have_are_not_logged() -> None:
+    def lengths(texts: list[str]) -> Any:
+        return np.array([[len(text) + 1, 1.0] for text in texts], np.float32)
+
+    db = vecdb.open()
+    c = db.create_collection("c", encoder=vecdb.encoders.function(lengths, name="lengths", dim=2))
+    c.add(1, texts="a")
+    db.search_log.start(c)
+    for text in ("a", "x" * (1 << 20), "x" * (1 << 20) + "x", "\ud800", "b"):
+        assert c.search(text).ids == [1]
+    assert [entry.query for entry in db.search_log] == [Near("a"), Near("x" * (1 << 20)), Near("b")]
+    assert db.stats()["search_log"]["dropped"] == 2

@@ -31,7 +31,7 @@ import numpy as np
 
 from vecdb.errors import VecdbError
 from vecdb.query.numbers import Numbers
-from vecdb.query.objects import Query, Value
+from vecdb.query.objects import Query, Value, given_example
 from vecdb.query.written import plain
 from vecdb.storage import codec, searchlog
 
@@ -152,6 +152,8 @@ class Queue:
                     options.append(made)
                     place = places[asked] = len(options) - 1
                 written = plain(query) if isinstance(query, Query) else query
+                if type(written) is str:
+                    given_example("query", written)  # what no query object could be is none in the log
                 size += len(written) if type(written) is bytes else len(codec.pack(written))
             except (VecdbError, TypeError, ValueError, OverflowError):  # it cannot be written down
                 self.dropped += 1
