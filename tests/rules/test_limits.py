@@ -49,6 +49,7 @@ LIMITS = {
     "characters of a `Text` query": objects.MAX_TEXT_CHARS,
     "words of a `Text` query or of `matches`, each counted in each field": wording.MAX_ASKED,
     "boosts of a search": objects.MAX_BOOSTS,
+    f"rows read for the phrases of a text beyond its first {wording.FREE_PHRASES}": wording.MOST_READ,
     "bits of an int in a filter": operand.MAX_INT_BITS,
     "kilometres of `within`": int(operand.MAX_KM),
     "rows of a batch of `add_table`": load.MAX_BATCH,

@@ -318,3 +318,20 @@ def test_json_of_another_kind_is_refused() -> None:
         for version in (1, 2, None, "1", True):
             text = json.dumps({"query": found, "version": version})
             assert isinstance(outcome(partial(from_json, text)), VecdbError)
+
+
+def test_many_phrases_of_common_words_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vecdb.errors import InvalidArgument
+    from vecdb.index import wording
+
+    found = vecdb.open().create_collection("c", dim=2, fulltext=True)
+    words = [f"w{i}" for i in range(12)]
+    found.add(range(50), np.eye(2)[[i % 2 for i in range(50)]], texts=[" ".join(words)] * 50)
+    pairs = [f'"{a} {b}"' for a in words for b in words]
+    few, many = Text(" ".join(pairs[: wording.FREE_PHRASES])), Text(" ".join(pairs))
+    assert len(found.search(many, None)) == 50
+    monkeypatch.setattr(wording, "MOST_READ", 1_000)
+    found.add(99, [1, 0], texts="w1")  # another commit: nothing is known of it
+    assert len(found.search(few, None)) == 50
+    with pytest.raises(InvalidArgument, match=r"more than 1,000 rows .* at most 16 phrases"):
+        found.search(many)

@@ -40,6 +40,8 @@ REMEMBERED: Final = 1000  # characters of a text that is read once
 MAX_ASKED: Final = 10_000  # words of a query, each counted for each of its fields
 MANY: Final = 1_000  # tokens of a sparse query
 MOST_PHRASES: Final = 64  # kept at a commit
+FREE_PHRASES: Final = 16  # of a text, however common their words are
+MOST_READ: Final = 200_000  # rows, for the others of a text: a second's work
 
 TERM, PREFIX, PHRASE = "term", "prefix", "phrase"
 SHOULD, MUST, NOT = _text.SHOULD, _text.MUST, _text.NOT
@@ -109,12 +111,21 @@ def _leg(columns: Columns, at: int, item: grammar.Part) -> Leg | None:
 def clauses(words: Words, txn: Any, parts: Sequence[Part], weights: Sequence[float]) -> list[Any]:
     """The parts as `_text.View` takes them; `weights`: one a column. What is asked twice is read once."""
     known: dict[Leg, Any] = {}
+    read = 0  # rows, for all phrases but the first few
 
     def made(leg: Leg) -> Any:
+        nonlocal read
         if leg.kind != PHRASE:
             return core_leg(words, txn, leg, weights[leg.column])
         found = known.get(leg)
         if found is None:
+            if len(known) >= FREE_PHRASES and leg not in words.phrases:
+                read += len(_candidates(words, txn, leg))
+                if read > MOST_READ:
+                    raise InvalidArgument(
+                        f"the text has so many phrases of common words that more than {MOST_READ:,} rows "
+                        f"had to be read for them: ask for at most {FREE_PHRASES} phrases, or for rarer ones"
+                    )
             found = known[leg] = core_leg(words, txn, leg, weights[leg.column])
         return found
 
@@ -156,8 +167,7 @@ def phrase(words: Words, txn: Any, leg: Leg) -> tuple[Any, Any]:
     known = words.phrases.get(leg)
     if known is not None:
         return known
-    wanted = [(MUST, [(leg.column, 1.0, _text.TERM, term)]) for term in dict.fromkeys(leg.terms)]
-    found = np.frombuffer(words.ask("match", wanted, words.loader(txn)), np.uint32)
+    found = _candidates(words, txn, leg)
     counts = np.zeros(len(found), np.uint32)
     for first in range(0, len(found), AT_ONCE):
         some = found[first : first + AT_ONCE]
@@ -167,6 +177,12 @@ def phrase(words: Words, txn: Any, leg: Leg) -> tuple[Any, Any]:
         words.phrases.clear()
     words.phrases[leg] = made
     return made
+
+
+def _candidates(words: Words, txn: Any, leg: Leg) -> Any:
+    """The rows that have all of a phrase's terms in a column, ascending."""
+    wanted = [(MUST, [(leg.column, 1.0, _text.TERM, term)]) for term in dict.fromkeys(leg.terms)]
+    return np.frombuffer(words.ask("match", wanted, words.loader(txn)), np.uint32)
 
 
 def _counted(words: Words, txn: Any, leg: Leg, rids: list[int]) -> Any:
