@@ -18,7 +18,7 @@ from vecdb.errors import InvalidArgument, NotFound
 from vecdb.index.view import Cut
 from vecdb.query.filter import Filter
 from vecdb.query.nodes import And
-from vecdb.query.numbers import Numbers
+from vecdb.query.numbers import DTYPES, Numbers
 from vecdb.query.objects import ById
 from vecdb.ranking.base import Place, Ranked
 from vecdb.storage import keys, rows, vectors
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vecdb.ranking.base import Distances, Rids, Scores
 
 EVERY = And(())  # the filter that leaves all rows
+LITTLE = {name: np.dtype(name).newbyteorder("<") for name in DTYPES}
 
 
 def some(where: Filter | None) -> Filter:
@@ -41,8 +42,8 @@ def some(where: Filter | None) -> Filter:
 def array_of(value: Any) -> npt.NDArray[Any]:
     """The array that a query keeps as a value."""
     if isinstance(value, Numbers):
-        found = np.frombuffer(value.data, np.dtype(value.dtype).newbyteorder("<"))
-        return found.reshape(value.shape).astype(found.dtype.newbyteorder("="), copy=False)
+        found = np.frombuffer(value.data, LITTLE[value.dtype])
+        return found if len(value.shape) == 1 else found.reshape(value.shape)
     return np.asarray(value)
 
 
