@@ -7,6 +7,7 @@ Invariants:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from vecdb.ranking.base import Distances, Rids, Scores
 
+LITTLE = sys.byteorder == "little"
 EVERY = And(())  # the filter that leaves all rows
 
 
@@ -41,6 +43,8 @@ def some(where: Filter | None) -> Filter:
 def array_of(value: Any) -> npt.NDArray[Any]:
     """The array that a query keeps as a value."""
     if isinstance(value, Numbers):
+        if LITTLE:
+            return np.frombuffer(value.data, value.dtype).reshape(value.shape)
         found = np.frombuffer(value.data, np.dtype(value.dtype).newbyteorder("<"))
         return found.reshape(value.shape).astype(found.dtype.newbyteorder("="), copy=False)
     return np.asarray(value)
