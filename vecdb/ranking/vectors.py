@@ -15,6 +15,7 @@ import numpy as np
 from pyroaring import BitMap
 
 from vecdb import execute
+from vecdb.arrays import given_query
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.index.view import Cut
 from vecdb.query.filter import Filter
@@ -87,7 +88,7 @@ class VectorField:
                 return self._stored(example)
             found: npt.NDArray[np.float32] = self.place.verbs._query(example, self.declared)[0]
             return found
-        vector, single = self.place.verbs._query(array_of(example), self.declared)
+        vector, single = given_query(array_of(example), self.declared, self.place.view.schema.name)
         assert single
         made: npt.NDArray[np.float32] = vector
         return made
