@@ -63,11 +63,11 @@ class History:
     A thread may still ask for any step from the last one that it asked for; older ones are dropped.
     """
 
-    def __init__(self, seed: int, threads: list[str]) -> None:
+    def __init__(self, seed: int, threads: list[str], rich: bool = False) -> None:
         self._seed = seed
         self._lock = threading.Lock()
         self._asked = dict.fromkeys(threads, 0)
-        self._worlds = {0: recipe.empty()}
+        self._worlds = {0: recipe.empty(rich)}
         self._newest = 0
 
     def at(self, n: int, thread: str, since: int | None = None) -> World:
@@ -165,19 +165,19 @@ class Reader:
         for _ in range(times):
             if world is None:
                 return
-            name, ask = self.some_way(at)
+            name, ask = self.some_way(at, world[at].kind.rich)
             judge = ask(self.rng, c, world[at])
             after = self.look(c, at, since=world[at].step)
             if after is not None:
                 self.judge_between(name, judge, at, world, after)
             world = after
 
-    def some_way(self, at: int) -> tuple[str, Ask]:
+    def some_way(self, at: int, rich: bool) -> tuple[str, Ask]:
         if self.rng.random() < 0.15:
             ready = self.ready[KINDS[at].name]
             name = self.rng.choice(list(ready))
             return name, ready[name]
-        return some_way(self.rng)
+        return some_way(self.rng, rich)
 
     def look(self, c: Any, at: int, since: int | None = None) -> World | None:
         """The world of the clock that a collection shows now (R1, R2)."""
@@ -260,7 +260,8 @@ class Reader:
             return
         for _ in range(times):
             at = self.rng.randrange(len(KINDS))
-            name, ask = some_way(self.rng) if self.rng.random() < 0.98 else ("scan all", scan_all)
+            rich = world[at].kind.rich
+            name, ask = some_way(self.rng, rich) if self.rng.random() < 0.98 else ("scan all", scan_all)
             verdict = ask(self.rng, snapshot[KINDS[at].name], world[at])(world[at])
             self.count(name, where, verdict, f"step {world[at].step}")
 
@@ -287,18 +288,19 @@ class Reader:
 
 
 def together(
-    db: vecdb.Database, board: Board, seed: int, names: list[str], way: str, pause: float = 0.0
-) -> list[Reader]:
+    db: vecdb.Database, board: Board, seed: int, names: list[str], way: str, pause: float = 0.0,
+    rich: bool = False,
+) -> list[Reader]:  # fmt: skip
     """Readers of one process, not started yet; `pause`: how long each rests between its turns."""
-    history = History(seed, names)
+    history = History(seed, names, rich)
     return [Reader(name, db, board, history, seed, way, pause) for name in names]
 
 
 def main() -> None:
-    """A process of readers: `path board seed way options name...`; says its tally at the end."""
-    path, board_path, seed, way, options, *names = sys.argv[1:]
+    """A process of readers: `path board seed way rich options name...`; says its tally at the end."""
+    path, board_path, seed, way, rich, options, *names = sys.argv[1:]
     with vecdb.open(path, **json.loads(options)) as db:
-        readers = together(db, Board(Path(board_path)), int(seed), names, way)
+        readers = together(db, Board(Path(board_path)), int(seed), names, way, rich=rich == "True")
         threads = [threading.Thread(target=reader.run) for reader in readers]
         for thread in threads:
             thread.start()

@@ -5,6 +5,8 @@ inside one transaction, over two collections. Whoever knows the seed can apply t
 dict, so a reader, a parent of a killed child or a second writer needs nobody to tell it what is
 right. Every row that commit `n` writes carries `token` n, and one row of the collection "log" is
 named n: the file itself says how far it came, and a commit that is half there cannot look whole.
+Where rows are `rich`, each also has the text, title, sparse and many vectors that follow from its
+`share` (tests/riches.py).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 import vecdb
+from tests import riches
 from vecdb import F
 
 DIM = 24
@@ -36,10 +39,14 @@ class Call(NamedTuple):
     bucket: int | None = None
 
 
-def create(path: str, metric: str = "l2", dtype: str = "f32") -> None:
+def create(path: str, metric: str = "l2", dtype: str = "f32", rich: bool = False) -> None:
     """An empty database for a run."""
     with vecdb.open(path) as db:
-        db.create_collection("rows", dim=DIM, metric=metric, dtype=dtype)
+        if rich:
+            dense = vecdb.Vector(DIM, metric=metric, dtype=dtype)
+            db.create_collection("rows", **riches.declared(dense, metric))
+        else:
+            db.create_collection("rows", dim=DIM, metric=metric, dtype=dtype)
         db.create_collection("log", dim=2)
 
 
@@ -123,14 +130,18 @@ def apply(call: Call, model: Model) -> None:
                 del model[id]
 
 
-def perform(call: Call, c: vecdb.Collection) -> None:
+def perform(call: Call, c: vecdb.Collection, rich: bool = False) -> None:
     """Do it to the database."""
+    vectors, rows, texts = call.vectors, call.metadata, None
+    if rich and call.ids and rows is not None:
+        keys = [key_of(row) for row in rows]
+        vectors, rows, texts = riches.given(keys, rows, vectors, call.verb == "update")
     if call.verb == "add":
-        assert c.add(call.ids, call.vectors, metadata=call.metadata) == call.ids
+        assert c.add(call.ids, vectors, metadata=rows, texts=texts) == call.ids
     elif call.verb == "upsert":
-        assert c.upsert(call.ids, call.vectors, metadata=call.metadata) == call.ids
+        assert c.upsert(call.ids, vectors, metadata=rows, texts=texts) == call.ids
     elif call.verb == "update":
-        assert c.update(call.ids, vectors=call.vectors, metadata=call.metadata) == len(call.ids)
+        assert c.update(call.ids, vectors=vectors, metadata=rows, texts=texts) == len(call.ids)
     elif call.verb == "delete":
         assert c.delete(call.ids) == len(call.ids)
     elif call.verb == "patch":
@@ -139,12 +150,30 @@ def perform(call: Call, c: vecdb.Collection) -> None:
         c.delete(where=F.bucket == call.bucket)
 
 
-def commit(db: vecdb.Database, seed: int, n: int, model: Model, sizes: tuple[int, ...] = SIZES) -> None:
+def key_of(row: dict[str, Any]) -> str:
+    """What the rest of a rich row follows from."""
+    return repr(row["share"])
+
+
+def world_of(model: Model, metric: str) -> riches.World:
+    """A model's rows with all that they hold."""
+    rows = {id: (vector, riches.extra_of(key_of(row))) for id, (vector, row) in model.items()}
+    return riches.World(rows, metric, metric)
+
+
+def metadata_of(row: dict[str, Any], rich: bool) -> dict[str, Any]:
+    """What the database says of a row of the model."""
+    return riches.with_title(row, riches.extra_of(key_of(row))) if rich else row
+
+
+def commit(
+    db: vecdb.Database, seed: int, n: int, model: Model, sizes: tuple[int, ...] = SIZES, rich: bool = False
+) -> None:
     """Commit number `n`, done to both."""
     todo = calls(seed, n, model, sizes)
     with db.transaction():
         for call in todo:
-            perform(call, db["rows"])
+            perform(call, db["rows"], rich)
         db["log"].add(n)
     for call in todo:
         apply(call, model)
@@ -153,7 +182,7 @@ def commit(db: vecdb.Database, seed: int, n: int, model: Model, sizes: tuple[int
 # --- comparing -----------------------------------------------------------------------------------
 
 
-def compare(rows: vecdb.Collection, model: Model) -> list[str]:
+def compare(rows: Any, model: Model, rich: bool = False) -> list[str]:
     """Row by row: how the file differs from what it should hold."""
     wrong = []
     left = dict(model)
@@ -161,12 +190,16 @@ def compare(rows: vecdb.Collection, model: Model) -> list[str]:
         expected = left.pop(record.id, None)
         if expected is None:
             wrong.append(f"{record.id!r} should not be there")
-        elif record.metadata != expected[1]:
-            wrong.append(f"{record.id!r} holds {record.metadata}, not {expected[1]}")
-        elif (record.vector is None) != (expected[0] is None) or (
-            record.vector is not None and not np.array_equal(record.vector, expected[0])
+            continue
+        vector = record.vectors.get("vector") if rich else record.vector
+        if record.metadata != metadata_of(expected[1], rich):
+            wrong.append(f"{record.id!r} holds {record.metadata}, not {metadata_of(expected[1], rich)}")
+        elif (vector is None) != (expected[0] is None) or (
+            vector is not None and not np.array_equal(vector, expected[0])
         ):
             wrong.append(f"{record.id!r} has another vector")
+    if rich:
+        wrong += riches.differences(rows, {id: riches.extra_of(key_of(row)) for id, (_, row) in model.items()})
     return wrong + [f"{id!r} is missing" for id in left]
 
 
@@ -178,10 +211,11 @@ class Found(NamedTuple):
     wrong: list[str]
 
 
-def searched(rows: vecdb.Collection, model: Model, rng: random.Random) -> Found:
-    """Counts, exact and default searches, filtered and not, against the dict."""
+def searched(rows: vecdb.Collection, model: Model, rng: random.Random, rich: bool = False) -> Found:
+    """Counts, exact and default searches, filtered and not, against the dict; of rich rows other queries too."""
     wrong: list[str] = []
     asked = found = 0
+    metric = rows.schema.vectors["vector"].metric
     token = max((row["token"] for _, row in model.values()), default=0)
     bucket = rng.randrange(BUCKETS)
     filters: list[tuple[Any, Any]] = [
@@ -200,18 +234,21 @@ def searched(rows: vecdb.Collection, model: Model, rng: random.Random) -> Found:
         ids = [i for i, vector in chosen.items() if vector is not None]
         vectors = np.array([chosen[i] for i in ids], np.float32).reshape(-1, DIM)
         query = np.random.default_rng(rng.randrange(1 << 30)).normal(size=DIM).astype(np.float32)
-        truth = np.sort(distances(rows.schema.metric, vectors, query))[:10]
-        exact = rows.search(query, 10, where=where, exact=True)
-        default = rows.search(query, 10, where=where)
+        truth = np.sort(distances(metric, vectors, query))[:10]
+        exact = rows.search(query, 10, where=where, exact=True, using="vector")
+        default = rows.search(query, 10, where=where, using="vector")
         for name, hits in (("exact", exact), ("default", default)):
             if len(hits) != len(truth) or not set(hits.ids) <= set(ids):
                 wrong.append(f"{name} search where {where!r}: {hits.ids} is not right")
-            elif any(hit.metadata != model[hit.id][1] for hit in hits):
+            elif any(hit.metadata != metadata_of(model[hit.id][1], rich) for hit in hits):
                 wrong.append(f"{name} search where {where!r}: a hit has another row's metadata")
         if not np.allclose(exact.distances, truth, rtol=1e-3, atol=1e-3):
             wrong.append(f"exact search where {where!r}: {exact.distances} instead of {truth}")
         asked += len(truth)
         found += len(set(exact.ids) & set(default.ids))
+    if rich:
+        more, true, problems = riches.looked(rows, world_of(model, metric), rng, DIM)
+        return Found(asked + more, found + true, wrong + problems)
     return Found(asked, found, wrong)
 
 

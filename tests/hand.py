@@ -6,6 +6,7 @@ an answer is ("ok", value) or ("error", class name, process that Busy names). Ea
 deeds in order; threads of one process share two handles, one that waits long for others' writes and
 one that does not, and all snapshots.
 
+Processes whose way is "hurried" fold and merge full text all the time.
 Two ways to do it wrong serve as controls: "drops" says now and then that it wrote what it did not,
 "stale" answers now and then from a snapshot that was taken a while ago.
 """
@@ -23,6 +24,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import vecdb
+from tests import riches
+from tests.wording import hurried
 
 PATIENT, IMPATIENT = 0, 1
 TIMEOUTS = (60.0, 0.02)
@@ -132,8 +135,11 @@ class Hand:
 
 
 def _row(record: Any) -> Any:
-    vector = None if record.vector is None else record.vector.tolist()
-    return record.id, record.metadata, vector
+    dense, many = record.vectors.get("vector"), record.vectors.get("many")
+    return (
+        record.id, record.metadata, None if dense is None else dense.tolist(), record.text,
+        record.vectors.get("sparse"), None if many is None else many.tolist(),
+    )  # fmt: skip
 
 
 def _get(shown: Any, name: str, ids: Any) -> Any:
@@ -153,10 +159,28 @@ def _search(shown: Any, name: str, query: Any, k: int, how: dict[str, Any]) -> A
     return hits.ids, hits.distances.tolist(), [hit.metadata for hit in hits]
 
 
+def _ask(shown: Any, name: str, spec: Any, k: int | None, how: dict[str, Any]) -> Any:
+    hits = shown[name].search(riches.query_of(spec), k, **how)
+    return hits.ids, hits.scores.tolist(), [hit.metadata for hit in hits]
+
+
+def _create(db: Any, name: str, dim: int, metric: str, rich: bool) -> str:
+    if rich:
+        more = riches.declared(vecdb.Vector(dim, metric=metric), metric)
+        return db.create_collection(name, **more).name
+    return db.create_collection(name, dim=dim, metric=metric).name
+
+
+def _add_field(db: Any, name: str, field: str, metric: str) -> None:
+    many = vecdb.Vector(riches.MANY_DIM, metric=metric, multi=True)
+    db[name].add_vector(field, many if field == "many" else vecdb.SparseVector())
+
+
 READ: dict[str, Any] = {
     "get": _get,
     "scan": _scan,
     "search": _search,
+    "ask": _ask,
     "len": lambda shown, name: len(shown[name]),
     "count": lambda shown, name, where: shown[name].count(where),
     "facets": lambda shown, name, field, where: list(shown[name].facets(field, where).items()),
@@ -164,13 +188,21 @@ READ: dict[str, Any] = {
 }
 
 WRITE: dict[str, Any] = {
-    "add": lambda db, name, ids, vectors, rows: db[name].add(ids, vectors, metadata=rows),
-    "upsert": lambda db, name, ids, vectors, rows: db[name].upsert(ids, vectors, metadata=rows),
-    "update": lambda db, name, ids, vectors, rows: db[name].update(ids, vectors=vectors, metadata=rows),
+    "add": lambda db, name, ids, vectors, rows, texts=None: db[name].add(
+        ids, vectors, metadata=rows, texts=texts
+    ),
+    "upsert": lambda db, name, ids, vectors, rows, texts=None: db[name].upsert(
+        ids, vectors, metadata=rows, texts=texts
+    ),
+    "update": lambda db, name, ids, vectors, rows, texts=None: db[name].update(
+        ids, vectors=vectors, metadata=rows, texts=texts
+    ),
     "update where": lambda db, name, where, patch: db[name].update(where=where, metadata=patch),
     "delete": lambda db, name, ids: db[name].delete(ids),
     "delete where": lambda db, name, where: db[name].delete(where=where),
-    "create": lambda db, name, dim, metric: db.create_collection(name, dim=dim, metric=metric).name,
+    "create": _create,
+    "add field": _add_field,
+    "drop field": lambda db, name, field, metric: db[name].drop_vector(field),
     "drop": lambda db, name: db.drop_collection(name),
     "rename": lambda db, name, new: db.rename_collection(name, new),
     "optimize": lambda db, name: db[name].optimize(),
@@ -184,6 +216,8 @@ def main() -> None:
     """`path options way threads`: until stdin ends."""
     faulthandler.enable()
     path, options, way, threads = sys.argv[1:]
+    if way == "hurried":
+        hurried()
     told, say = Connection(os.dup(0), writable=False), Connection(os.dup(1), readable=False)
     os.dup2(2, 1)  # whatever prints does not break the answers
     hand, saying = Hand(path, pickle.loads(bytes.fromhex(options)), way), threading.Lock()

@@ -24,21 +24,22 @@ from tests.foresight import (
     Foreseen,
     Judged,
     State,
-    Table,
     copied,
     fails,
     foresee,
     gives,
+    made,
     nothing,
     same,
     some_read,
     some_write,
 )
-from tests.hand import IMPATIENT, PATIENT, Answer, Deed
+from tests.hand import IMPATIENT, PATIENT, WRITE, Answer, Deed
 
 PROCESSES = 3
 SNAPSHOTS_EACH = 2
 LAST_DEEDS = 40
+CATALOG = ("create", "drop", "rename")
 ONE_PAGE = 40  # rows that a scan reads at once, and some
 BEFORE_ALL = 60  # steps, so that there are rows, before each kind of step comes once
 
@@ -46,12 +47,12 @@ BEFORE_ALL = 60  # steps, so that there are rows, before each kind of step comes
 class Machine:
     """The model, the processes, and a seed that chooses."""
 
-    def __init__(self, path: str, seed: int, way: str = "right") -> None:
+    def __init__(self, path: str, seed: int, way: str = "right", rich: bool = False) -> None:
         self.path, self.seed = path, seed
         self.rng = random.Random(seed)
         with vecdb.open(path) as db:
-            db.create_collection("a", dim=DIM, metric="l2")
-        self.committed: State = {"a": Table("l2", {})}
+            WRITE["create"](db, "a", DIM, "l2", rich)
+        self.committed: State = {"a": made("l2", rich)}
         self.holder: Thread | None = None
         self.meant: object = None  # the collection that a waiting write found, whatever its name is now
         self.steps: Counter[str] = Counter()
@@ -59,7 +60,8 @@ class Machine:
         self.asked = self.found = self.next_snapshot = self.made = self.landed = 0
         self.once = False  # each kind of step has come once
         self.last: deque[str] = deque(maxlen=LAST_DEEDS)
-        self.processes = [self.process(way if at == 0 else "right") for at in range(PROCESSES)]
+        usual = "hurried" if rich else "right"
+        self.processes = [self.process(way if at == 0 else usual) for at in range(PROCESSES)]
 
     def process(self, way: str) -> Process:
         self.made += 1
@@ -208,7 +210,7 @@ class Machine:
         if holder is not None and thread is not None:
             self.steps["busy"] += 1
             deed = some_write(self.rng, self.committed, IMPATIENT, self.now)
-            if deed[0] in ("create", "drop", "rename"):  # some are refused before they wait
+            if deed[0] in (*CATALOG, "add field", "drop field"):  # some are refused before they wait
                 return
             expected = [("error", "Busy", holder.process.pid)]
             if any(t.waiting is not None for t in thread.process.threads):  # it queues behind its own process
@@ -248,7 +250,7 @@ class Machine:
     def readings(self, deed: Deed) -> list[Deed]:
         """What a write that waited may have meant: its handle's collection, which may have been renamed or
         dropped since, or the one that has the name now."""
-        if deed[0] in ("create", "drop", "rename"):
+        if deed[0] in CATALOG:
             return [deed]
         verb, on, name, *rest = deed
         now = next((n for n, table in self.committed.items() if table.itself is self.meant), "nobody's")
@@ -267,7 +269,7 @@ class Machine:
             self.do(thread, deed, fails("InvalidArgument"))
         elif thread.process.reads_only:
             deed = some_write(self.rng, {"a": self.committed["a"]}, PATIENT, self.now)
-            if deed[0] not in ("create", "drop", "rename"):
+            if deed[0] not in CATALOG:
                 self.do(thread, deed, fails("ReadOnly"))
 
     def optimize(self) -> None:

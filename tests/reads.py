@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tests import riches
 from tests.recipe import BUCKETS, CLOCK, CLUSTERS, TAGS, Chosen, Mask, Table, number_of, some_filter
 from vecdb import F, errors
 
@@ -50,9 +51,12 @@ class Shown(NamedTuple):
     id: Any
     metadata: dict[str, Any]
     vector: Any
+    extra: riches.Extra | None = None  # of a rich row
 
 
 def shown(record: Any) -> Shown:
+    if record.several:
+        return Shown(record.id, record.metadata, record.vectors.get("vector"), riches.held(record))
     return Shown(record.id, record.metadata, record.vector)
 
 
@@ -61,6 +65,8 @@ def row_is(row: Shown | None, number: int, table: Table, vector: bool = True) ->
     if row is None or not table.live[number]:
         return row is None and not table.live[number]
     if row.id != table.kind.ids[number] or row.metadata != table.metadata(number):
+        return False
+    if vector and table.kind.rich and row.extra != table.extra(number):
         return False
     if not vector or not table.seated[number]:
         return row.vector is None
@@ -124,7 +130,7 @@ def vectors(rng: random.Random, c: Any, table: Table) -> Judge:
     """The stored vectors; of a row that has gone, or has none, an error that names it."""
     numbers = some_rows(rng, table, 4)
     try:
-        found = c.vectors([table.kind.ids[number] for number in numbers])
+        found = c.vectors([table.kind.ids[number] for number in numbers], "vector")
     except (errors.NotFound, errors.InvalidArgument) as error:
         missing = str(error)
         return lambda t: judged(not t.ranked[numbers].all(), missing)
@@ -334,6 +340,47 @@ def hits_are(
     return Verdict("", wanted, int((found <= nearest[-1] + slack).sum()))
 
 
+# --- of rich rows --------------------------------------------------------------------------------------
+
+
+def ask(rng: random.Random, c: Any, table: Table) -> Judge:
+    """A query by words, sparse or many vectors, or several as one."""
+    return _asked(rng, c, table, None)
+
+
+def _asked(rng: random.Random, c: Any, table: Table, ready: Any) -> Judge:
+    spec = riches.some_spec(rng, table.kind.dim)
+    k, exact = (K, False) if ready else (rng.choice((1, K, K, None)), rng.random() < 0.4)
+    where, mask, words = None, None, None
+    chance = 1.0 if ready else rng.random()
+    if chance < 0.2:
+        where, mask, _ = some_filter(rng, table.step)
+    elif chance < 0.4:
+        words = riches.some_matches(rng)
+        where = F[words[0]].matches(words[1])
+    query = riches.query_of(spec)
+    hits = ready(query) if ready else c.search(query, k, where=where, exact=exact)
+    ids, scores, metadata = hits.ids, hits.scores.tolist(), [hit.metadata for hit in hits]
+
+    def judge(t: Table) -> Verdict:
+        allowed = t.world().matching(*words) if words else None
+        if mask is not None:
+            allowed = {t.kind.ids[at] for at in np.flatnonzero(t.live & mask(t)).tolist()}
+        wrong, asked, found = t.world().judge(spec, k, exact, ids, scores, allowed)
+        if not wrong and any(t.metadata(number_of(id)) != row for id, row in zip(ids, metadata, strict=True)):
+            wrong = f"metadata {metadata} of {ids}"
+        return Verdict(f"k={k}, exact={exact}, where={where!r}: {wrong}" if wrong else "", asked, found)
+
+    return judge
+
+
+def worded(rng: random.Random, c: Any, table: Table) -> Judge:
+    """How many rows have a word."""
+    field, word = riches.some_matches(rng)
+    found = c.count(F[field].matches(word))
+    return lambda t: judged(found == len(t.world().matching(field, word)), ("count", field, word, found))
+
+
 # --- which kinds there are ---------------------------------------------------------------------------------
 
 WAYS: dict[str, tuple[Ask, int]] = {
@@ -342,14 +389,14 @@ WAYS: dict[str, tuple[Ask, int]] = {
     "exact": (exact, 10), "default": (default, 18), "filtered": (filtered, 8), "offset": (later, 2),
     "radius": (within, 2), "batch": (batch, 2),
 }  # fmt: skip
-_NAMES = list(WAYS)
-_UP_TO = np.cumsum([weight for _, weight in WAYS.values()]).tolist()
+RICH_WAYS: dict[str, tuple[Ask, int]] = {**WAYS, "ask": (ask, 70), "worded": (worded, 12)}
 
 
-def some_way(rng: random.Random) -> tuple[str, Ask]:
+def some_way(rng: random.Random, rich: bool = False) -> tuple[str, Ask]:
     """A kind of read at random."""
-    name = rng.choices(_NAMES, cum_weights=_UP_TO)[0]
-    return name, WAYS[name][0]
+    ways = RICH_WAYS if rich else WAYS
+    name = rng.choices(list(ways), [weight for _, weight in ways.values()])[0]
+    return name, ways[name][0]
 
 
 def prepared(c: Any) -> dict[str, Ask]:
@@ -366,4 +413,8 @@ def prepared(c: Any) -> dict[str, Ask]:
 
         return ask
 
-    return {"prepared": asks(EVERY), "prepared filtered": asks(half)}
+    found = {"prepared": asks(EVERY), "prepared filtered": asks(half)}
+    if len(c.schema.vectors) > 1:
+        ready = c.prepare(K)
+        found["prepared ask"] = lambda rng, c, table: _asked(rng, c, table, ready)
+    return found

@@ -9,7 +9,8 @@ Rules that readers rest on:
   W1  each step is one transaction over both tables and rewrites the row "clock" of each: the file
       itself says which step it shows, and a step that is half there cannot look whole;
   W2  what a row holds is a function of its number, of the step that last wrote it (`version`), of the
-      step that last patched it by a filter (`touched`), and of its vector;
+      step that last patched it by a filter (`touched`), and of its vector; where a table is rich, its text,
+      title, sparse and many vectors too (tests/riches.py);
   W3  vectors are whole numbers, so that squared distances are exact in float32 and can be compared
       for equality;
   W4  rows come back: there are half as many again as may live at once, so ids, slots and places in
@@ -27,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 import vecdb
+from tests import riches
 from vecdb import F
 
 Numbers = npt.NDArray[np.int64]
@@ -47,6 +49,7 @@ class Kind:
     dim: int
     metric: str
     most: int  # rows that may live at once
+    rich: bool = False  # they have full text, sparse and many vectors
 
     @property
     def all(self) -> int:
@@ -63,6 +66,7 @@ class Kind:
 
 
 KINDS = (Kind("near", 16, "l2", 1900), Kind("angle", 8, "cosine", 1000))
+RICH_KINDS = (Kind("near", 16, "l2", 500, True), Kind("angle", 8, "cosine", 250, True))
 
 
 def number_of(id: Any) -> int:
@@ -128,7 +132,23 @@ class Table:
 
     def metadata(self, number: int) -> dict[str, Any]:
         """What a row that lives must hold."""
-        return metadata(number, int(self.version[number]), int(self.touched[number]))
+        found = metadata(number, int(self.version[number]), int(self.touched[number]))
+        return riches.with_title(found, self.extra(number)) if self.kind.rich else found
+
+    def extra(self, number: int) -> riches.Extra:
+        """What else a row of a rich table holds."""
+        return riches.extra_of(key_of(number, int(self.version[number])))
+
+    def world(self) -> riches.World:
+        """What searches of a rich table are compared with."""
+        found: riches.World | None = self.kept.get("world")
+        if found is None:
+            rows = {
+                self.kind.ids[at]: (self.vectors[at] if self.seated[at] else None, self.extra(at))
+                for at in np.flatnonzero(self.live).tolist()
+            }
+            found = self.kept["world"] = riches.World(rows, self.kind.metric, self.kind.metric)
+        return found
 
     # --- distances (W3) ------------------------------------------------------------------------
 
@@ -160,10 +180,15 @@ def metadata(number: int, version: int, touched: int = 0) -> dict[str, Any]:
     return {**found, "touched": touched} if touched else found
 
 
+def key_of(number: int, version: int) -> str:
+    """What the rest of a rich row follows from."""
+    return f"{number} {version}"
+
+
 World = tuple[Table, ...]
 
 
-def empty() -> World:
+def empty(rich: bool = False) -> World:
     """Step 0: nothing but the clocks."""
     return tuple(
         Table(
@@ -171,15 +196,18 @@ def empty() -> World:
             np.zeros((kind.all, kind.dim), np.float32),
             np.zeros(kind.all, np.int64), np.zeros(kind.all, np.int64),
         )
-        for kind in KINDS
+        for kind in (RICH_KINDS if rich else KINDS)
     )  # fmt: skip
 
 
-def create(path: str) -> None:
+def create(path: str, rich: bool = False) -> None:
     """The file of step 0."""
     with vecdb.open(path, durability="relaxed") as db:
         for kind in KINDS:
-            c = db.create_collection(kind.name, dim=kind.dim, metric=kind.metric)
+            more: dict[str, Any] = {"dim": kind.dim, "metric": kind.metric}
+            if rich:
+                more = riches.declared(vecdb.Vector(kind.dim, metric=kind.metric), kind.metric)
+            c = db.create_collection(kind.name, **more)
             c.add(CLOCK, metadata={"clock": 0})
 
 
@@ -270,16 +298,20 @@ def chosen(table: Table, deed: Deed) -> Mask:
     return table.live & (values == deed.value)
 
 
-def perform(deed: Deed, n: int, c: vecdb.Collection) -> None:
+def perform(deed: Deed, n: int, c: vecdb.Collection, rich: bool = False) -> None:
     """Do it to the database."""
     ids = [KINDS[deed.kind].ids[number] for number in deed.numbers]
     rows = [metadata(number, n) for number in deed.numbers.tolist()]
+    vectors, texts = deed.vectors, None
+    if rich:
+        keys = [key_of(number, n) for number in deed.numbers.tolist()]
+        vectors, rows, texts = riches.given(keys, rows, vectors, deed.verb in ("update", "move"))
     if deed.verb == "add":
-        assert c.add(ids, deed.vectors, metadata=rows) == ids
+        assert c.add(ids, vectors, metadata=rows, texts=texts) == ids
     elif deed.verb == "upsert":
-        assert c.upsert(ids, deed.vectors, metadata=rows) == ids
+        assert c.upsert(ids, vectors, metadata=rows, texts=texts) == ids
     elif deed.verb in ("update", "move"):
-        assert c.update(ids, vectors=deed.vectors, metadata=rows) == len(ids)
+        assert c.update(ids, vectors=vectors, metadata=rows, texts=texts) == len(ids)
     elif deed.verb == "delete":
         assert c.delete(ids) == len(ids)
     elif deed.verb == "patch":

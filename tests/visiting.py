@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 import vecdb
+from tests import riches
 from vecdb import F
 
 DIM, BUCKETS = 8, 7
@@ -39,9 +40,13 @@ Entry = dict[str, Any]  # a row of the log
 # --- what the file must hold --------------------------------------------------------------------
 
 
-def create(path: str) -> None:
+def create(path: str, rich: bool = False) -> None:
+    """An empty file; `rich`: rows have full text, sparse and many vectors too (tests/riches.py)."""
     with vecdb.open(path) as db:
-        db.create_collection("rows", dim=DIM, metric="l2")
+        if rich:
+            db.create_collection("rows", **riches.declared(vecdb.Vector(DIM, metric="l2"), "l2"))
+        else:
+            db.create_collection("rows", dim=DIM, metric="l2")
         db.create_collection("log", dim=2)
         db.create_collection("lines", dim=DIM, metric="l2")  # of the command line
 
@@ -51,8 +56,19 @@ def vector(id: str, n: int) -> list[int]:
     return list(np.frombuffer(hashlib.blake2b(f"{id} {n}".encode(), digest_size=DIM).digest(), np.int8))
 
 
-def metadata(id: str, n: int) -> dict[str, Any]:
-    return {"n": n, "bucket": sum(id.encode()) % BUCKETS, "sum": hashlib.blake2b(f"{id}/{n}".encode()).hexdigest()[:16]}
+def metadata(id: str, n: int, rich: bool = False) -> dict[str, Any]:
+    found = {
+        "n": n, "bucket": sum(id.encode()) % BUCKETS, "sum": hashlib.blake2b(f"{id}/{n}".encode()).hexdigest()[:16],
+    }  # fmt: skip
+    return riches.with_title(found, riches.extra_of(f"{id} {n}")) if rich else found
+
+
+def is_rich(rows: Any) -> bool:
+    return len(rows.schema.vectors) > 1
+
+
+def world_of(model: Model) -> riches.World:
+    return riches.World({id: (vector(id, n), riches.extra_of(f"{id} {n}")) for id, n in model.items()}, "l2", "l2")
 
 
 def entries(log: Any) -> list[Entry]:
@@ -77,13 +93,15 @@ def model_at(log: list[Entry], n: int) -> Model:
 
 def differences(rows: Any, model: Model) -> list[str]:
     """Row by row, and rows that lack."""
-    wrong, left = [], dict(model)
+    wrong, left, rich = [], dict(model), is_rich(rows)
     for record in rows:
         n = left.pop(record.id, None)
         if n is None:
             wrong.append(f"{record.id} should not be there")
-        elif record.metadata != metadata(record.id, n) or record.vector.tolist() != vector(record.id, n):
+        elif record.metadata != metadata(record.id, n, rich) or record.vectors["vector"].tolist() != vector(record.id, n):
             wrong.append(f"{record.id} is not as commit {n} put it: {record.metadata}")
+    if rich:
+        wrong += riches.differences(rows, {id: riches.extra_of(f"{id} {n}") for id, n in model.items()})
     return wrong + [f"{id} of commit {n} is missing" for id, n in left.items()]
 
 
@@ -148,9 +166,13 @@ class Life:
                     elif any(abs(hit.distance - right[hit.id]) > 1e-2 or hit.metadata["n"] != model[hit.id] for hit in hits):
                         wrong.append("a hit has another row's distance or metadata")
                 asked, found = asked + len(wanted), found + len({*exact.ids} & {*default.ids})
+            rich = is_rich(rows)
+            if rich:
+                more, true, problems = riches.looked(rows, world_of(model), rng, DIM, 4)
+                asked, found, wrong = asked + more, found + true, wrong + problems
         for hit in self.db["rows"].search(query, 5):  # the last commit, whichever it is by now
             n = hit.metadata["n"]
-            if hit.metadata != metadata(hit.id, n) or n < model.get(hit.id, 0):
+            if hit.metadata != metadata(hit.id, n, rich) or n < model.get(hit.id, 0):
                 wrong.append(f"{hit.id} came with {hit.metadata}")
         self.say(f"looked {asked} {found}")
         for problem in wrong[:5]:
@@ -170,7 +192,10 @@ class Life:
             drops = [old.pop() for _ in range(rng.choice([0, 0, 1])) if old]
             new = [f"{self.name}-{nth}-{at}" for at in range(rng.choice([1, 2]))]
             puts = new + old[: rng.choice([0, 1])]
-            rows.upsert(puts, [vector(id, n) for id in puts], metadata=[metadata(id, n) for id in puts])
+            vectors, given, texts = [vector(id, n) for id in puts], [metadata(id, n) for id in puts], None
+            if is_rich(rows):
+                vectors, given, texts = riches.given([f"{id} {n}" for id in puts], given, vectors, False)
+            rows.upsert(puts, vectors, metadata=given, texts=texts)
             rows.delete(drops)
             self.say("inside")
             if rng.random() < 0.3:

@@ -84,9 +84,11 @@ class Reference:
 
     def tf(self, id: Any, field: str, kind: str, word: str) -> int:
         """How often a row has it."""
-        at = self.fields.index(field)
-        analyzer = self.columns.listed[at].analysis.analyzer
-        texts = self.elements(id, field)
+        return self.count(self.elements(id, field), field, kind, word)
+
+    def count(self, texts: list[str], field: str, kind: str, word: str) -> int:
+        """How often a field's texts have it."""
+        analyzer = self.columns.listed[self.fields.index(field)].analysis.analyzer
         if kind == "phrase":
             terms = analyzer.terms(word)
             if len(terms) > 1:
@@ -125,8 +127,12 @@ class Reference:
         return {id: score for id, score in found.items() if hit[id] and not out[id]}
 
     def length(self, id: Any, field: str) -> int:
+        return self.size(self.elements(id, field), field)
+
+    def size(self, texts: list[str], field: str) -> int:
+        """How many terms a field's texts have."""
         analyzer = self.columns.listed[self.fields.index(field)].analysis.analyzer
-        return sum(len(analyzer.terms(text)) for text in self.elements(id, field))
+        return sum(len(analyzer.terms(text)) for text in texts)
 
     def matches(self, listed: list[Part], field: str) -> set[Any]:
         """The rows of a `matches` filter."""
@@ -249,10 +255,11 @@ def apply(reference: Reference, deeds: list[tuple[str, list[int], list[str]]]) -
                 reference.rows[id] = text, reference.rows[id][1]
 
 
-def hurried() -> None:
-    """Fold and merge all the time, in the smallest of slices."""
+def hurried(put: Any = setattr) -> None:
+    """Fold and merge all the time, in the smallest of slices; `put`: a test's way to set them for a while."""
     from vecdb.index import textfolding, writing
 
-    textfolding.FOLD_ROWS, textfolding.PIECE_ROWS, textfolding.LEAST = 6, 16, 256  # type: ignore[misc]
-    textfolding.FAN, textfolding.WORTH, textfolding.SLICE = 3, 0, 1  # type: ignore[misc]
-    writing.DIRECT_ROWS = 60  # type: ignore[misc]
+    least = {"FOLD_ROWS": 6, "PIECE_ROWS": 16, "LEAST": 256, "FAN": 3, "WORTH": 0, "SLICE": 1}
+    for name, value in least.items():
+        put(textfolding, name, value)
+    put(writing, "DIRECT_ROWS", 60)

@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import vecdb
-from tests import deeds
-from tests.deeds import BUCKETS, DIM, Call, Model, apply, calls, distances
+from tests import deeds, riches
+from tests.deeds import BUCKETS, DIM, Call, Model, apply, calls, distances, metadata_of, world_of
 from tests.nursery import Line
+from tests.wording import hurried
 from vecdb import F
 
 SIZES = (1, 1, 1, 2, 5, 20)
@@ -37,6 +38,7 @@ class Kind(NamedTuple):
     metric: str
     dtype: str
     several: bool  # a second vector field, "other", made from the first
+    rich: bool = False  # full text, sparse and many vectors (tests/riches.py); then not several
 
 
 class Way(NamedTuple):
@@ -68,8 +70,9 @@ def create(path: str, kind: Kind) -> None:
     declared = {"vector": vecdb.Vector(DIM, metric=kind.metric, dtype=kind.dtype)}
     if kind.several:
         declared["other"] = vecdb.Vector(OTHER_DIM, metric="l2", dtype="f16")
+    more = riches.declared(declared["vector"], kind.metric) if kind.rich else {"vectors": declared}
     with vecdb.open(path) as db:
-        db.create_collection("rows", vectors=declared)
+        db.create_collection("rows", **more)
         db.create_collection("log", dim=2)
 
 
@@ -96,7 +99,7 @@ def other_of(vectors: Any) -> Any:
 
 def perform(call: Call, rows: vecdb.Collection, kind: Kind) -> None:
     """Do it to the database."""
-    deeds.perform(call._replace(vectors=vectors_of(call, kind)), rows)
+    deeds.perform(call._replace(vectors=vectors_of(call, kind)), rows, kind.rich)
 
 
 def replay(seed: int, model: Model, at: int, n: int) -> None:
@@ -108,6 +111,8 @@ def replay(seed: int, model: Model, at: int, n: int) -> None:
 
 def compare(rows: Any, model: Model, kind: Kind) -> list[str]:
     """Row by row: how the file differs from what it should hold."""
+    if kind.rich:
+        return deeds.compare(rows, model, rich=True)
     wrong = []
     left = dict(model)
     for record in rows:
@@ -161,12 +166,15 @@ def look(rows: Any, model: Model, kind: Kind, rng: random.Random) -> Look:
         for hits in (exact, usual):
             if len(hits) != len(truth) or not set(hits.ids) <= ids:
                 wrong.append(f"search of {name!r} where {where!r}: {hits.ids}")
-            elif any(hit.metadata != model[hit.id][1] for hit in hits):
+            elif any(hit.metadata != metadata_of(model[hit.id][1], kind.rich) for hit in hits):
                 wrong.append(f"search where {where!r}: a hit has another row's metadata")
         if len(exact) == len(truth) and not np.allclose(exact.distances, truth, 1e-3, 1e-3):
             wrong.append(f"exact search where {where!r}: {exact.distances} instead of {truth}")
         asked += len(truth)
         found += len(set(exact.ids) & set(usual.ids))
+    if kind.rich:
+        more, true, problems = riches.looked(rows, world_of(model, kind.metric), rng, DIM, 2)
+        return Look(asked + more, found + true, wrong + problems)
     return Look(asked, found, wrong)
 
 
@@ -175,6 +183,8 @@ def look(rows: Any, model: Model, kind: Kind, rng: random.Random) -> Look:
 
 def main(line: Line, path: str, kind: Kind, way: Way, seed: int, at: int, model: Model) -> None:
     """Work until killed, or told to end."""
+    if kind.rich and way.number % 2:  # these fold and merge all the time, the others as usual
+        hurried()
     line.put(("opening",))
     db = vecdb.open(
         path, mode=way.mode, durability=way.durability, timeout=way.timeout, upkeep=way.upkeep,

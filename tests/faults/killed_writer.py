@@ -15,11 +15,14 @@ from typing import Any
 
 import vecdb
 from tests.deeds import apply, calls, perform
+from tests.wording import hurried
 
 
 def main() -> None:
     """Read the orders from stdin, then write until killed."""
-    path, seed, n, model, durability, way = pickle.load(sys.stdin.buffer)
+    path, seed, n, model, durability, way, rich = pickle.load(sys.stdin.buffer)
+    if rich:
+        hurried()
     db = vecdb.open(path, durability=durability)
     rows, log = db["rows"], db["log"]
     os.write(1, b"ready\n")
@@ -34,7 +37,7 @@ def main() -> None:
             together = db.transaction()
         with together:
             for call in todo:
-                perform(call, rows)
+                perform(call, rows, rich)
             log.add(n)
         if way != "early":
             os.write(1, b"%d\n" % n)

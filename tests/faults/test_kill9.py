@@ -3,7 +3,8 @@
 A child writes and acknowledges each commit through a pipe; it is killed with SIGKILL at a random
 moment, while it opens, writes, commits, folds or checkpoints. Then the file must hold exactly the
 model after the last acknowledged commit, or after the one that was under way: every row, its
-metadata, its vector, counts, exact and default searches, and `check()`.
+metadata, its vector, counts, exact and default searches, and `check()`. Rows are plain or rich: with
+full text, a sparse vector and many vectors, which are compared and searched as well (tests/riches.py).
 
 The harness is tested too: a writer that acknowledges before it commits must be seen to lose rows,
 and one that commits in parts must be seen to leave halves. Figures and seed are printed with `-s`;
@@ -56,9 +57,10 @@ class Tally:
 class Run:
     """One file after the other, one killed writer after the other."""
 
-    def __init__(self, folder: Path, way: str) -> None:
+    def __init__(self, folder: Path, way: str, rich: bool = False) -> None:
         self.folder = folder
         self.way = way
+        self.rich = rich
         self.tally = Tally(int(os.environ.get("VECDB_KILL_SEED", time.time_ns() % 1_000_000)))
         self.rng = random.Random(self.tally.seed)
         self.db: vecdb.Database | None = None
@@ -86,7 +88,7 @@ class Run:
         self.model: Model = {}
         self.n = 0  # the commit that the model stands at
         metric, dtype = self.rng.choice(["l2", "cosine", "dot"]), self.rng.choice(["f32", "f16"])
-        create(self.path, metric, dtype)
+        create(self.path, metric, dtype, self.rich)
 
     def close(self) -> None:
         if self.db is not None:
@@ -99,7 +101,7 @@ class Run:
         durability = rng.choice(["full", "relaxed"])
         writer = child.start(WRITER)
         assert writer.stdin is not None and writer.stdout is not None
-        orders = (self.path, self.tally.seed, self.n, self.model, durability, self.way)
+        orders = (self.path, self.tally.seed, self.n, self.model, durability, self.way, self.rich)
         writer.stdin.write(pickle.dumps(orders))
         writer.stdin.close()
         said = b""
@@ -136,12 +138,12 @@ class Run:
             for call in calls(tally.seed, number, self.model):
                 apply(call, self.model)
         self.n = reached
-        differences = compare(db["rows"], self.model)
+        differences = compare(db["rows"], self.model, self.rich)
         tally.torn += bool(differences)
         tally.wrong += differences
         tally.wrong += [str(problem) for problem in db.check()]
         if not differences:
-            asked, found, wrong = searched(db["rows"], self.model, self.rng)
+            asked, found, wrong = searched(db["rows"], self.model, self.rng, self.rich)
             tally.asked += asked
             tally.found += found
             tally.wrong += wrong
@@ -155,14 +157,16 @@ def assert_sound(tally: Tally) -> None:
     assert tally.found >= 0.95 * tally.asked, tally
 
 
-def test_no_acknowledged_commit_is_lost_and_none_is_half_there(tmp_path: Path) -> None:
-    assert_sound(Run(tmp_path, "right").cycles(10))
+@pytest.mark.parametrize("rich", [False, True], ids=["plain", "rich"])
+def test_no_acknowledged_commit_is_lost_and_none_is_half_there(tmp_path: Path, rich: bool) -> None:
+    assert_sound(Run(tmp_path, "right", rich).cycles(10))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_two_hundred_kills_lose_nothing(tmp_path: Path) -> None:
-    assert_sound(Run(tmp_path, "right").cycles(200))
+@pytest.mark.parametrize("rich", [False, True], ids=["plain", "rich"])
+def test_two_hundred_kills_lose_nothing(tmp_path: Path, rich: bool) -> None:
+    assert_sound(Run(tmp_path, "right", rich).cycles(200))
 
 
 def test_control_a_writer_that_acknowledges_early_is_seen_to_lose_rows(tmp_path: Path) -> None:

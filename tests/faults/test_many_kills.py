@@ -4,7 +4,8 @@ Three to five processes with random options work on one file: writers commit, ab
 readers hold snapshots. In each cycle one of them is killed with SIGKILL, aimed at what it says that it
 does (opens, waits for the writer lock, writes, commits, holds a snapshot), and another takes its place.
 Between these two every survivor answers at once, writers commit at once, and when all stand still
-everybody answers again. All answers are compared with a dict that is replayed from (seed, serial).
+everybody answers again. All answers are compared with a dict that is replayed from (seed, serial). Rows are
+plain or rich: with full text, a sparse vector and many vectors, which all of them search (tests/riches.py).
 
 What is counted: acknowledged commits that are not in the file, or are another's (lost); a log with
 holes, or rows that are not those of the last serial (torn); wrong answers; waits that hit a timeout.
@@ -79,8 +80,9 @@ class Worker:
 class Run:
     """One file after the other; on each, one kill after the other."""
 
-    def __init__(self, folder: Path, nursery: Nursery, how: str = "right") -> None:
+    def __init__(self, folder: Path, nursery: Nursery, how: str = "right", rich: bool = False) -> None:
         self.folder = folder
+        self.rich = rich
         self.nursery = nursery
         self.how = how
         self.tally = Tally(int(os.environ.get("VECDB_KILL_SEED", time.time_ns() % 1_000_000)))
@@ -114,7 +116,7 @@ class Run:
         rng = self.rng
         self.path = str(self.folder / f"{number}.vecdb")
         dtype, metric = rng.choice(["f32", "f16", "i8"]), rng.choice(["l2", "cosine", "dot"])
-        self.kind = Kind(metric, dtype, rng.random() < 0.4)
+        self.kind = Kind(metric, dtype, rng.random() < 0.4 and not self.rich, self.rich)
         self.model: Model = {}
         self.n = 0  # the commit that the model stands at
         self.acked: dict[int, int] = {}  # serial → the process that acknowledged it
@@ -293,14 +295,18 @@ def nursery() -> Iterator[Nursery]:
         yield nursery
 
 
-def test_whoever_is_killed_the_others_go_on_with_every_commit(tmp_path: Path, nursery: Nursery) -> None:
-    assert_sound(Run(tmp_path, nursery).cycles(12))
+@pytest.mark.parametrize("rich", [False, True], ids=["plain", "rich"])
+def test_whoever_is_killed_the_others_go_on_with_every_commit(
+    tmp_path: Path, nursery: Nursery, rich: bool
+) -> None:
+    assert_sound(Run(tmp_path, nursery, rich=rich).cycles(12))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_a_thousand_kills_lose_nothing(tmp_path: Path, nursery: Nursery) -> None:
-    assert_sound(Run(tmp_path, nursery).cycles(int(os.environ.get("VECDB_KILL_CYCLES", "1000"))))
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("rich", [False, True], ids=["plain", "rich"])
+def test_a_thousand_kills_lose_nothing(tmp_path: Path, nursery: Nursery, rich: bool) -> None:
+    assert_sound(Run(tmp_path, nursery, rich=rich).cycles(int(os.environ.get("VECDB_KILL_CYCLES", "1000"))))
 
 
 @pytest.mark.parametrize("killed", [True, False])

@@ -4,7 +4,8 @@ A driver tells the threads of several long-lived processes (tests/hand.py) what 
 time or many at once: transactions that commit and abort, every verb that writes and reads, in and out
 of transactions and snapshots, by handles that are opened again with other options, by forked children,
 collections that come, go and are renamed, processes that are killed at rest, inside of a transaction
-and in the middle of a commit. Every answer is compared with the model's (tests/machine.py).
+and in the middle of a commit. Every answer is compared with the model's (tests/machine.py). Rows are plain or
+rich: with full text, sparse and many vectors, whose fields come and go as well (tests/riches.py).
 
 The harness is tested too: a process that drops a write, or answers from the past, must be noticed.
 Steps by kind, recall and seed are printed with `-s`; a difference prints the last deeds.
@@ -29,9 +30,9 @@ KINDS_OF_STEPS = (
 )  # fmt: skip
 
 
-def drive(folder: Path, steps: int, way: str = "right") -> Machine:
+def drive(folder: Path, steps: int, way: str = "right", rich: bool = False) -> Machine:
     seed = int(os.environ.get("VECDB_MACHINE_SEED", time.time_ns() % 1_000_000))
-    machine = Machine(str(folder / "m.vecdb"), seed, way)
+    machine = Machine(str(folder / "m.vecdb"), seed, way, rich)
     try:
         machine.run(steps)
     finally:
@@ -44,14 +45,16 @@ def assert_sound(machine: Machine) -> None:
     assert machine.found >= 0.95 * machine.asked
 
 
-def test_processes_threads_snapshots_and_transactions_agree_with_a_dict(tmp_path: Path) -> None:
-    assert_sound(drive(tmp_path, 600))
+@pytest.mark.parametrize("rich", [False, True], ids=["plain", "rich"])
+def test_processes_threads_snapshots_and_transactions_agree_with_a_dict(tmp_path: Path, rich: bool) -> None:
+    assert_sound(drive(tmp_path, 600, rich=rich))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(6000)
-def test_a_hundred_thousand_steps_agree_with_a_dict(tmp_path: Path) -> None:
-    machine = drive(tmp_path, int(os.environ.get("VECDB_MACHINE_STEPS", "100000")))
+@pytest.mark.timeout(9000)
+@pytest.mark.parametrize("rich", [False, True], ids=["plain", "rich"])
+def test_a_hundred_thousand_steps_agree_with_a_dict(tmp_path: Path, rich: bool) -> None:
+    machine = drive(tmp_path, int(os.environ.get("VECDB_MACHINE_STEPS", "100000")), rich=rich)
     assert_sound(machine)
     missing = [kind for kind in KINDS_OF_STEPS if not machine.steps[kind]]
     assert machine.now < 20_000 or not missing, f"{missing} were never reached"

@@ -26,6 +26,7 @@ import vecdb
 from tests import child
 from tests.deeds import DIM, Model, apply, calls, commit, create, searched
 from tests.model.test_threads import together
+from tests.wording import hurried
 from vecdb import F
 
 SIZES = (1, 1, 2, 5, 20, 60)
@@ -35,7 +36,7 @@ SEED = 7
 READER = """
 import json, os, random, sys, vecdb
 from tests.deeds import apply, calls, compare, searched
-path, mode, seed, sizes = sys.argv[1], sys.argv[2], int(sys.argv[3]), eval(sys.argv[4])
+path, mode, seed, sizes, rich = sys.argv[1], sys.argv[2], int(sys.argv[3]), eval(sys.argv[4]), "rich" in sys.argv
 db = vecdb.open(path, mode=mode)
 rows, model, at, rng = db["rows"], {}, 0, random.Random(1)
 print("ready", flush=True)
@@ -45,11 +46,11 @@ for line in sys.stdin:
         for call in calls(seed, number, model, sizes):
             apply(call, model)
     at = n
-    asked, found, wrong = searched(rows, model, rng)
+    asked, found, wrong = searched(rows, model, rng, rich)
     if [record.id for record in db["log"]][-1:] != [n]:
         wrong.append("the second collection stands elsewhere")
     if n % 20 == 0:
-        wrong += compare(rows, model)
+        wrong += compare(rows, model, rich)
     print(json.dumps([asked, found, wrong[:5]]), flush=True)
 if db.check():
     sys.exit(f"check: {db.check()}")
@@ -153,21 +154,36 @@ def test_a_reader_in_another_process_sees_each_commit_on_its_next_search(
     follow_commits(path, mode, metric, 150)
 
 
+@pytest.mark.parametrize("mode", ["rw", "r"])
+def test_a_reader_sees_words_sparse_and_many_vectors_of_each_commit(
+    path: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the writer folds and merges full text in nearly every commit (tests/riches.py)."""
+    hurried(monkeypatch.setattr)
+    follow_commits(path, mode, "l2", 60, rich=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["rw", "r"])
-def test_a_reader_follows_thousands_of_commits(path: str, mode: str) -> None:
-    follow_commits(path, mode, "l2", 3000)
+@pytest.mark.parametrize("rich", [False, True], ids=["plain", "rich"])
+def test_a_reader_follows_thousands_of_commits(
+    path: str, mode: str, rich: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if rich:
+        hurried(monkeypatch.setattr)
+    follow_commits(path, mode, "l2", 1000 if rich else 3000, rich)
 
 
-def follow_commits(path: str, mode: str, metric: str, commits: int) -> None:
-    create(path, metric)
-    reader = started(READER, path, mode, SEED, SIZES)
+def follow_commits(path: str, mode: str, metric: str, commits: int, rich: bool = False) -> None:
+    create(path, metric, rich=rich)
+    how = ["rich"] if rich else []
+    reader = started(READER, path, mode, SEED, SIZES, *how)
     model: Model = {}
     rng = random.Random(0)
     asked = found = looks = 0
-    with vecdb.open(path, durability="relaxed") as db:
+    with vecdb.open(path, durability="relaxed", upkeep=not rich) as db:
         for n in range(1, commits + 1):
-            commit(db, SEED, n, model, SIZES)
+            commit(db, SEED, n, model, SIZES, rich)
             if rng.random() < 0.05:
                 db.optimize()
             if n % 50 and rng.random() < 0.3:
@@ -175,7 +191,7 @@ def follow_commits(path: str, mode: str, metric: str, commits: int) -> None:
             more, hit, wrong = json.loads(ask(reader, n))
             assert not wrong, f"after commit {n}: {wrong}"
             asked, found, looks = asked + more, found + hit, looks + 1
-        late = started(READER, path, mode, SEED, SIZES)  # opens what the other has followed
+        late = started(READER, path, mode, SEED, SIZES, *how)  # opens what the other has followed
         assert json.loads(ask(late, commits))[2] == []
         child.end(late)
         child.end(reader)

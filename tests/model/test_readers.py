@@ -5,7 +5,8 @@ and deletes rows, by ids, by filters and by whole clusters, in commits of 1 to 2
 all there are, aborts others, optimizes. The readers (tests/beside.py) know the recipe, so each of
 their reads is compared with a model at the commit that it showed: rows, counts, scans, facets, exact
 searches with brute force, default and filtered ones row by row with their recall summed, in snapshots
-that are kept while the writer goes on as well.
+that are kept while the writer goes on as well. Rows are plain or rich: with full text, sparse and many vectors,
+which are asked by words, MaxSim and fusions (tests/riches.py).
 
 The harness is tested too: a writer that commits a step in two parts must be noticed, and readers that
 take their commit from one snapshot and their rows from another, or show the past for the present.
@@ -35,6 +36,7 @@ from tests import child, recipe
 from tests.beside import Board, Tally, together
 from tests.reads import row_is, shown
 from tests.recipe import CLOCK, KINDS, World
+from tests.wording import hurried
 
 READERS = "from tests.beside import main; main()"
 HERE = ["here 1", "here 2", "here 3"]  # threads of the writer's process
@@ -63,10 +65,10 @@ class Written:
 class Writer:
     """Follows the recipe for some time; `way` "split" commits some steps in two parts."""
 
-    def __init__(self, db: vecdb.Database, board: Board, seed: int, way: str) -> None:
-        self.db, self.board, self.seed, self.way = db, board, seed, way
+    def __init__(self, db: vecdb.Database, board: Board, seed: int, way: str, rich: bool) -> None:
+        self.db, self.board, self.seed, self.way, self.rich = db, board, seed, way, rich
         self.rng = random.Random(seed)  # what is no part of the recipe
-        self.world = recipe.empty()
+        self.world = recipe.empty(rich)
         self.did = Written()
 
     def write_until(self, end: float) -> None:
@@ -99,7 +101,7 @@ class Writer:
         self.did.steps += 1
 
     def perform(self, deed: recipe.Deed, n: int) -> None:
-        recipe.perform(deed, n, self.db[KINDS[deed.kind].name])
+        recipe.perform(deed, n, self.db[KINDS[deed.kind].name], self.rich)
         self.did.deeds[deed.verb] += 1
         self.did.rows += len(deed.numbers)
 
@@ -109,7 +111,7 @@ class Writer:
         try:
             with self.db.transaction():
                 for deed in deeds:
-                    recipe.perform(deed, 10**9, self.db[KINDS[deed.kind].name])
+                    recipe.perform(deed, 10**9, self.db[KINDS[deed.kind].name], self.rich)
                 for kind in KINDS:
                     self.db[kind.name].update(CLOCK, metadata={"clock": 10**9})
                 raise InterruptedError
@@ -146,18 +148,20 @@ class Run:
         )
 
 
-def run(folder: Path, seconds: float, reader_way: str = "right", writer_way: str = "right") -> Run:
+def run(
+    folder: Path, seconds: float, reader_way: str = "right", writer_way: str = "right", rich: bool = False
+) -> Run:
     """Readers in place, then the writer; then everything is looked at once more."""
     seed = int(os.environ.get("VECDB_READERS_SEED", time.time_ns() % 1_000_000))
     path, board = str(folder / "r.vecdb"), Board(folder / "board")
-    recipe.create(path)
-    children = [start(path, folder, seed, reader_way, *how) for how in THERE]
+    recipe.create(path, rich)
+    children = [start(path, folder, seed, reader_way, rich, *how) for how in THERE]
     tally, switching = Tally(), sys.getswitchinterval()
     with vecdb.open(path, durability="relaxed") as db:
         sys.setswitchinterval(SWITCH_S)
-        readers = together(db, board, seed, HERE, reader_way, PAUSE_S)
+        readers = together(db, board, seed, HERE, reader_way, PAUSE_S, rich)
         threads = [threading.Thread(target=reader.run, daemon=True) for reader in readers]
-        writer = Writer(db, board, seed, writer_way)
+        writer = Writer(db, board, seed, writer_way, rich)
         try:
             for thread in threads:
                 thread.start()
@@ -180,9 +184,9 @@ def run(folder: Path, seconds: float, reader_way: str = "right", writer_way: str
 
 
 def start(
-    path: str, folder: Path, seed: int, way: str, options: dict[str, Any], names: list[str]
+    path: str, folder: Path, seed: int, way: str, rich: bool, options: dict[str, Any], names: list[str]
 ) -> subprocess.Popen[bytes]:
-    return child.start(READERS, path, folder / "board", seed, way, json.dumps(options), *names)
+    return child.start(READERS, path, folder / "board", seed, way, rich, json.dumps(options), *names)
 
 
 def differences(db: vecdb.Database, world: World) -> list[str]:
@@ -207,14 +211,24 @@ def assert_sound(run: Run) -> None:
         assert run.tally.where[name], f"no read {name}"
 
 
-def test_every_read_beside_a_writer_is_right_for_one_commit(tmp_path: Path) -> None:
-    assert_sound(run(tmp_path, 7))
+@pytest.mark.parametrize("rich", [False, True], ids=["plain", "rich"])
+def test_every_read_beside_a_writer_is_right_for_one_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rich: bool
+) -> None:
+    if rich:
+        hurried(monkeypatch.setattr)
+    assert_sound(run(tmp_path, 7, rich=rich))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(6000)
-def test_a_million_reads_beside_a_writer_are_right(tmp_path: Path) -> None:
-    assert_sound(run(tmp_path, float(os.environ.get("VECDB_READERS_SECONDS", "600"))))
+@pytest.mark.parametrize("rich", [False, True], ids=["plain", "rich"])
+def test_a_million_reads_beside_a_writer_are_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rich: bool
+) -> None:
+    if rich:
+        hurried(monkeypatch.setattr)
+    assert_sound(run(tmp_path, float(os.environ.get("VECDB_READERS_SECONDS", "600")), rich=rich))
 
 
 def test_control_a_writer_that_commits_a_step_in_two_parts_is_noticed(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Hundreds of processes that live for a moment share a file, and none leaves anything but its commits.
 
 Each opens the file, compares every row and some searches with brute force at the commit that it
-sees, and writes one to three rows in each of up to three commits; many are killed with SIGKILL before,
+sees (of rich rows by words, sparse and many vectors too, tests/riches.py), and writes one to three rows in each of up to three commits; many are killed with SIGKILL before,
 inside or after a transaction, many end without closing. They are forked from a process that imported
 vecdb, or started as a Python of their own, or are commands of `python -m vecdb`. At the end what was
 acknowledged is there, what was not is there whole or not at all, `check()` finds nothing, and no slot
@@ -132,7 +132,7 @@ class Visit:
 class Crowd:
     """Processes on one file, several at once, until all have ended."""
 
-    def __init__(self, path: str, way: str = "right") -> None:
+    def __init__(self, path: str, way: str = "right", rich: bool = False) -> None:
         self.path, self.way = path, way
         self.tally = Tally(int(os.environ.get("VECDB_SHORT_LIVED_SEED", time.time_ns() % 1_000_000)))
         self.rng = random.Random(self.tally.seed)
@@ -145,7 +145,7 @@ class Crowd:
         assert self.server.stdout is not None
         self.selector.register(self.server.stdout, selectors.EVENT_READ, None)
         self.said = b""
-        create(path)
+        create(path, rich)
 
     def run(self, kinds: list[str]) -> Tally:
         """Let one process of each kind live, in any order."""
@@ -328,20 +328,22 @@ def assert_sound(tally: Tally) -> None:
     assert tally.acks and tally.killed and tally.most_alive > 1, "nothing was shown"
 
 
-def live(path: Path, count: int) -> None:
-    crowd = Crowd(str(path))
+def live(path: Path, count: int, rich: bool) -> None:
+    crowd = Crowd(str(path), rich=rich)
     crowd.run(mixture(count))
     assert_sound(crowd.judge())
 
 
-def test_short_lived_processes_leave_their_commits_and_nothing_else(tmp_path: Path) -> None:
-    live(tmp_path / "file", 24)
+@pytest.mark.parametrize("rich", [False, True], ids=["plain", "rich"])
+def test_short_lived_processes_leave_their_commits_and_nothing_else(tmp_path: Path, rich: bool) -> None:
+    live(tmp_path / "file", 24, rich)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_five_hundred_short_lived_processes(tmp_path: Path) -> None:
-    live(tmp_path / "file", int(os.environ.get("VECDB_SHORT_LIVED", 500)))
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("rich", [False, True], ids=["plain", "rich"])
+def test_five_hundred_short_lived_processes(tmp_path: Path, rich: bool) -> None:
+    live(tmp_path / "file", int(os.environ.get("VECDB_SHORT_LIVED", 500)), rich)
 
 
 # --- the harness itself ------------------------------------------------------------------------

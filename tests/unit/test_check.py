@@ -15,6 +15,7 @@ import ast
 import re
 import shutil
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,14 @@ def checked(path: Path) -> list[Problem]:
 LOG_KEY = keys.log(CID, 14, 1)
 ONE = embeddings.keys_of(vecdb.encoders.get("hashing:16").fingerprint, ["one"])[0]
 UNKNOWN = b"\x77\x00\x00\x00\x01"
+
+
+def watcher(txn: Any) -> bytes:
+    return keys_of(txn, bytes((keys.WATCHERS,)))[0]
+
+
+def stretch(txn: Any) -> bytes:
+    return keys_of(txn, bytes((keys.SEARCH_LOG,)))[0]
 
 
 # --- the table -------------------------------------------------------------------------------------
@@ -274,6 +283,14 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
     ("E3", "an embedding is gone", delete(ONE), "cached", "2 of 128"),
     ("E3", "the count is gone", delete(keys.CACHED_KEY), "cached", "2 of 128"),
     ("E3", "a count that is none", lambda t: put(t, keys.CACHED_KEY, b"x"), "cached", "1 bytes"),
+    # searches that are kept
+    ("D1", "a saved search that is none", lambda t: put(t, keys.search("kept"), b"[]"), "searches/6b657074", "no JSON object"),
+    ("D1", "two of one number", lambda t: put(t, keys.search("other"), payload(t, keys.search("kept"))), "searches/6f74686572", "number of"),
+    ("D2", "a watcher that is nowhere", lambda t: put(t, watcher(t), b"abc"), "watchers/", "3 bytes"),
+    ("D2", "a watcher beyond the last commit", lambda t: patch(t, watcher(t), "<Q", 0, 1 << 40), "watchers/", "beyond"),
+    ("D2", "a watcher without its search", lambda t: put(t, keys.watcher(7, "app"), bytes(12)), "watchers/", "not there"),
+    ("J1", "no log of searches", lambda t: put(t, keys.LOGGING_KEY, b"\xc1"), "logging", ""),
+    ("J2", "a stretch of the log is gone", lambda t: t.delete(stretch(t)), "search log/", "there are"),
     # graph
     ("G1", "a chunk of links cut short", lambda t: put(t, keys.links(CID, 0, 0, 1), payload(t, keys.links(CID, 0, 0, 1))[:-4]),
      "rows/links/1/0x000000000001", "length"),
@@ -594,3 +611,33 @@ def test_a_file_is_clean_after_every_commit(tmp_path: Path) -> None:
 def create_into(db: vecdb.Database) -> None:
     db.create_collection("rows", dim=deeds.DIM, metric="l2")
     db.create_collection("log", dim=2)
+
+
+def test_a_commit_of_another_thread_meanwhile_is_no_violation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph in memory goes on while `check` compares it with the commit that it looks at: an idle thread
+    that repairs is enough."""
+    rng = np.random.default_rng(3)
+    with vecdb.open(tmp_path / "c.vecdb", durability="none", upkeep=False) as db:
+        c = db.create_collection("c", dim=8, metric="l2")
+        c.add(range(600), rng.normal(size=(600, 8)))
+        c.search(rng.normal(size=8))
+        commits = []
+
+        def commit() -> None:
+            c.upsert(range(300), rng.normal(size=(300, 8)))
+            commits.append(1)
+
+        before = check.indexes._private
+
+        def while_comparing(graph: Any) -> Iterator[int]:
+            if not commits:
+                thread = threading.Thread(target=commit)
+                thread.start()
+                thread.join()
+            yield from before(graph)
+
+        monkeypatch.setattr(check.indexes, "_private", while_comparing)
+        assert db.check() == [] and len(commits) == 1
+        assert db.check() == []

@@ -25,6 +25,7 @@ each.
     V3  a row's vector is in its record while its block is not written, then in its block; where a slot
         was handed out again it may be in the record until the block is written anew
     V4  a row that has a field of many vectors has a record of them, and no other row has
+    V5  a record of a sparse vector is spelled as the one of an equal vector would be
     S1  the collection's state is readable, no watermark lies beyond the last commit, and the last
         log records that it names are there; no log is cut beyond a watermark
     S2  the state's counts are those of the rows
@@ -79,7 +80,7 @@ from vecdb.types import Problem
 
 if TYPE_CHECKING:
     from vecdb.database import Database
-    from vecdb.index.view import View
+    from vecdb.index.follow import Follower
 
 LIMIT = 1000  # problems reported of one collection; more of the same tell nothing new
 
@@ -117,8 +118,7 @@ def _problems(db: Database, txn: Any) -> Iterator[Problem]:
     yield from kept.searches(txn, commit)
     yield from kept.log(txn, db._env.veil_key(), {cid for cid, _ in catalog.values()})
     for name, (cid, schema) in sorted(catalog.items()):
-        follower = db._followers.get(cid)
-        mine = None if follower is None else follower.newest()
+        mine = db._followers.get(cid)
         subject = Subject(name, cid, schema, txn, commit, db._threads)
         for number, problem in enumerate(_of_collection(subject, mine)):
             if number == LIMIT:
@@ -127,7 +127,7 @@ def _problems(db: Database, txn: Any) -> Iterator[Problem]:
             yield problem
 
 
-def _of_collection(of: Subject, mine: View | None) -> Iterator[Problem]:
+def _of_collection(of: Subject, mine: Follower | None) -> Iterator[Problem]:
     try:
         now = state.read(of.txn, of.cid)
     except VecdbError as error:

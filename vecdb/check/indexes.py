@@ -17,6 +17,7 @@ from vecdb.index.attributes import END
 from vecdb.index.changes import decode_changes, state_of
 from vecdb.index.columns import columns_of
 from vecdb.index.effort import MEASURED_K, Measured
+from vecdb.index.follow import Follower
 from vecdb.index.loading import CHUNK_HEADER
 from vecdb.index.valuekey import KIND_OF_TAG
 from vecdb.index.view import Graphed, View, mask_of
@@ -31,8 +32,8 @@ EMPTY = 0xFFFFFFFF  # an entry that is no link
 CODES = 4096  # compared at a time
 
 
-def problems(of: Subject, view: View, mine: View | None) -> Iterator[Problem]:
-    """W1, A1 and G of a collection whose rows have been looked at; `mine`: this process's view."""
+def problems(of: Subject, view: View, mine: Follower | None) -> Iterator[Problem]:
+    """W1, A1 and G of a collection whose rows have been looked at; `mine`: what this process keeps of it."""
     yield from _bitmap(of, view)
     yield from _attributes(of, view)
     yield from _effort(of, view)
@@ -148,21 +149,17 @@ def _effort(of: Subject, view: View) -> Iterator[Problem]:
                     yield Problem("E1", where, detail)
 
 
-def _graph(of: Subject, view: View, mine: View | None) -> Iterator[Problem]:
+def _graph(of: Subject, view: View, mine: Follower | None) -> Iterator[Problem]:
     mask = mask_of(slots.condemned(of, view), view.slots)
     for number, field in view.vectors.items():
         held = of.follower.holders(of.txn, view, field.declared)
         members = of.live & BitMap(range(view.slots)) if held is None else held.rids
-        other = None if mine is None else mine.vectors.get(number)
-        if mine is None or mine.commit != view.commit or other is None:
-            yield from _links(of, field, members, mask, None)
-        else:
-            yield from _links(of, field, members, mask, other.graph)
+        yield from _links(of, field, members, mask)
+        if mine is not None:
+            yield from _memory(of, view, number, mine)
 
 
-def _links(
-    of: Subject, field: Graphed, members: BitMap, mask: bytes, mine: Any
-) -> Iterator[Problem]:
+def _links(of: Subject, field: Graphed, members: BitMap, mask: bytes) -> Iterator[Problem]:
     graph = field.graph
     name = of.name if of.layouts[field.declared.number].sole else of.at(
         f"vector field {field.declared.number}"
@@ -175,8 +172,25 @@ def _links(
     outside = _outside(of, field, members)
     if outside:
         yield Problem("G3", name, f"the graph has no links of {some(outside)}")
-    if mine is None:
+
+
+def _memory(of: Subject, view: View, number: int, mine: Follower) -> Iterator[Problem]:
+    """G4 and G6, where this process's graph stands at the same commit.
+
+    Its other threads, the idle one too, commit meanwhile, and their commits change the graph in its place. So
+    what was seen counts when nothing was published until it was seen once more, with publishing held up.
+    """
+    known, graph = mine.newest(), view.vectors[number].graph
+    other = None if known is None or known.commit != view.commit else known.vectors.get(number)
+    if other is None or not any(_compared(of, graph, other.graph)):
         return
+    with mine.lock:
+        if mine.newest() is known:
+            yield from _compared(of, graph, other.graph)
+
+
+def _compared(of: Subject, graph: Any, mine: Any) -> Iterator[Problem]:
+    """How a graph in memory differs from the file's."""
     if mine.n_slots != graph.n_slots:
         detail = f"memory has {mine.n_slots} slots, the file {graph.n_slots}"
         yield Problem("G4", of.at("links"), detail)

@@ -102,7 +102,7 @@ class ReadVerbs(Handle):
         with self._reading() as (txn, view):
             declared = self._using(view.schema, using, graph=True)
             if not declared.graphed:
-                refuse(f"using={using!r}: a field of many vectors a row, or of sparse ones, has no graph")
+                refuse(f"using={using!r}: a field with multi=True, or of sparse vectors, has no graph")
             held = self._holders(txn, view, declared)
             slots = np.ascontiguousarray(slots_of(view.live if held is None else held.rids, view.slots))
             stored = read(txn, self._cid, view.schema.layout(declared), slots)
@@ -157,7 +157,7 @@ class ReadVerbs(Handle):
         `unfolded_commits` how many commits an image still lacks; `space` bytes of the file by what they
         hold, as of the last commit (not of a snapshot); `memory` bytes of this process: links, codes and
         private copies of vectors of each graph (`vectors`), bitmaps, rows of the log's tail, and what was
-        made of fields of many vectors a row and of sparse ones that were searched (`of_rankers`).
+        made of fields of many vectors a row that were searched (`of_rankers`).
         Costs what `db.stats()` costs.
 
         >>> import vecdb

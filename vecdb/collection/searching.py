@@ -95,9 +95,9 @@ class Searching(Handle):
     def _log(self, query: Any, options: Any, hits: Hits) -> None:
         """Note a search in the search log, where this collection's are logged; see standing/queue.py."""
         db = self._db
-        logged = db._logged
-        if logged is not None and self._cid in logged and self._live() and not db._local.quiet:
-            db._queue.note(self._cid, query, options, hits)
+        note = (db._logged or {}).get(self._cid)
+        if note is not None and self._live():
+            note(self._cid, query, options, hits)
 
     def _log_many(self, query: Any, vectors: Any, request: Request, using: Any, found: Any) -> None:
         """The same of a batch of queries: texts, or what became vectors."""

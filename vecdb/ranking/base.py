@@ -129,8 +129,14 @@ class Ranker(ABC):
         return None if rid in self.rows() else "is not among the rows that the query ranks"
 
     def highlighter(self) -> Callable[[Any], list[Any]] | None:
-        """What shows the matching words of a record, without place or transaction; None without words."""
-        return None
+        """What shows the matching words of a record, without place or transaction; None without words.
+
+        Of a query made of others: what any of them shows, each snippet once.
+        """
+        made = [each for each in (part.highlighter() for part in self.parts) if each is not None]
+        if len(made) < 2:
+            return made[0] if made else None
+        return lambda record: list(dict.fromkeys(each for shows in made for each in shows(record)))
 
     def strategy(self) -> str:
         """What `best` did, or would do, in a word or two for plans."""

@@ -23,7 +23,7 @@ from pyroaring import BitMap
 
 from vecdb.errors import InvalidArgument
 from vecdb.index import wording
-from vecdb.index.view import bitmap_of
+from vecdb.index.view import Cut, View, bitmap_of
 from vecdb.query.objects import Text
 from vecdb.ranking.base import Place, Ranked, Ranker, nothing
 from vecdb.storage import keys
@@ -55,9 +55,13 @@ class Allowed(NamedTuple):
     plain: Any
 
     @staticmethod
-    def of(place: Place) -> Allowed:
-        """Those of a place."""
-        cut = place.cut
+    def of(rids: BitMap | None, view: View) -> Allowed:
+        """These rows of a view."""
+        return Allowed.cut(None if rids is None else Cut(rids, view.slots))
+
+    @staticmethod
+    def cut(cut: Cut | None) -> Allowed:
+        """The same of rows whose forms are at hand."""
         return Allowed(None, None) if cut is None else Allowed(cut.mask, cut.plain)
 
 
@@ -75,7 +79,7 @@ class TextRanker(Ranker):
         self._ranks = any(part.occur != wording.NOT for part in self._asked)
         self._load = self._words.loader(place.txn)
         self._clauses = wording.clauses(self._words, place.txn, self._asked, self._weights)
-        self._allowed = Allowed.of(place)
+        self._allowed = Allowed.cut(place.cut)
         self._rows: BitMap | None = None
 
     def matching(self) -> int:
