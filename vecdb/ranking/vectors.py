@@ -7,6 +7,7 @@ Invariants:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,12 @@ import numpy as np
 from pyroaring import BitMap
 
 from vecdb import execute
+from vecdb.arrays import given_query
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.index.view import Cut
 from vecdb.query.filter import Filter
 from vecdb.query.nodes import And
-from vecdb.query.numbers import DTYPES, Numbers
+from vecdb.query.numbers import Numbers
 from vecdb.query.objects import ById
 from vecdb.ranking.base import Place, Ranked
 from vecdb.storage import keys, rows, vectors
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
 
     from vecdb.ranking.base import Distances, Rids, Scores
 
+LITTLE = sys.byteorder == "little"
 EVERY = And(())  # the filter that leaves all rows
-LITTLE = {name: np.dtype(name).newbyteorder("<") for name in DTYPES}
 
 
 def some(where: Filter | None) -> Filter:
@@ -42,8 +44,10 @@ def some(where: Filter | None) -> Filter:
 def array_of(value: Any) -> npt.NDArray[Any]:
     """The array that a query keeps as a value."""
     if isinstance(value, Numbers):
-        found = np.frombuffer(value.data, LITTLE[value.dtype])
-        return found if len(value.shape) == 1 else found.reshape(value.shape)
+        if LITTLE:
+            return np.frombuffer(value.data, value.dtype).reshape(value.shape)
+        found = np.frombuffer(value.data, np.dtype(value.dtype).newbyteorder("<"))
+        return found.reshape(value.shape).astype(found.dtype.newbyteorder("="), copy=False)
     return np.asarray(value)
 
 
@@ -84,7 +88,7 @@ class VectorField:
                 return self._stored(example)
             found: npt.NDArray[np.float32] = self.place.verbs._query(example, self.declared)[0]
             return found
-        vector, single = self.place.verbs._query(array_of(example), self.declared)
+        vector, single = given_query(array_of(example), self.declared, self.place.view.schema.name)
         assert single
         made: npt.NDArray[np.float32] = vector
         return made
