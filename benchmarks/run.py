@@ -1,6 +1,6 @@
 """Measure vecdb beside its peers: `python benchmarks/run.py ingest | search | open | follow | surface |
 interchange | live | durable | pinned | churn | quality | analysis | fulltext |
-texts`.
+texts | hybrid`.
 
 Each engine runs in its own process. Searches are one query a call on one thread, with the ids
 read; they are swept over `ef`, so that speeds are compared at equal recall. Engines take turns
@@ -54,6 +54,7 @@ def main() -> None:
         "ingest": ingest, "search": search, "open": open_, "follow": follow, "surface": surface,
         "interchange": interchange, "live": live, "durable": durable, "pinned": pinned, "churn": churn,
         "quality": quality, "analysis": analysis, "fulltext": fulltext, "texts": texts,
+        "hybrid": hybrid,
     }  # fmt: skip
     measure = workloads[options.workload]
     for name in options.data:
@@ -208,6 +209,15 @@ def fulltext(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return measure_fulltext(name, options.rounds, options.queries, options.limit or None)
 
 
+def hybrid(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Microseconds of hybrid search, filtered and not, beside other databases; what fusing costs."""
+    from workloads.hybrid import measure as measure_hybrid
+
+    return measure_hybrid(
+        options.rounds, options.queries, options.limit or None, options.threads, options.peers, options.kept
+    )
+
+
 def search(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Queries a second at a recall, one thread, one query a call, ids read."""
     found: dict[str, Any] = {engine: {"sweeps": [], "at": {}} for engine in options.engines}
@@ -298,7 +308,7 @@ def _options() -> argparse.Namespace:
     )
     workloads = [
         "ingest", "search", "open", "follow", "surface", "interchange", "live", "durable", "pinned",
-        "churn", "quality", "analysis", "fulltext", "texts",
+        "churn", "quality", "analysis", "fulltext", "texts", "hybrid",
     ]  # fmt: skip
     parser.add_argument("workload", choices=workloads)
     choices = ["debian", "fashion", "made", *JUDGED]
@@ -312,10 +322,14 @@ def _options() -> argparse.Namespace:
         "--limit", type=int, default=0, help="use the first so many rows; 0: all"
     )
     parser.add_argument("--threads", type=int, default=2, help="of a build; searches have one")
+    parser.add_argument("--peers", help="hybrid: a Python that has the other databases; this one, left out")
+    parser.add_argument("--kept", type=Path, help="hybrid: a folder where what is built stays for another run")
     parser.add_argument("--out", type=Path, help="where to write the result")
     options = parser.parse_args()
     if options.data is None:
-        options.data = list(JUDGED) if options.workload == "quality" else datasets.names()
+        options.data = {"quality": list(JUDGED), "hybrid": ["debian"]}.get(
+            options.workload, datasets.names()
+        )
     return options
 
 

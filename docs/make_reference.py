@@ -27,6 +27,10 @@ from vecdb.analysis.predict import Prediction
 from vecdb.facets import Facets
 from vecdb.query import build
 from vecdb.snapshot import Snapshot, SnapshotCollection
+from vecdb.standing.log import LogEntry, SearchLog
+from vecdb.standing.replay import Replayed, ReplayReport
+from vecdb.standing.saved import SavedSearch, Searches
+from vecdb.standing.watch import Watch, WatchBatch
 
 QUERIES = (
     "Near", "Like", "Context", "Text", "Sparse", "Late", "Fuse", "Rerank", "Decay", "Field", "Query",
@@ -61,6 +65,10 @@ def sections() -> Iterator[tuple[str, str, list[Entry]]]:
     yield "Results", "", [*of_vecdb("Record", "Hit", "Hits", "Group", "Explanation", "Plan",
                                       "PreparedSearch", "Problem"), ("Facets", Facets),
                           ("Histogram", Histogram), ("Clusters", Clusters), ("Prediction", Prediction)]  # fmt: skip
+    yield "Kept searches", "", [("Searches", Searches), ("SavedSearch", SavedSearch), ("Watch", Watch),
+                                ("WatchBatch", WatchBatch), ("SearchLog", SearchLog),
+                                ("LogEntry", LogEntry),
+                                ("ReplayReport", ReplayReport), ("Replayed", Replayed)]  # fmt: skip
     yield (
         "Filters",
         "`vecdb.F` gives fields: `F.year`, `F[\"any name\"]`, `F.a.b`. Comparisons and the methods "

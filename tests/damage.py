@@ -61,6 +61,7 @@ def build(path: Path | str, rows: int = ROWS) -> None:
         said = db.create_collection("said", encoder="hashing:16")
         said.add(["first", "second", "third"], texts=["one", "two", None])
         build_words(db)
+        build_kept(db, said)
     with read(path) as txn:
         kinds = {bytes(key)[0] for key, _ in txn.cursor()}
     missing = {keys.KIND_NAMES[kind] for kind in keys.KIND_NAMES.keys() - kinds}
@@ -125,6 +126,15 @@ def metadata(i: int) -> dict[str, Any]:
 
 
 # --- beneath vecdb -------------------------------------------------------------------------------
+
+
+def build_kept(db: vecdb.Database, said: vecdb.Collection) -> None:
+    """A saved search with a watcher, and a log with a choice."""
+    db.searches.save("kept", said, "one", 2).watch("app")
+    said.add("fourth", texts="one")
+    db.search_log.start(said)
+    hits = said.search("two", 2)
+    said.feedback(hits, hits.ids[0])
 
 
 @contextlib.contextmanager

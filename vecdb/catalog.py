@@ -11,7 +11,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -44,13 +44,13 @@ class Catalogued:
     _schemas: dict[int, Schema]
     _catalog_version: int
     _seen_commit: int
-    _logged: frozenset[int] | None  # collections whose searches this handle logs, if any
+    _logged: dict[int, Callable[..., None]] | None  # what notes the searches of collections, if any
 
     if TYPE_CHECKING:  # of a Database
 
         def _usable(self) -> None: ...
         def _batch(self, timeout: float | None = None) -> AbstractContextManager[Batch]: ...
-        def _logs(self) -> bool: ...
+        def _notes(self, cids: Iterable[int]) -> dict[int, Callable[..., None]] | None: ...
 
     def create_collection(
         self,
@@ -282,7 +282,7 @@ class Catalogued:
             if version != self._catalog_version:
                 self._catalog = read_all(txn)
                 self._schemas = dict(self._catalog.values())
-                self._logged = searchlog.logged(txn) or None if self._logs() else None
+                self._logged = self._notes(searchlog.logged(txn))
                 self._catalog_version = version
                 for cid in [c for c in self._followers if c not in self._schemas]:
                     del self._followers[cid]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any, NoReturn
@@ -130,7 +130,7 @@ class Database(Catalogued):
         options = self._options
         keep = options.upkeep and options.mode != "r" and options.path is not None
         self._upkeep = Upkeep(self) if keep else None
-        self._logged: frozenset[int] | None = None
+        self._logged: dict[int, Callable[..., None]] | None = None
         self._queue = Queue(self, keep)
 
     # --- transactions --------------------------------------------------------------------
@@ -345,8 +345,10 @@ class Database(Catalogued):
 
     # --- behind the verbs ----------------------------------------------------------------
 
-    def _logs(self) -> bool:
-        return self._options.mode != "r"
+    def _notes(self, cids: Iterable[int]) -> dict[int, Callable[..., None]] | None:
+        """What notes the searches of collections that are logged; None where this handle notes none."""
+        found = dict.fromkeys(cids, self._queue.note)
+        return found if found and self._options.mode != "r" else None
 
     def _usable(self) -> None:
         if self._closed:

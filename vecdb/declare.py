@@ -68,7 +68,8 @@ class FullText:
 
     `language`: its Snowball stemmer (extra `text`) makes "kernels" and "kernel" one term, as in
     `FullText(language="english")`; None: words are found as they are written, in any case.
-    `stopwords=True` leaves out the language's most common words. Words are Unicode's; Chinese, Japanese and Korean go by pairs of characters.
+    `stopwords=True` leaves out the language's most common words. Words are Unicode's;
+    Chinese, Japanese and Korean go by pairs of characters.
 
     >>> import vecdb
     >>> from vecdb import F

@@ -29,7 +29,7 @@ from vecdb import _core, parallel
 from vecdb.fields import declared
 from vecdb.index.effort import WIDEST, rerank
 from vecdb.index.parts import Damaged
-from vecdb.index.view import Graphed, Held, View, slots_of
+from vecdb.index.view import Cut, Graphed, Held, View, slots_of
 from vecdb.query.filter import Filter
 from vecdb.query.plan import Choice, Question, choose
 from vecdb.storage import rows, vectors
@@ -107,6 +107,7 @@ class Context(NamedTuple):
     parse: Callable[[bytes], Record]
     threads: int
     snapshot: Snapshot | None = None  # reads rows faster than the transaction, where there is one
+    cut: Cut | None = None  # the rows of the filter, where somebody has found them already
 
     @property
     def ranked(self) -> int:
@@ -201,8 +202,11 @@ def _scope(context: Context, where: Filter | None) -> _Scope:
     if where is None or context.matches is None:
         return _Scope(ranked, mask, None, 0)
     started = perf_counter_ns()
-    matching = context.matches(where)
-    slots = slots_of(matching if held is None else matching & held.rids, view.slots)
+    if context.cut is not None and held is None:
+        slots = context.cut.slots
+    else:
+        matching = context.matches(where)
+        slots = slots_of(matching if held is None else matching & held.rids, view.slots)
     if len(slots) == ranked:
         return _Scope(len(slots), mask, None, perf_counter_ns() - started)
     return _Scope(len(slots), None, slots, perf_counter_ns() - started)
@@ -312,6 +316,8 @@ def _masked(context: Context, run: Run) -> Run:
         return run
     if run.scope.slots is None:
         return run._replace(mask=run.scope.mask)
+    if context.cut is not None and run.scope.slots is context.cut.slots:
+        return run._replace(mask=context.cut.mask)
     return run._replace(mask=_core.mask_of(run.scope.slots, context.view.slots))
 
 

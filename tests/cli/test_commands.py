@@ -251,3 +251,201 @@ def test_the_program_as_it_is_started(library: str) -> None:
     done = subprocess.run([*program, *words], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (0, "") and "\x1b" not in done.stdout
     assert subprocess.run(program, capture_output=True, env=environment).returncode == 2
+
+
+@pytest.fixture
+def worded(capfd: Any) -> str:
+    """A file with full text, in German and English, a saved search and somebody who watches it."""
+    from vecdb.query import Near, Text
+
+    with vecdb.open("w.vecdb") as db:
+        c = db.create_collection(
+            "w", encoder="hashing", fulltext={"text": vecdb.FullText(), "title": vecdb.FullText()}
+        )
+        c.add(
+            ["a", "b", "c", "d"],
+            texts=["a: a fast GPU \x1b[31m kernel\x07", "a slow printer", "the GPU of 1999", "a kernel is a seed"],
+            metadata=[{"doc": "x", "title": "Chips"}, {"doc": "y"}, {"doc": "x"}, {"doc": 3, "title": "gpu"}],
+        )
+        gpu = db.searches.save("gpu", c, Near("gpu") + Text("gpu"), k=3, where="doc exists")
+        gpu.watch("mailer", block=False)
+        db.searches.save("groups", c, Text("gpu"), k=None, group_by="doc", group_size=2)
+    return "w.vecdb"
+
+
+def ids(out: str) -> list[Any]:
+    return [hit["id"] for hit in json.loads(out)["hits"]]
+
+
+def test_search_by_words_and_by_both(worded: str, capfd: Any) -> None:
+    """The same as the query objects of Python give."""
+    from vecdb.query import Near, Text
+
+    for said, words, query in [
+        ("gpu -printer", ["--text"], Text("gpu -printer")),
+        ('"fast gpu"', ["--text"], Text('"fast gpu"')),
+        ("kern*", ["--text", "--fields", "text,title"], Text("kern*")),
+        ("gpu", ["--text", "--fields", "title"], Text("gpu", fields=["title"])),
+        ("[1, 1999]", ["--text"], Text("[1, 1999]")),  # words, although it is a JSON list
+        ("fast gpu", ["--hybrid"], Near("fast gpu") + Text("fast gpu")),
+        ("gpu", ["--hybrid", "--offset", "1", "-k", "2"], None),
+    ]:
+        out, _ = run(capfd, "search", worded, said, *words, "--json")
+        with vecdb.open(worded, mode="r") as db:
+            if query is None:
+                wanted = db["w"].search(Near("gpu") + Text("gpu"), 2, offset=1).ids
+            else:
+                wanted = db["w"].search(query).ids
+        assert ids(out) == wanted and wanted, said
+    assert run(capfd, "search", worded, "nowhere", "--text", code=1)[1] == "no row matches\n"
+
+
+def test_what_a_hit_says_of_itself(worded: str, capfd: Any) -> None:
+    found = json.loads(run(capfd, "search", worded, "gpu", "--hybrid", "--json", "--explain")[0])
+    by_id = {hit["id"]: hit for hit in found["hits"]}
+    near, text = by_id["c"]["parts"]
+    assert near["query"] == "Near('gpu')" and text["query"] == "Text('gpu')"
+    assert by_id["c"]["distance"] is None and near["distance"] == pytest.approx(1 - near["score"])
+    assert {hit["parts"][1]["rank"] for hit in found["hits"]} == {1, 2, 3, None}
+    (lit,) = by_id["c"]["highlights"]
+    assert [lit["text"][start:end] for start, end in lit["spans"]] == ["GPU"] and lit["field"] == "text"
+    assert by_id["d"]["highlights"][0]["field"] == "title" and by_id["b"]["highlights"] == []
+    assert by_id["c"]["explanation"]["parts"][0]["rank"] == near["rank"] and "fuse, rrf" in found["plan"]
+    plain = json.loads(run(capfd, "search", worded, "gpu", "--json")[0])["hits"][0]
+    assert (plain["parts"], plain["highlights"]) == ([], []) and "explanation" not in plain
+    out, _ = run(capfd, "search", worded, "gpu", "--hybrid", "--explain")
+    assert "\n  rank 1, score" in out and "\n    rank 1, score" in out and "\n    not found" in out
+    assert "fuse, rrf" in out and "\x1b" not in out
+
+
+def test_groups_and_diversity(worded: str, capfd: Any) -> None:
+    words = ["gpu", "--hybrid", "--group-by", "doc", "--group-size", "2", "-k", "2"]
+    found = json.loads(run(capfd, "search", worded, *words, "--json")[0])
+    assert [group["value"] for group in found["groups"]] == ["x", 3]
+    assert [group["first"] for group in found["groups"]] == [0, 2]
+    assert [id for group in found["groups"] for id in group["ids"]] == [hit["id"] for hit in found["hits"]]
+    lines = run(capfd, "search", worded, *words)[0].splitlines()
+    assert lines[0].split() == ["#", "doc", "score", "id", "text"]
+    assert lines[1].split()[:2] == ["1", "x"] and lines[3].split()[:2] == ["2", "3"]
+    assert lines[2].startswith("      ")  # the second hit of a group: neither rank nor value
+    with vecdb.open(worded, mode="r") as db:
+        wanted = db["w"].search("gpu", 3, diversity=0.9).ids
+    assert ids(run(capfd, "search", worded, "gpu", "--diversity", "0.9", "-k", "3", "--json")[0]) == wanted
+
+
+def test_saved_searches(worded: str, capfd: Any) -> None:
+    with vecdb.open(worded, mode="r") as db:
+        wanted = {name: db.searches[name].run().ids for name in db.searches}
+    listed = json.loads(run(capfd, "search", worded, "--saved", "--json")[0])
+    assert [(each["name"], each["watchers"]) for each in listed] == [("gpu", ["mailer"]), ("groups", [])]
+    assert listed[0]["where"] == "doc exists" and listed[1]["options"] == {"group_by": "doc", "group_size": 2}
+    for name, expected in wanted.items():
+        found = json.loads(run(capfd, "search", worded, "--saved", name, "--json")[0])
+        assert [hit["id"] for hit in found["hits"]] == expected and found["saved"] == name
+        assert ("groups" in found) == (name == "groups")
+    assert "group_size=2" in run(capfd, "search", worded, "--saved")[0]
+    assert run(capfd, "search", worded, "groups", "--saved")[0].splitlines()[0].split()[1] == "doc"
+    with vecdb.open(worded) as db:
+        db.drop_collection("w")
+        db.create_collection("w", dim=2)
+    assert "(dropped)" in run(capfd, "search", worded, "--saved")[0]
+    assert "was dropped" in run(capfd, "search", worded, "--saved", "gpu", code=2)[1]
+    assert "(dropped)" in run(capfd, "info", worded)[0]
+    with vecdb.open(worded) as db:
+        for name in list(db.searches):
+            db.searches.delete(name)
+    assert run(capfd, "search", worded, "--saved", code=1)[1] == "no saved searches\n"
+
+
+def test_a_saved_search_of_a_later_version_is_listed_as_such(worded: str, capfd: Any) -> None:
+    from vecdb.storage import searches
+
+    with vecdb.open(worded) as db, db._batch() as batch:
+        stored = searches.get(batch.txn, "gpu")
+        assert stored is not None
+        searches.put(batch.txn, "gpu", stored._replace(query={"query": {"type": "Dream"}, "version": 9}))
+        batch.changed = True
+    for words in (["search", worded, "--saved"], ["info", worded]):
+        assert "groups" in run(capfd, *words)[0]
+    listed = json.loads(run(capfd, "search", worded, "--saved", "--json")[0])
+    assert "cannot be read" in listed[0]["query"] and listed[1]["collection"] == "w"
+    assert "cannot be read" in run(capfd, "search", worded, "--saved", "gpu", code=2)[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "QUERY is missing"),
+        (["gpu", "--text", "--hybrid"], "give one of them"),
+        (["gpu", "--fields", "text"], "--fields goes with"),
+        (["gpu", "--text", "--fields", "body"], "'text', 'title'"),
+        (["gpu", "--text", "--fields", ""], "fields"),
+        (["gpu", "--text", "--radius", "1"], "radius"),
+        (["gpu", "--group-size", "2"], "group_size"),
+        (["gpu", "--group-by", "doc", "--diversity", "0.5"], "diversity with group_by"),
+        (["gpu", "--diversity", "2"], "diversity=2.0"),
+        (["--saved", "nowhere"], "there are: 'gpu', 'groups'"),
+        (["--saved", "gpu", "-k", "3"], "--k beside --saved"),
+        (["--saved", "gpu", "--hybrid"], "--hybrid beside --saved"),
+        (["--saved", "--collection", "w"], "--collection beside --saved"),
+    ],
+)
+def test_misuse_of_search(worded: str, words: list[str], message: str, capfd: Any) -> None:
+    _, err = run(capfd, "search", worded, *words, code=2)
+    assert message in " ".join(err.split()), err
+
+
+def test_words_stand_out_on_a_terminal(worded: str) -> None:
+    import io
+
+    from rich.console import Console
+
+    from vecdb.cli import show
+    from vecdb.query import Near, Text
+
+    def printed(width: int, **options: Any) -> str:
+        out = io.StringIO()
+        with vecdb.open(worded, mode="r") as db:
+            terminal = Console(
+                file=out, force_terminal=True, width=width, markup=False, highlight=False, soft_wrap=True,
+                color_system="standard",
+            )  # fmt: skip
+            hits = db["w"].search(Near("gpu") + Text("gpu kern*"), **options)
+            (show.groups_table if options else show.hits_table)(terminal, *options.values(), hits)
+        return out.getvalue()
+
+    def plain(text: str) -> list[str]:
+        return text.replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines()
+
+    wide = printed(100)
+    assert "a fast \x1b[1mGPU\x1b[0m [31m \x1b[1mkernel\x1b[0m" in wide  # marked, and what was stored is not obeyed
+    assert "a: a fast" not in wide  # the id stands in its own column
+    for text in (printed(34), printed(39, group_by="doc")):
+        assert max(map(len, plain(text))) in (34, 39) and "…" in text
+
+
+def test_info_tells_what_is_kept(worded: str, capfd: Any) -> None:
+    with vecdb.open(worded) as db:
+        db.search_log.start(db["w"], max_bytes=1 << 20)
+        db["w"].search("gpu")
+    facts = json.loads(run(capfd, "info", worded, "--json")[0])
+    assert facts["collections"][0]["fulltext"]["title"] == {"language": None, "stopwords": False}
+    assert [each["name"] for each in facts["saved_searches"]] == ["gpu", "groups"]
+    assert facts["search_log"]["w"]["on"] is True and facts["search_log"]["w"]["max_bytes"] == 1 << 20
+    out, _ = run(capfd, "info", worded)
+    for said in ("full text", "title", "mailer", "search log of", "saved searches, and how far"):
+        assert said in out
+
+
+def test_ingest_declares_full_text(capfd: Any) -> None:
+    pytest.importorskip("Stemmer", reason="the extra `text` is not installed")
+    words = ["ingest", "a.vecdb", "papers.jsonl", "--encoder", "hashing"]
+    assert "klingon" in run(capfd, *words, "--fulltext", "text:klingon", code=2)[1]
+    assert "named twice" in run(capfd, *words, "--fulltext", "text", "--fulltext", "text:german", code=2)[1]
+    assert not Path("a.vecdb").exists()
+    run(capfd, *words, "--fulltext", "text:english", "--fulltext", "tags")
+    assert sorted(ids(run(capfd, "search", "a.vecdb", "whale", "--text", "--json")[0])) == ["ahab", "moby"]
+    assert ids(run(capfd, "search", "a.vecdb", "sea", "--text", "--fields", "tags", "--json")[0]) == ["ahab"]
+    again = ["ingest", "a.vecdb", "papers.jsonl", "--on-conflict", "skip", "--fulltext"]
+    run(capfd, *again, "tags", "--fulltext", "text:english")
+    assert "has --fulltext tags text:english, not tags" in " ".join(run(capfd, *again, "tags", code=2)[1].split())

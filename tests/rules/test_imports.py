@@ -56,14 +56,14 @@ LAYERS: dict[str, set[str]] = {
 }
 
 # Names that the command line may use: what a user may.
-PUBLIC = {"vecdb", "vecdb.errors", "vecdb.encoders", "vecdb.encoders.base", "vecdb.tables", "vecdb.cli"}
+PUBLIC = {"vecdb", "vecdb.query", "vecdb.errors", "vecdb.encoders", "vecdb.encoders.base", "vecdb.tables", "vecdb.cli"}
 
 # Packages that one module alone may import, and the folder it lies in.
 ONE_DOOR = {"lmdb": "vecdb.storage.", "msgpack": "vecdb.storage.codec"}
 
 BASE = {"numpy", "lmdb", "msgpack", "pyroaring"}
 EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib", "pandas", "pyarrow", "sentence_transformers", "Stemmer", "snowballstemmer"}
-FILES_OF_AN_EXTRA = {f"vecdb.cli.{name}" for name in ("app", "opening", "reading", "writing")}  # imported by nothing but a function
+FILES_OF_AN_EXTRA = {f"vecdb.cli.{name}" for name in ("app", "opening", "reading", "searching", "writing")}  # imported by nothing but a function
 
 
 def modules() -> list[tuple[str, Path]]:

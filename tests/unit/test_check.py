@@ -82,6 +82,14 @@ ONE = embeddings.keys_of(vecdb.encoders.get("hashing:16").fingerprint, ["one"])[
 UNKNOWN = b"\x77\x00\x00\x00\x01"
 
 
+def watcher(txn: Any) -> bytes:
+    return keys_of(txn, bytes((keys.WATCHERS,)))[0]
+
+
+def stretch(txn: Any) -> bytes:
+    return keys_of(txn, bytes((keys.SEARCH_LOG,)))[0]
+
+
 # --- the table -------------------------------------------------------------------------------------
 
 PLANTS: list[tuple[str, str, Plant, str, str]] = [
@@ -275,6 +283,14 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
     ("E3", "an embedding is gone", delete(ONE), "cached", "2 of 128"),
     ("E3", "the count is gone", delete(keys.CACHED_KEY), "cached", "2 of 128"),
     ("E3", "a count that is none", lambda t: put(t, keys.CACHED_KEY, b"x"), "cached", "1 bytes"),
+    # searches that are kept
+    ("D1", "a saved search that is none", lambda t: put(t, keys.search("kept"), b"[]"), "searches/6b657074", "no JSON object"),
+    ("D1", "two of one number", lambda t: put(t, keys.search("other"), payload(t, keys.search("kept"))), "searches/6f74686572", "number of"),
+    ("D2", "a watcher that is nowhere", lambda t: put(t, watcher(t), b"abc"), "watchers/", "3 bytes"),
+    ("D2", "a watcher beyond the last commit", lambda t: patch(t, watcher(t), "<Q", 0, 1 << 40), "watchers/", "beyond"),
+    ("D2", "a watcher without its search", lambda t: put(t, keys.watcher(7, "app"), bytes(12)), "watchers/", "not there"),
+    ("J1", "no log of searches", lambda t: put(t, keys.LOGGING_KEY, b"\xc1"), "logging", ""),
+    ("J2", "a stretch of the log is gone", lambda t: t.delete(stretch(t)), "search log/", "there are"),
     # graph
     ("G1", "a chunk of links cut short", lambda t: put(t, keys.links(CID, 0, 0, 1), payload(t, keys.links(CID, 0, 0, 1))[:-4]),
      "rows/links/1/0x000000000001", "length"),

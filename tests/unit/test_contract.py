@@ -322,6 +322,27 @@ COLLECTION: dict[str, Verb] = {
             bad(lambda db, c: c.scan(descending=1), "descending", "True"),
         ),
     ),
+    "histogram": Verb(lambda db, c: c.histogram("n", bins=2).counts.tolist(), (
+        bad(lambda db, c: c.histogram(""), "field"),
+        bad(lambda db, c: c.histogram("n", bins=0), "bins=0"),
+        bad(lambda db, c: c.histogram("free"), "'free'", "Unindexed"),
+        bad(lambda db, c: c.histogram("n", 5), "int", "F.", error=FilterError),
+    )),
+    "duplicates": Verb(lambda db, c: c.duplicates(0.5, **PLOT), (
+        bad(lambda db, c: c.duplicates(-1, **PLOT), "max_distance"),
+        bad(lambda db, c: c.duplicates(), "using=", "'plot'"),
+        bad(lambda db, c: c.duplicates(using="many"), "'many'"),
+    )),
+    "clusters": Verb(lambda db, c: c.clusters(2, **PLOT).centroids.tolist(), (
+        bad(lambda db, c: c.clusters(0, **PLOT), "k=0"),
+        bad(lambda db, c: c.clusters(2), "using=", "'plot'"),
+    )),
+    "predict": Verb(lambda db, c: c.predict(near(), "n", 2, **PLOT).value, (
+        bad(lambda db, c: c.predict(near(), "", **PLOT), "field"),
+        bad(lambda db, c: c.predict(near(), "n", 0, **PLOT), "k=0"),
+    )),
+    "feedback": Verb(None),  # tests/unit/test_search_log.py
+    "replay": Verb(None),
     "facets": Verb(lambda db, c: [list(c.facets("n").items()), list(c.facets("n", F.n > 1).items())], (
         bad(lambda db, c: c.facets(""), "field=''", "name"),
         bad(lambda db, c: c.facets([]), "field=[]", "name"),

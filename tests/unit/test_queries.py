@@ -314,3 +314,21 @@ def test_vectors_come_with_hits(c: vecdb.Collection) -> None:
     assert {hit.id: None if hit.vector is None else hit.vector.tolist() for hit in hits} == {
         1: [1, 0], 2: [0, 1], 3: [1, 1], "four": None,
     }  # fmt: skip
+
+
+def test_what_is_made_of_queries_shows_the_words_of_them_all() -> None:
+    from vecdb.query import Fuse, Near, Rerank, Text
+
+    c = vecdb.open().create_collection("c", dim=2, fulltext=["text", "title"])
+    c.add(["a", "b"], [[1, 0], [0, 1]], texts=["a fast kernel", "slow"], metadata=[{"title": "Fast"}, {}])
+    fast, kernel = Text("fast"), Text("kernel", fields=["text"])
+
+    def lit(query: Any) -> dict[Any, list[str]]:
+        return {hit.id: [each.marked("[", "]") for each in hit.highlights] for hit in c.search(query)}
+
+    alone = ["a [fast] kernel", "[Fast]"]
+    assert lit(fast)["a"] == alone
+    assert lit(Near([1, 0]) + fast) == {"a": alone, "b": []}
+    assert lit(Fuse(fast, Near([1, 0]) + kernel, fast))["a"] == [*alone, "a fast [kernel]"]
+    assert lit(Rerank(fast, by=Near([1, 0])))["a"] == alone
+    assert lit(Rerank(Near([1, 0]), by=lambda query, hits: [1.0] * len(hits))) == {"a": [], "b": []}

@@ -14,8 +14,8 @@ import vecdb
 import vecdb.tables
 from vecdb import F
 from vecdb.errors import InvalidArgument
+from vecdb.index import textfolding
 from vecdb.query import Fuse, Late, Near, Sparse
-from vecdb.ranking import sparse as ranking
 from vecdb.storage import sparse
 
 TOKENS: list[Any] = [*(f"w{i}" for i in range(12)), "é", "的", *range(-3, 9), 1 << 62]
@@ -53,8 +53,9 @@ def made(db: vecdb.Database, **more: Any) -> Any:
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Postings are used for few rows as for many."""
-    monkeypatch.setattr(ranking, "FEW", 0)
+    """Segments are folded and merged all the time."""
+    for name, value in {"FOLD_ROWS": 6, "LEAST": 256, "FAN": 3, "WORTH": 0, "SLICE": 1}.items():
+        monkeypatch.setattr(textfolding, name, value)
 
 
 @pytest.mark.usefixtures("eager")

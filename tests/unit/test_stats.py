@@ -42,7 +42,7 @@ def adds_up(db: vecdb.Database) -> bool:
     found = told(db)
     whole, parts = dict(found["space"]), [c["space"] for c in found["collections"].values()]
     of_collections = {p: sum(part.get(p, 0) for part in parts) for p in whole}
-    shared = {"meta", "embeddings", "tree", "engine", "free", "rest"}
+    shared = {"meta", "embeddings", "searches", "tree", "engine", "free", "rest"}
     return (
         sum(whole.values()) == found["file_bytes"]
         and min(whole.values()) >= 0

@@ -95,7 +95,8 @@ class Analyzer:
 class SegmentBuilder:
     """Rows in, a segment out. `columns`: an Analyzer for a text column, None for a sparse one.
 
-    One megabyte of English costs about 15 ms. Holds about three times its texts until `finish`.
+    One megabyte of English costs about 15 ms, a segment of one row about 20 us. Holds about three times
+    its texts until `finish`.
     """
 
     def __init__(self, columns: Sequence[Analyzer | None]) -> None: ...
@@ -302,7 +303,7 @@ class Merge:
     def step(self, load: Load | None = None, work: int = 200_000) -> list[bytes]:
         """The next output chunks: ends at the first chunk boundary after `work` postings or bytes read.
 
-        200,000 are about 2 ms. At least one chunk or the end, but for stretches where all is dead.
+        200,000 take 2.5 ms, 4.5 at most. At least one chunk or the end, but where all is dead.
         """
 
     def header(self, written: Callable[[list[int]], Sequence[Any]] | None = None) -> bytes:

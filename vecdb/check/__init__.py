@@ -25,6 +25,7 @@ each.
     V3  a row's vector is in its record while its block is not written, then in its block; where a slot
         was handed out again it may be in the record until the block is written anew
     V4  a row that has a field of many vectors has a record of them, and no other row has
+    V5  a record of a sparse vector is spelled as the one of an equal vector would be
     S1  the collection's state is readable, no watermark lies beyond the last commit, and the last
         log records that it names are there; no log is cut beyond a watermark
     S2  the state's counts are those of the rows

@@ -69,7 +69,7 @@ def problems(of: Subject, view: View) -> Iterator[Problem]:
     for column, term in sorted(found.keys() | expected.keys()):
         if found.get((column, term), 0) != expected.get((column, term), 0):
             what = "the lengths of texts disagree" if term == LENGTHS else f"word {term!r:.80} disagrees"
-            where = of.at(f"full text of {columns.listed[column].name!r}")
+            where = of.at(f"full text of {columns.names[column]!r}")
             yield Problem("T2", where, f"{what} with the rows")
 
 

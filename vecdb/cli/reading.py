@@ -1,4 +1,4 @@
-"""The commands that read: search, get, info, check, encoders. None of them changes a file."""
+"""The commands that read: get, info, check, encoders. None of them changes a file, nor does searching.py."""
 
 from __future__ import annotations
 
@@ -13,63 +13,10 @@ from vecdb.cli.opening import (
     AsJson,
     CollectionName,
     File,
-    Where,
     collection_of,
-    filter_of,
-    parsed,
     reading,
 )
-
-
-def search(
-    file: File,
-    query: Annotated[
-        str, typer.Argument(help="A text, or a vector as a JSON list.", metavar="QUERY")
-    ],
-    collection: CollectionName = None,
-    k: Annotated[int, typer.Option("--k", "-k", help="How many hits.")] = 10,
-    where: Where = None,
-    exact: Annotated[bool, typer.Option("--exact", help="Compare with every match.")] = False,
-    using: Annotated[
-        str | None, typer.Option("--using", help="The vector field, where there are several.")
-    ] = None,
-    radius: Annotated[
-        float | None, typer.Option("--radius", help="The largest distance of a hit.")
-    ] = None,
-    offset: Annotated[
-        int | None, typer.Option("--offset", help="How many of the best to leave out.")
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every match, instead of k.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Find the rows most similar to QUERY, best first.
-
-    \b
-    Example:
-      vecdb search python-docs.vecdb "sort a list" --where "kind = 'method'"
-    """
-    with reading(file) as db:
-        chosen: Any = collection_of(db, file, collection)
-        asked = _vector(query)
-        given = {"radius": radius, "offset": offset}
-        hits: vecdb.Hits = chosen.search(
-            query if asked is None else asked,
-            None if every else k,
-            where=filter_of(where),
-            using=using,
-            exact=exact,
-            **{name: value for name, value in given.items() if value is not None},
-        )
-        if as_json:
-            found = [show.hit_ready(hit) for hit in hits]
-            show.print_json({"collection": chosen.name, "query": query, "hits": found})
-        elif len(hits):
-            out = show.console()
-            show.hits_table(out, hits)
-            out.print(f"\n{hits.plan}", style="dim")
-        else:
-            print("no row matches", file=sys.stderr)
-    raise typer.Exit(0 if len(hits) else 1)
+from vecdb.cli.searching import saved_searches
 
 
 def get(
@@ -115,6 +62,7 @@ def info(file: File, as_json: AsJson = False) -> None:
     with reading(file) as db:
         stats = db.stats()
         collections = [_facts(db[name], stats["collections"][name]) for name in db.collections()]
+        searches = saved_searches(db)
         facts = {
             "file": str(file),
             "bytes": file.stat().st_size,
@@ -124,6 +72,7 @@ def info(file: File, as_json: AsJson = False) -> None:
         }
     if as_json:
         kept = {name: stats[name] for name in ("space", "readers", "oldest_reader")}
+        kept |= {"saved_searches": searches, "search_log": stats["search_log"]["collections"]}
         show.print_json({**facts, **kept, "collections": collections})
         return
     out = show.console()
@@ -139,9 +88,10 @@ def info(file: File, as_json: AsJson = False) -> None:
         show.table(out, columns, rows)
         out.print()
         show.table(out, ("collection", *COUNTED), [_counted(one) for one in collections])
+    _kept(out, collections, searches, stats["search_log"]["collections"])
     if stats["space"] is not None:
         out.print()
-        spent = [(size, SPENT_ON[name]) for name, size in stats["space"].items() if size]
+        spent = [(size, SPENT_ON.get(name, name)) for name, size in stats["space"].items() if size]
         show.table(out, ("bytes", "what they hold"), sorted(spent, reverse=True))
 
 
@@ -214,6 +164,8 @@ SPENT_ON = {
     "log": "changes that are not folded into the indexes yet, or not cleared away",
     "embeddings": "cached embeddings",
     "catalog": "declarations",
+    "searches": "saved searches, and how far their watchers have come",
+    "search_log": "the log of searches",
     "meta": "the state of the file",
     "tree": "inner pages of the tree",
     "engine": "the engine's own pages",
@@ -237,6 +189,32 @@ def _readers(stats: dict[str, Any]) -> str:
     return said
 
 
+def _kept(
+    out: Any, collections: list[dict[str, Any]], searches: list[dict[str, Any]], logged: dict[str, Any]
+) -> None:
+    """Full-text fields, saved searches with their watchers, and what is logged; what there is of them."""
+    texts = [
+        (one["collection"], name, field["language"] or "none", "yes" if field["stopwords"] else "no")
+        for one in collections
+        for name, field in one["fulltext"].items()
+    ]
+    saved = [
+        (each["name"], each["collection"] or "(dropped)", ", ".join(each["watchers"]) or "none")
+        for each in searches
+    ]
+    logs = [
+        (name, "on" if log["on"] else "off", log["bytes"], log["max_bytes"]) for name, log in logged.items()
+    ]
+    for columns, rows in (
+        (("collection", "full text", "stemmer", "stop words left out"), texts),
+        (("saved search", "collection", "watchers"), saved),
+        (("search log of", "is", "bytes", "at most"), logs),
+    ):
+        if rows:
+            out.print()
+            show.table(out, columns, rows)
+
+
 def _counted(one: dict[str, Any]) -> tuple[Any, ...]:
     graphs = sum(sum(field["memory"].values()) for field in one["stats"]["vectors"].values())
     stats = one["stats"]
@@ -256,17 +234,14 @@ def _facts(collection: vecdb.Collection, stats: dict[str, Any]) -> dict[str, Any
         }
         for name, field in collection.schema.vectors.items()
     }
+    texts = {
+        name: {"language": field.language, "stopwords": field.stopwords}
+        for name, field in collection.schema.fulltext.items()
+    }
     return {
-        "collection": collection.name, "rows": len(collection), "vectors": fields, "stats": stats,
+        "collection": collection.name, "rows": len(collection), "vectors": fields, "fulltext": texts,
+        "stats": stats,
     }  # fmt: skip
-
-
-def _vector(query: str) -> list[float] | None:
-    """Return the vector that a query spells as a JSON list of numbers; None for a text."""
-    found = parsed(query) if query.lstrip().startswith("[") else None
-    if isinstance(found, list) and found and all(type(x) in (int, float) for x in found):
-        return found
-    return None
 
 
 def _looks_int(text: str) -> bool:

@@ -65,6 +65,13 @@ def ingest(
     encoder: Annotated[
         str | None, typer.Option("--encoder", help="Of a new collection: makes vectors of texts.")
     ] = None,
+    fulltext: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fulltext", metavar="FIELD[:LANGUAGE]",
+            help="Of a new collection: a field to search by words, `text` the text; may be repeated.",
+        ),
+    ] = None,
     on_conflict: Annotated[
         str, typer.Option("--on-conflict", help="For ids that exist: error, replace or skip.")
     ] = "error",
@@ -79,17 +86,20 @@ def ingest(
 
     \b
     Example:
-      vecdb ingest library.vecdb papers.jsonl --encoder hashing
+      vecdb ingest library.vecdb papers.jsonl --encoder hashing --fulltext text:english
     """
     read = [
         tables.read(source, format=format, strings=strings, vectors=(vector,))
         for source in sources
     ]
     given = {"dim": dim, "metric": metric, "encoder": encoder}
-    declared = {option: value for option, value in given.items() if value is not None}
+    declared: dict[str, Any] = {option: value for option, value in given.items() if value is not None}
+    if fulltext:
+        declared["fulltext"] = _texts(fulltext)
     has = None if no_vectors else vector
     if not file.exists():
-        _declared(declared, read[0], has)  # before there is an empty database
+        with vecdb.open() as scratch:  # refused before there is an empty database
+            scratch.create_collection("new", **_declared(declared, read[0], has))
     with vecdb.open(file) as db:
         name = collection or _only(db) or sources[0].stem
         into = _existing(db, name, declared)
@@ -228,9 +238,32 @@ def _existing(
         return None
     for option, value in declared.items():
         has = getattr(db[name].schema, option)
+        if option == "fulltext":
+            has = {field: vecdb.FullText(each.language, each.stopwords) for field, each in has.items()}
+            has, value = _spelled(has), _spelled(value)
         if has != value:
             raise typer.BadParameter(f"collection {name!r} has --{option} {has}, not {value}")
     return db[name]
+
+
+def _texts(given: list[str]) -> dict[str, vecdb.FullText]:
+    """What --fulltext declares: fields, each with the language of its stemmer behind the last colon."""
+    found: dict[str, vecdb.FullText] = {}
+    for each in given:
+        field, colon, language = each.rpartition(":")
+        name = field if colon else each
+        if name in found:
+            raise typer.BadParameter(f"--fulltext {each}: field {name!r} is named twice")
+        found[name] = vecdb.FullText(language=language or None) if colon else vecdb.FullText()
+    return found
+
+
+def _spelled(declared: dict[str, vecdb.FullText]) -> str:
+    """Full-text fields as --fulltext takes them, sorted."""
+    listed = sorted(
+        f"{field}:{each.language}" if each.language else field for field, each in declared.items()
+    )
+    return " ".join(listed) or "(none)"
 
 
 def _declared(

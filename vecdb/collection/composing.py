@@ -22,6 +22,7 @@ from pyroaring import BitMap
 from vecdb.collection.handle import parse_record, refuse
 from vecdb.collection.searching import Options, Searching, check_radius
 from vecdb.execute import Request
+from vecdb.index.view import Cut
 from vecdb.query.objects import Boost, Near, Query
 from vecdb.ranking import boost, build, diverse, group
 from vecdb.ranking.base import Place, Ranked, Ranker, nothing
@@ -104,7 +105,7 @@ class Composing(Searching):
             allowed = (find or self._matches(txn, view))(request.where)
         return Place(
             self, txn, view, request, allowed, lambda rids: read(rids)[0], lambda rids: read(rids)[1], read,
-            using,
+            using, None if allowed is None else Cut(allowed, view.slots),
         )  # fmt: skip
 
     def _ranker(self, place: Place, query: Query) -> Ranker:
@@ -225,7 +226,8 @@ class Run:
         """The same query among some rows."""
         where = some(self.place.request.where)
         request = replace(self.place.request, where=where)
-        return self.verbs._ranker(self.place._replace(request=request, allowed=chosen), self.query)
+        cut = Cut(chosen, self.place.view.slots)
+        return self.verbs._ranker(self.place._replace(request=request, allowed=chosen, cut=cut), self.query)
 
     def _stored(self, ranked: Ranked) -> list[Any]:
         """The rows' vectors in the field that the query is about, with its name; None for those without."""

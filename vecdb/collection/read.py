@@ -157,7 +157,7 @@ class ReadVerbs(Handle):
         `unfolded_commits` how many commits an image still lacks; `space` bytes of the file by what they
         hold, as of the last commit (not of a snapshot); `memory` bytes of this process: links, codes and
         private copies of vectors of each graph (`vectors`), bitmaps, rows of the log's tail, and what was
-        made of fields of many vectors a row and of sparse ones that were searched (`of_rankers`).
+        made of fields of many vectors a row that were searched (`of_rankers`).
         Costs what `db.stats()` costs.
 
         >>> import vecdb

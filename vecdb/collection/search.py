@@ -100,10 +100,11 @@ class SearchVerbs(PrepareVerbs, WhyVerbs):
                 if ready is not None:
                     hits = ready.answer(query)
                     if hits is not None:
-                        db = self._db
-                        logged = db._logged
-                        if logged is not None and self._cid in logged and not db._local.quiet:
-                            db._queue.note(self._cid, query, key, hits)
+                        logged = self._db._logged
+                        if logged is not None:
+                            note = logged.get(self._cid)  # standing/queue.py
+                            if note is not None:
+                                note(self._cid, query, key, hits)
                         return hits
         chosen = self._chosen(where)
         request = self._request(

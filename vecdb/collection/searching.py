@@ -20,6 +20,7 @@ from vecdb.collection.handle import Handle, Where, parse_record, refuse
 from vecdb.errors import NotFound
 from vecdb.execute import Context, Request
 from vecdb.index.effort import WIDEST
+from vecdb.index.view import Cut
 from vecdb.query.filter import Filter
 from vecdb.storage.schema import Schema, VectorField
 
@@ -94,9 +95,9 @@ class Searching(Handle):
     def _log(self, query: Any, options: Any, hits: Hits) -> None:
         """Note a search in the search log, where this collection's are logged; see standing/queue.py."""
         db = self._db
-        logged = db._logged
-        if logged is not None and self._cid in logged and self._live() and not db._local.quiet:
-            db._queue.note(self._cid, query, options, hits)
+        note = (db._logged or {}).get(self._cid)
+        if note is not None and self._live():
+            note(self._cid, query, options, hits)
 
     def _log_many(self, query: Any, vectors: Any, request: Request, using: Any, found: Any) -> None:
         """The same of a batch of queries: texts, or what became vectors."""
@@ -108,9 +109,10 @@ class Searching(Handle):
         return None if where is None else self._filter(where)
 
     def _context(
-        self, txn: Any, view: Any, name: str, declared: VectorField, where: Any, matches: Any = None
-    ) -> Context:
-        """Where a search runs; `matches` stands for the usual way from a filter to its rows."""
+        self, txn: Any, view: Any, name: str, declared: VectorField, where: Any, matches: Any = None,
+        cut: Cut | None = None,
+    ) -> Context:  # fmt: skip
+        """Where a search runs; `matches` stands for the usual way from a filter to its rows, `cut`."""
         db = self._db
         field = view.vectors.get(declared.number)
         if field is None:
@@ -121,7 +123,7 @@ class Searching(Handle):
         held = self._holders(txn, view, declared)
         return Context(
             view.schema.name, self._cid, name, txn, view, view.schema.layout(declared), field, held,
-            matches, parse_record, db._threads, snapshot,
+            matches, parse_record, db._threads, snapshot, cut,
         )  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 """Which texts does a row have, and how are they made into terms?
 
-A collection's full text has columns: a text column for each field of `schema.fulltext`, in that order.
-The field "text" is the row's text, every other one a metadata field, by its flat name, whose value is a
-str or a list of str. A sparse column is plugged in here as well: it is a `Column` whose `analyzer` is None
-and for which `of_row` gives {token: weight}, and its rows are marked by `MARK` like those with a text.
+A collection's words have columns: a text column for each field of `schema.fulltext`, in that order, then
+a column for each field of sparse vectors, by number. The text field "text" is the row's text, every other
+one a metadata field, by its flat name, whose value is a str or a list of str. Sparse vectors are indexed
+as they are, {token: weight}; the rows that have one are marked by index/seats.py.
 
 Invariants:
   C1  what a row's columns hold follows from its record alone (rows are the log): whoever reads the record
@@ -25,9 +25,9 @@ from struct import Struct
 from typing import Any, Final
 
 from vecdb.errors import FilterError, InvalidArgument, SchemaError
-from vecdb.index import valuekey
+from vecdb.index import seats, valuekey
 from vecdb.index.changes import Pair, flat
-from vecdb.storage import codec, rows
+from vecdb.storage import codec, rows, sparse
 from vecdb.storage.schema import TEXT, Schema, TextField
 from vecdb.text import analysis
 
@@ -77,9 +77,13 @@ def _analysis(declared: TextField) -> analysis.Analysis | Missing:
 class Columns:
     """The columns of one declaration; the same object for the same declaration."""
 
-    __slots__ = ("_metadata", "_where", "by_name", "listed", "missing", "outdated")
+    __slots__ = ("_metadata", "_where", "by_name", "listed", "marks", "missing", "outdated", "sparse")
 
-    def __init__(self, fulltext: tuple[tuple[str, TextField], ...]) -> None:
+    def __init__(
+        self, fulltext: tuple[tuple[str, TextField], ...], sparse: tuple[int, ...] = ()
+    ) -> None:
+        self.sparse = sparse  # numbers of vector fields: the columns behind the texts'
+        self.marks = tuple(([MARK] if fulltext else []) + [seats.sparse(number) for number in sparse])
         self.listed = tuple(Column(name, each, _analysis(each)) for name, each in fulltext)
         self.missing = tuple(each for each in self.listed if isinstance(each.analysis, Missing))
         self.by_name = {each.name: at for at, each in enumerate(self.listed)}
@@ -90,7 +94,16 @@ class Columns:
     @property
     def any(self) -> bool:
         """Whether there is anything to index."""
-        return bool(self.listed)
+        return bool(self.listed or self.sparse)
+
+    @property
+    def names(self) -> list[str]:
+        """What users call the columns."""
+        return [each.name for each in self.listed] + [f"vector field {number}" for number in self.sparse]
+
+    def column_of(self, number: int) -> int:
+        """The column of a field of sparse vectors, by its number."""
+        return len(self.listed) + self.sparse.index(number)
 
     @property
     def of_metadata(self) -> bool:
@@ -100,7 +113,7 @@ class Columns:
     @property
     def analyzers(self) -> list[Any]:
         """What a builder of segments takes."""
-        return [each.analysis.analyzer for each in self.listed]
+        return [each.analysis.analyzer for each in self.listed] + [None] * len(self.sparse)
 
     def mark(self, text: Any, metadata: Mapping[str, Any], names: dict[str, int]) -> tuple[Pair, ...]:
         """What the indexed state of a row says, in front of what its metadata says (C2)."""
@@ -142,6 +155,9 @@ class Columns:
 
     def read(self, txn: Any, cid: int, rids: Sequence[int]) -> list[list[Any] | None]:
         """What live rows have, column by column; None for a column that no row has anything in."""
+        vectors: list[list[Any] | None] = [sparse.values(txn, cid, each, rids) for each in self.sparse]
+        if not self.listed:
+            return vectors
         _, payloads = rows.read_many(txn.get, cid, list(rids))
         found: list[list[Any] | None] = [[None] * len(payloads) for _ in self.listed]
         if self._where is not None:
@@ -152,7 +168,7 @@ class Columns:
                 for column, value in enumerate(self.of_row(None, metadata)):
                     if column != self._where:
                         found[column][at] = value  # type: ignore[index]
-        return found
+        return found + vectors
 
     def check_all(self, metadata: Iterable[Mapping[str, Any]], row: str = "metadata: row {}") -> None:
         """Refuse a metadata key `text` where that is the row's text."""
@@ -215,9 +231,12 @@ NOTHING: Final = Columns(())
 
 def columns_of(schema: Schema) -> Columns:
     """The columns of a collection."""
-    return _columns(tuple(schema.fulltext.items())) if schema.fulltext else NOTHING
+    numbers = [each.number for each in schema.vectors.values() if each.sparse]
+    if not schema.fulltext and not numbers:
+        return NOTHING
+    return _columns(tuple(schema.fulltext.items()), tuple(sorted(numbers)))
 
 
 @lru_cache(maxsize=64)
-def _columns(fulltext: tuple[tuple[str, TextField], ...]) -> Columns:
-    return Columns(fulltext)
+def _columns(fulltext: tuple[tuple[str, TextField], ...], sparse: tuple[int, ...]) -> Columns:
+    return Columns(fulltext, sparse)

@@ -249,6 +249,7 @@ def state_of_rows(txn: Any, cid: int, declared: Schema, commit: int) -> State:
             now.seated += rid < PLAIN
             count_vectors(now, rid, row)
     now.plain = plain
+    now.reused_last = commit  # for all that is known: who keeps something by slots looks again
     now.slots = max([last, *(_handed_out(txn, cid, declared, each) for each in graphed.values())])
     return now
 

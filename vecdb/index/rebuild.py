@@ -251,11 +251,11 @@ class Rebuilding(Writing):
             _delete_range(self.txn, keys.prefix(kind, self.cid))
         self._columns = columns_of(self.schema)
         self.state.text = now = state.TextState()
-        found = BitMap()
+        found, sparse = BitMap(), set(self._columns.sparse)
         for rid, row in parts.scan(self.txn, self.cid):
             if not row.dead:
                 said = codec.unpack_metadata(row.metadata) if row.metadata else {}
-                if self._columns.has_any(row.text, said):
+                if self._columns.has_any(row.text, said) or not sparse.isdisjoint(row.fields):
                     found.add(rid)
         self._fold(now, found, BitMap(), BitMap(), self.commit)
 

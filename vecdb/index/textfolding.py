@@ -4,7 +4,7 @@ A `TextFolding` is the part of a `Writing` (writing.py) that writes segments. Tw
 of the commit's own transaction:
 
     fold    the rows touched since the watermark, as of the commit before, become one new segment, once
-            enough of them wait; a transaction that is worth more than its log folds its own rows as well
+            enough of them wait; a transaction that brings enough by itself folds its own rows as well
     merge   FAN segments of about one size, one after the other, become one, some chunks in each commit
 
 Invariants:
@@ -35,6 +35,7 @@ from vecdb.index import segments, texts
 from vecdb.index.columns import Columns
 from vecdb.index.follow import Follower
 from vecdb.index.view import View, array_of
+from vecdb.query.clauses import Compare
 from vecdb.storage import keys
 from vecdb.storage.rows import damaged
 from vecdb.storage.state import Merging, Segment, State, TextState
@@ -65,6 +66,7 @@ class TextFolding:
     live: BitMap
     _columns: Columns
     _own: texts.Own
+    touched: dict[int, list[Any]]
 
     if TYPE_CHECKING:  # of a Writing
 
@@ -81,7 +83,7 @@ class TextFolding:
         if now is None or self._columns.outdated:  # then the log keeps what waits, until `optimize`
             return
         own = self._own_texts()
-        if directly:
+        if directly or len(own) >= FOLD_ROWS or size >= FOLD_BYTES:  # the next one shall not pay for it
             waiting, replaced = self._waiting()
             self._fold(now, waiting | own, replaced | (own & self.base.live), BitMap(), self.commit)
         else:
@@ -101,9 +103,9 @@ class TextFolding:
     def _waiting(self) -> tuple[BitMap, BitMap]:
         """The rows touched since the watermark, as of the commit before; those that had a text there."""
         assert self.state.text is not None
-        to, base = self.state.text.to, self.base
-        touched = texts.touched_in(base.tail, base.names, to, self.commit_before)
-        return touched, texts.replaced_in(base.tail, base.names, to, self.commit_before)
+        base, span = self.base, (self.state.text.to, self.commit_before)
+        touched = texts.touched_in(base.tail, base.names, self._columns, *span)
+        return touched, texts.replaced_in(base.tail, base.names, self._columns, *span)
 
     def _fold(
         self, now: TextState, touched: BitMap, replaced: BitMap, own: BitMap, upto: int
@@ -141,6 +143,25 @@ class TextFolding:
         """Rows cut into the pieces that become segments; one at least, for what is only touched."""
         count = max(1, -(-len(alive) // PIECE_ROWS))
         return list(np.array_split(alive, count))
+
+    def _index_anew(self) -> None:
+        """Make the segments again: the columns are others now."""
+        texts.usable(self._columns, self.base.schema.name)
+        now = self.state.text
+        if now is not None:
+            self._drop_merge(now)
+            for each in now.segments:
+                segments.delete(self.txn, self.cid, each)
+        self.state.text = None
+        if not self._columns.any:
+            return
+        now = self.state.text = TextState()
+        base = self.base
+        wanted = [mark for mark in self._columns.marks if mark in base.names]
+        rows = [self.follower.evaluate(self.txn, base, Compare(mark, "==", True)) for mark in wanted]
+        own = self._own_texts()
+        self._fold(now, BitMap.union(BitMap(), *rows), BitMap(), own, self.commit_before)
+        self._own = texts.Own(set(self.touched), now.segments)
 
     # --- merges ------------------------------------------------------------------------------
 
@@ -198,7 +219,7 @@ class TextFolding:
                 return known[1]
         fresh = {each.number for each in self.base.state.text.segments} if self.base.state.text else set()
         opened = [index.segment(self.txn, each, remember=each.number in fresh) for each in inputs]
-        masks = _masks(opened)
+        masks = texts.masks_of(opened)
         try:
             return _text.Merge(opened, masks, keep_gone=merge.first > 0, progress=merge.progress or None)
         except ValueError as error:
@@ -284,14 +305,3 @@ def level_of(size: int) -> int:
     while size >= LEAST:
         size, level = size // FAN, level + 1
     return level
-
-
-def _masks(opened: list[Any]) -> list[bytes | None]:
-    """What is dead in each of the inputs, because a later one touched it (X3)."""
-    masks: list[bytes | None] = []
-    for at, each in enumerate(opened):
-        mask = None
-        for newer in opened[at + 1 :]:
-            mask = each.bury(newer.touched(), mask)
-        masks.append(mask)
-    return masks

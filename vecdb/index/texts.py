@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import is_
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -39,7 +39,8 @@ from pyroaring import BitMap
 from vecdb._core import _text
 from vecdb.errors import SchemaError
 from vecdb.index import segments
-from vecdb.index.columns import MARK, Columns, columns_of
+from vecdb.index.changes import FieldBatch
+from vecdb.index.columns import Columns, columns_of
 from vecdb.index.tail import Tail
 from vecdb.index.view import View, array_of
 from vecdb.storage import keys
@@ -104,10 +105,11 @@ class Words:
 class Own:
     """What a transaction has changed so far: pieces of its own behind those of the commit before."""
 
-    __slots__ = ("changed", "pieces")
+    __slots__ = ("anew", "changed", "pieces")
 
-    def __init__(self) -> None:
-        self.changed: set[int] = set()  # rows that changed since the last piece was made
+    def __init__(self, changed: set[int] | None = None, anew: list[Segment] | None = None) -> None:
+        self.changed = changed or set()  # rows that changed since the last piece was made
+        self.anew = None if anew is None else list(anew)  # segments that it wrote instead of all others
         self.pieces: list[Piece] = []
 
     def note(self, rid: int) -> None:
@@ -150,6 +152,8 @@ class TextIndex:
         columns, now, own = columns_of(view.schema), view.state.text, view.words.get("own")
         if now is None:
             raise damaged("S1", keys.state(self.cid), "it does not tell of the full text that is declared")
+        if own is not None and own.anew is not None:
+            return self._made_anew(txn, view, columns, own, own.anew)
         base: View = view if own is None else view.words["base"]
         said = base.state.text.segments if base.state.text is not None else []
         recent = self._recent_at(txn, base, columns, remember=own is None, also=_changed(own))
@@ -170,6 +174,17 @@ class TextIndex:
             self._last = (key, made)
         return made
 
+    def _made_anew(
+        self, txn: Any, view: View, columns: Columns, own: Own, said: list[Segment]
+    ) -> Words:
+        """The same in a transaction that has indexed everything anew: nothing of it is kept (T2)."""
+        pieces = self._own_pieces(txn, view, columns, own)
+        opened = [self.segment(txn, each, remember=False) for each in said]
+        touched = array_of(BitMap.union(_NONE, *(each.touched for each in pieces)))
+        dead = [each.bury(touched, mask) for each, mask in zip(opened, masks_of(opened), strict=True)]
+        every = [*opened, *(each.segment for each in pieces)]
+        return Words(self.cid, columns, every, [*dead, *_buried(pieces)], [each.number for each in said])
+
     def _recent_at(
         self, txn: Any, view: View, columns: Columns, *, remember: bool, also: BitMap
     ) -> Recent:
@@ -184,7 +199,7 @@ class TextIndex:
         pieces = [each for each in known.pieces if each.upto > start]
         after = max(known.upto, start)
         if after < view.commit:
-            touched = touched_in(view.tail, view.names, after, view.commit)
+            touched = touched_in(view.tail, view.names, columns, after, view.commit)
             if touched:
                 left_out = touched & also  # their records are the transaction's already
                 piece = _piece(txn, self.cid, columns, touched, (touched & view.live) - left_out)
@@ -277,31 +292,33 @@ def usable(columns: Columns, name: str) -> None:
 # --- rows -----------------------------------------------------------------------------------
 
 
-def touched_in(tail: Tail, names: dict[str, int], after: int, upto: int) -> BitMap:
-    """The rows with a text, now or before, that the commits in (after, upto] touched."""
-    fieldid = names.get(MARK)
-    if fieldid is None:
-        return _NONE
+def touched_in(tail: Tail, names: dict[str, int], columns: Columns, after: int, upto: int) -> BitMap:
+    """The rows with something to index, now or before, that the commits in (after, upto] touched."""
     found: list[BitMap] = []
-    for batch in tail.batches(after, upto):
-        one = batch.field(fieldid)
-        if one is not None:
-            found += [*one.came.values(), *one.kept.values(), *one.gone.values()]
+    for one in _marked(tail, names, columns, after, upto):
+        found += [*one.came.values(), *one.kept.values(), *one.gone.values()]
     return BitMap.union(_NONE, *found)
 
 
-def replaced_in(tail: Tail, names: dict[str, int], after: int, upto: int) -> BitMap:
-    """Those of them that had a text when the first of these commits came."""
-    fieldid = names.get(MARK)
-    if fieldid is None:
-        return _NONE
+def replaced_in(tail: Tail, names: dict[str, int], columns: Columns, after: int, upto: int) -> BitMap:
+    """Those of them that had it when the first of these commits came."""
     new, found = BitMap(), BitMap()
-    for batch in tail.batches(after, upto):
-        one = batch.field(fieldid)
-        if one is not None:
-            found |= BitMap.union(_NONE, *one.kept.values(), *one.gone.values()) - new
-            new |= BitMap.union(_NONE, *one.came.values())
+    for one in _marked(tail, names, columns, after, upto):
+        found |= BitMap.union(_NONE, *one.kept.values(), *one.gone.values()) - new
+        new |= BitMap.union(_NONE, *one.came.values())
     return found
+
+
+def _marked(
+    tail: Tail, names: dict[str, int], columns: Columns, after: int, upto: int
+) -> Iterator[FieldBatch]:
+    """What these commits did to the marks of rows (columns.py, C2)."""
+    fields = [names[mark] for mark in columns.marks if mark in names]
+    for batch in tail.batches(after, upto) if fields else ():
+        for fieldid in fields:
+            one = batch.field(fieldid)
+            if one is not None:
+                yield one
 
 
 def add_rows(builder: Any, txn: Any, cid: int, columns: Columns, alive: Sequence[int]) -> None:
@@ -326,6 +343,17 @@ def _buried(pieces: Sequence[Piece]) -> list[bytes | None]:
         masks.append(each.segment.bury(array_of(later)) if later else None)
         later |= each.touched
     return masks[::-1]
+
+
+def masks_of(opened: Sequence[Any]) -> list[bytes | None]:
+    """What is dead in each of some segments, because a later one touched it."""
+    masks: list[bytes | None] = []
+    for at, each in enumerate(opened):
+        mask = None
+        for newer in opened[at + 1 :]:
+            mask = each.bury(newer.touched(), mask)
+        masks.append(mask)
+    return masks
 
 
 def _joined(pieces: Sequence[Piece]) -> Piece:

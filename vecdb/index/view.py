@@ -98,6 +98,44 @@ def slots_of(rids: BitMap, slots: int) -> Any:
     return found[: np.searchsorted(found, min(slots, PLAIN))]
 
 
+class Cut:
+    """The rows of a filter in the forms that searches take, each made when first asked for."""
+
+    __slots__ = ("_mask", "_plain", "_slots", "limit", "rids")
+
+    def __init__(self, rids: BitMap, limit: int) -> None:
+        self.rids = rids
+        self.limit = limit  # slots handed out
+        self._slots: Any = None
+        self._plain: Any = None
+        self._mask: bytes | None = None
+
+    @property
+    def slots(self) -> Any:
+        """Those that are slots, ascending, as uint32."""
+        if self._slots is None:
+            found = array_of(self.rids)
+            first = int(np.searchsorted(found, PLAIN)) if len(found) and found[-1] >= PLAIN else len(found)
+            self._plain = found[first:]
+            self._slots = found[:first]
+            if first and self._slots[-1] >= self.limit:
+                self._slots = self._slots[: np.searchsorted(self._slots, self.limit)]
+        return self._slots
+
+    @property
+    def plain(self) -> Any:
+        """Those that have no slot, ascending, as uint32."""
+        assert self.slots is not None
+        return self._plain
+
+    @property
+    def mask(self) -> bytes:
+        """The bit set of those that are slots."""
+        if self._mask is None:
+            self._mask = _core.mask_of(self.slots, self.limit)
+        return self._mask
+
+
 def live_mask(live: BitMap, slots: int) -> bytes | None:
     """The bit set of the live slots; None while every slot is live."""
     mask = mask_of(live, slots)

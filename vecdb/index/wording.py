@@ -5,7 +5,7 @@ a term, a prefix, or a phrase; `clauses` turns that into what `_text.View` takes
 words are asked by `Text` queries, where any word counts, and by `matches` filters, where every word must.
 
 A column's own analysis says what a word is: where a stemmer is at work "kernels" asks for "kernel", a stop
-word asks nothing, and a word that the analysis cuts in several ("e-mail") is a phrase.
+word asks nothing, and a word that the analysis cuts in several (bigrams) is a phrase.
 
 Invariants:
   Q1  a part that asks nothing of any column (a stop word, a sign) is as if it were not there; a text of
@@ -21,7 +21,6 @@ Rejected: positions in the postings. They double them, for the few queries that 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -39,6 +38,7 @@ from vecdb.text import grammar
 AT_ONCE: Final = 1024  # candidates of a phrase that are read at a time
 REMEMBERED: Final = 1000  # characters of a text that is read once
 MAX_ASKED: Final = 10_000  # words of a query, each counted for each of its fields
+MANY: Final = 1_000  # tokens of a sparse query
 MOST_PHRASES: Final = 64  # kept at a commit
 
 TERM, PREFIX, PHRASE = "term", "prefix", "phrase"
@@ -54,8 +54,7 @@ class Leg(NamedTuple):
     gaps: tuple[int, ...] = ()  # of a phrase
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One word, phrase or prefix of the text."""
 
     shown: str
@@ -123,6 +122,26 @@ def core_leg(words: Words, txn: Any, leg: Leg, weight: float) -> tuple[int, floa
         payload: Any = leg.terms[0] if len(leg.terms) == 1 else leg.terms
         return leg.column, weight, _text.PREFIX, payload
     return leg.column, weight, _text.LIST, phrase(words, txn, leg)
+
+
+def sparse(
+    words: Words, txn: Any, number: int, weights: Sequence[tuple[str | int, float]]
+) -> list[Any]:
+    """The tokens of a sparse query in the order of its weights; those that no row can have are left out.
+
+    Of very many also those that no row has: there are fewer to be asked then.
+    """
+    column, load, many = words.columns.column_of(number), words.loader(txn), len(weights) > MANY
+    found: list[Any] = []
+    for token, weight in weights:
+        try:
+            term = _text.token(token)
+        except ValueError:
+            continue
+        if many and not words.ask("df", column, term, load):
+            continue
+        found.append((SHOULD, [(column, weight, _text.TERM, term)]))
+    return found
 
 
 def phrase(words: Words, txn: Any, leg: Leg) -> tuple[Any, Any]:

@@ -25,7 +25,7 @@ from vecdb.errors import Corrupt
 from vecdb.fields import declared as declared_fields
 from vecdb.index import effort, loading, measure, seats, tracking, valuekey
 from vecdb.index.changes import RowChange, encode_changes, state_of
-from vecdb.index.columns import MARK, columns_of
+from vecdb.index.columns import Columns, columns_of
 from vecdb.index.folding import Folding
 from vecdb.index.follow import Follower, write_effort, write_names
 from vecdb.index.sweeping import Sweeping
@@ -80,7 +80,8 @@ class Writing(Folding, TextFolding, Sweeping):
         self._published: tuple[View, dict[int, bytes], RowsPart, bool] | None = None
 
     def declare(self, schema: Schema) -> None:
-        """Go on under this declaration."""
+        """Go on under this declaration; where fields of sparse vectors came or went, index words anew."""
+        before: Columns | None = getattr(self, "_columns", None)
         self.schema = schema
         self._metadata = declared_fields(schema.fields)
         self._columns = columns_of(schema)
@@ -88,6 +89,8 @@ class Writing(Folding, TextFolding, Sweeping):
         self._layouts = {number: schema.layout(each) for number, each in by_number.items()}
         self._graphed = [each for each in by_number.values() if each.graphed]
         self._stated = [each for each in by_number.values() if each.graphed or each.sparse]
+        if before is not None and before.sparse != self._columns.sparse:
+            self._index_anew()
 
     # --- changes -------------------------------------------------------------------------
 
@@ -312,6 +315,7 @@ class Writing(Folding, TextFolding, Sweeping):
                 has[row].append(number)
                 if number not in self.state.vectors:
                     vectors.put_many(txn, cid, layout, int(rids[row]), vector)
+                    self._text_size += len(vector) if layout.sparse else 0
                 elif travels[row]:
                     inline[row][number] = vector.tobytes()
         for item, rid, fields, travelling in zip(new, rids.tolist(), has, inline, strict=True):
@@ -424,14 +428,12 @@ class Writing(Folding, TextFolding, Sweeping):
 
     def _own_texts(self) -> BitMap:
         """The rows with a text, before or now, that this transaction touched."""
-        number = self.names.get(MARK)
-        if number is None:
-            return BitMap()
-        mark = (number, TRUE)
+        marks = [(self.names[each], TRUE) for each in self._columns.marks if each in self.names]
         return BitMap(
             [
                 rid
                 for rid, (before, after) in self.touched.items()
+                for mark in marks
                 if (before and mark in before) or (after and mark in after)
             ]
         )

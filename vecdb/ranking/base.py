@@ -25,7 +25,7 @@ import numpy as np
 from pyroaring import BitMap
 
 from vecdb.execute import Request
-from vecdb.index.view import View
+from vecdb.index.view import Cut, View
 from vecdb.query.filter import Filter
 from vecdb.query.objects import Query
 from vecdb.types import Id, Plan
@@ -50,6 +50,7 @@ class Place(NamedTuple):
     payloads: Callable[[Rids], list[bytes]]  # the records of rows, as hits decode them
     read: Callable[[Rids], tuple[list[Id], list[bytes]]]  # both at once
     using: str | None = None  # the vector field of queries that name none
+    cut: Cut | None = None  # `allowed` as the parts of a query take it, made once for all of them
 
     @property
     def where(self) -> Filter | None:
@@ -128,8 +129,14 @@ class Ranker(ABC):
         return None if rid in self.rows() else "is not among the rows that the query ranks"
 
     def highlighter(self) -> Callable[[Any], list[Any]] | None:
-        """What shows the matching words of a record, without place or transaction; None without words."""
-        return None
+        """What shows the matching words of a record, without place or transaction; None without words.
+
+        Of a query made of others: what any of them shows, each snippet once.
+        """
+        made = [each for each in (part.highlighter() for part in self.parts) if each is not None]
+        if len(made) < 2:
+            return made[0] if made else None
+        return lambda record: list(dict.fromkeys(each for shows in made for each in shows(record)))
 
     def strategy(self) -> str:
         """What `best` did, or would do, in a word or two for plans."""

@@ -1,8 +1,8 @@
 """How does what a process keeps of a field's rows follow the commits?
 
-What rankers need of fields without a graph (codes of many vectors, postings of sparse ones) follows from the
-rows. A process makes it when first asked, from all of them, and goes on from commit to commit at the cost of
-the rows that came and went.
+What a ranker needs of a field without a graph (codes of many vectors) may follow from the rows. A process
+makes it when first asked, from all of them, and goes on from commit to commit at the cost of the rows that
+came and went.
 
 Invariants:
   T1  what is kept stands for the rows of one commit, its own; it never changes: the next commit has another

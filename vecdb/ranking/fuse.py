@@ -15,6 +15,8 @@ and a part's rank of such a row would cost a full ranking.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
@@ -22,7 +24,7 @@ from pyroaring import BitMap
 
 from vecdb.query.objects import Fuse, Query
 from vecdb.ranking.base import Place, Ranked, Ranker, nothing
-from vecdb.types import Id
+from vecdb.ranking.text import by_id
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 RANK_CONSTANT: Final = 60
 LEAST_DEPTH: Final = 100
 DEPTH_PER_HIT: Final = 5
+KEPT_RANKS: Final = 1000  # what as many ranks are worth is remembered
 
 
 class FuseRanker(Ranker):
@@ -89,13 +92,22 @@ class FuseRanker(Ranker):
             score = self._worth(0)
             order = np.argsort(-score, kind="stable")[:reach]
             return Ranked(found[0].rids[order], score[order], found[0].distances[order])
-        rids = np.concatenate([each.rids for each in found])
-        if not len(rids):
+        if not any(len(each.rids) for each in found):
             return nothing()
-        worth = np.concatenate([self._worth(at) for at in range(len(found))])
-        unique, at = np.unique(rids, return_inverse=True)
-        scores: Scores = np.bincount(at, weights=worth, minlength=len(unique)).astype(np.float64)
-        return best_by_id(unique, scores, reach, self.place.ids)
+        first = found[0].rids.tolist()  # each row once (R1)
+        worth: dict[int, float] = dict(zip(first, self._gains(0), strict=True))
+        for at, each in enumerate(found[1:], 1):
+            for rid, gained in zip(each.rids.tolist(), self._gains(at), strict=True):
+                worth[rid] = worth.get(rid, 0.0) + gained
+        return best_by_id(worth, reach, self.place.ids)
+
+    def _gains(self, part: int) -> Sequence[float]:
+        """The same as `_worth`; reciprocal ranks are the same every time."""
+        n = len(self.found[part].rids)
+        if self.fuse.method == "rrf" and self.fuse.weights is None and n <= KEPT_RANKS:
+            return _reciprocals(n)
+        gains: list[float] = self._worth(part).tolist()
+        return gains
 
     def _worth(self, part: int) -> npt.NDArray[np.float64]:
         """What each row of a part's ranking gets for it."""
@@ -111,24 +123,25 @@ class FuseRanker(Ranker):
         return weight * scaled
 
 
-def best_by_id(rids: Rids, scores: Scores, reach: int, ids: Any) -> Ranked:
-    """The best `reach`, ties by id; `ids(rids)` gives the ids of rows."""
-    if reach < len(rids):
-        border = np.partition(scores, len(scores) - reach)[len(scores) - reach]
-        kept = scores >= border
-        rids, scores = rids[kept], scores[kept]
-    order = np.lexsort((rids, -scores))
-    rids, scores = rids[order], scores[order]
-    tied = np.flatnonzero(scores[1:] == scores[:-1])
-    if len(tied):
-        among = np.unique(np.concatenate((tied, tied + 1)))
-        known: list[Id] = ids(rids[among])
-        keys = sorted(range(len(among)), key=lambda i: (-scores[among[i]], *_ordered(known[i])))
-        rids = rids.copy()
-        rids[among] = rids[among[keys]]
-    return Ranked(rids[:reach], scores[:reach])
+@lru_cache(maxsize=32)
+def _reciprocals(n: int) -> Sequence[float]:
+    """What the ranks from 1 on are worth: the doubles that numpy makes of them, too."""
+    return [1.0 / (RANK_CONSTANT + rank) for rank in range(1, n + 1)]
 
 
-def _ordered(id: Id) -> tuple[bool, int, bytes]:
-    """Ids as they order: ints by value, then strings by their UTF-8 bytes."""
-    return (True, 0, id.encode()) if isinstance(id, str) else (False, id, b"")
+def best_by_id(worth: dict[int, float], reach: int, ids: Any) -> Ranked:
+    """The best `reach` rows by what they are worth, ties by id; `ids(rids)` gives the ids of rows.
+
+    Plain Python: some two hundred rows are too few for numpy's calls to pay.
+    """
+    kept = list(worth.items())
+    if reach < len(kept):
+        border = sorted(worth.values(), reverse=True)[reach - 1]
+        kept = [each for each in kept if each[1] >= border]
+    kept.sort(key=_falling)
+    rids, scores = np.array([rid for rid, _ in kept], np.uint32), np.array([score for _, score in kept])
+    return Ranked(by_id(rids, scores, ids)[:reach], scores[:reach])
+
+
+def _falling(entry: tuple[int, float]) -> float:
+    return -entry[1]

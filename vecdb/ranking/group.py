@@ -14,7 +14,7 @@ leave room for nobody else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -27,6 +27,7 @@ from vecdb.ranking.base import Ranked, Ranker
 
 FIRST: Final = 3  # rows read for each hit that is wanted
 LEAST: Final = 64
+LOOKUP: Final = 16  # rows that are read in the time in which the rows of one value are looked up
 
 Within = Callable[[BitMap], Ranker]  # the same query among some rows
 
@@ -75,35 +76,54 @@ def grouped(
 
 def _seen(ranker: Ranker, found: Ranked, field: str, groups: int) -> list[_Seen]:
     """The first `groups` values in a ranking, each with the places of its rows."""
-    parse = ranker.place.verbs._parse
+    parse, payloads = ranker.place.verbs._parse, ranker.place.payloads
     known: dict[Any, _Seen] = {}
-    for at, payload in enumerate(ranker.place.payloads(found.rids)):
-        for value in values_of(parse(payload).metadata, field):
-            key: Any = key_of(value)
-            group = known.get(key)
-            if group is None:
-                if len(known) >= groups:
-                    continue
-                group = known[key] = _Seen(value)
-            group.at.append(at)
+    start, end = 0, len(found.rids)
+    while start < end:
+        stop = min(end, start + max(LEAST, 2 * groups))
+        for at, payload in enumerate(payloads(found.rids[start:stop]), start):
+            for value in values_of(parse(payload).metadata, field):
+                key: Any = key_of(value)
+                group = known.get(key)
+                if group is None:
+                    if len(known) >= groups:
+                        continue
+                    group = known[key] = _Seen(value)
+                group.at.append(at)
+        start = stop
+        if len(known) >= groups and LOOKUP * groups < end - start:
+            _find_rest(ranker, found.rids, start, field, known.values())
+            break
     return list(known.values())
+
+
+def _find_rest(ranker: Ranker, rids: Any, start: int, field: str, seen: Iterable[_Seen]) -> None:
+    """Note the places from `start` on of the rows of known values: by the field's index, no row is read."""
+    rest = rids[start:]
+    for each in seen:
+        of_value = np.array(_rows(ranker, field, each.value), np.uint32)
+        each.at += (np.flatnonzero(np.isin(rest, of_value)) + start).tolist()
 
 
 def _completed(
     ranker: Ranker, field: str, value: Any, size: int, within: Within, rank: Callable[[Ranker, int], Ranked]
 ) -> Ranked:
     """The best rows of one value, asked for among them alone."""
+    some = within(_rows(ranker, field, value) & ranker.place.live)
+    return rank(some, min(size, some.matching()))
+
+
+def _rows(ranker: Ranker, field: str, value: Any) -> BitMap:
+    """The rows that have a value, alone or in a list."""
     place = ranker.place
-    matches = place.verbs._matches(place.txn, place.view)
-    if isinstance(value, float) and value != value:
-        rows = BitMap(  # no comparison finds NaN
+    if isinstance(value, float) and value != value:  # no comparison finds NaN
+        return BitMap(
             rid for rid in ranker.rows()
             if any(each != each for each in values_of(_metadata(ranker, rid), field))
         )  # fmt: skip
-    else:
-        rows = matches(Compare(field, "==", value)) | matches(Contains(field, "contains", (value,)))
-    some = within(rows & place.live)
-    return rank(some, min(size, some.matching()))
+    matches = place.verbs._matches(place.txn, place.view)
+    found: BitMap = matches(Compare(field, "==", value)) | matches(Contains(field, "contains", (value,)))
+    return found
 
 
 def _metadata(ranker: Ranker, rid: int) -> Any:

@@ -4,37 +4,37 @@
     distance  -score
 
 Every row of the filter that has a sparse vector matches; one that shares no token with the query scores 0.
-The postings in memory (postings.py) give the best of the rows that they stand for; the others, of an own
-transaction or an old snapshot, are scored by what is stored, as all are with `exact=True`.
 
 Invariants:
   S1  scores are the same to the bit however they were found: one order of addition (R1 of base.py);
   S2  a search is never short: rows without a common token stand among those that score 0.
+
+Postings (index/texts.py) give the rows that share tokens, the best first; the rows' own records are read
+where a query has more tokens than they are asked at once, and with `exact=True`, the oracle.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
-from pyroaring import BitMap
 
-from vecdb._core import _text
-from vecdb.errors import InvalidArgument
-from vecdb.index import seats
-from vecdb.index.view import mask_of
+from vecdb.errors import InvalidArgument, SchemaError
+from vecdb.index import seats, wording
 from vecdb.query.objects import Query, Sparse
-from vecdb.ranking.base import Place, Ranked
-from vecdb.ranking.postings import COLUMN, Postings, PostingStore
-from vecdb.ranking.scored import ScoredRanker, border, named
+from vecdb.ranking.base import Place
+from vecdb.ranking.scored import ScoredRanker, named
+from vecdb.ranking.text import Allowed
 from vecdb.storage import sparse
-from vecdb.storage.rows import PLAIN
 
 if TYPE_CHECKING:
-    from vecdb.ranking.base import Rids, Scores
+    from pyroaring import BitMap
 
-FEW: Final = 64  # rows that are scored by what is stored
-MOST_CLAUSES: Final = 20_000  # that the engine takes
+    from vecdb.index.texts import Words
+    from vecdb.ranking.base import Ranked, Rids, Scores
+
+MAX_ASKED: Final = 10_000  # tokens that postings are asked at once
 FAR: Final = float(np.finfo(np.float32).max)
 
 
@@ -51,7 +51,7 @@ class SparseRanker(ScoredRanker):
         )  # fmt: skip
         super().__init__(place, query, name)
         self.weights: list[tuple[str | int, float]] = [(token, weight) for token, weight in given.weights]
-        token, weight = max(self.weights, key=_size)
+        token, weight = max(self.weights, key=lambda entry: abs(entry[1]))
         if abs(weight) > FAR:
             raise InvalidArgument(
                 f"Sparse: the weight of {token!r:.60} is {weight!r:.40}; it must be finite in float32"
@@ -63,10 +63,43 @@ class SparseRanker(ScoredRanker):
         found = seats.sparse_holders(place.view, self.declared, matches)
         return found if place.allowed is None else found & place.allowed
 
+    @cached_property
+    def _indexed(self) -> tuple[Words, list[Any]] | None:
+        """The postings and what is asked of them; None where rows are read one by one."""
+        place = self.place
+        if place.request.exact:  # the oracle asks nothing but the rows
+            return None
+        try:
+            words = place.verbs._follower().texts.at(place.txn, place.view)
+        except SchemaError:  # the words beside them are of another analysis
+            return None
+        asks = wording.sparse(words, place.txn, self.declared.number, self.weights)
+        return (words, asks) if len(asks) <= MAX_ASKED else None
+
+    def _ranked(self, found: BitMap, reach: int) -> Ranked:
+        """The best by the postings, where enough rows score above 0; else all of them are scored (S2)."""
+        if self._indexed is not None and self._indexed[1]:
+            words, asks = self._indexed
+            held = Allowed.of(found, self.place.view)
+            best, scored = words.ask("search", asks, reach, words.loader(self.place.txn), *held)
+            scores = np.frombuffer(scored, np.float64)
+            if len(scores) >= reach and scores[reach - 1] > 0:
+                return self._top(np.frombuffer(best, np.uint32), scores, reach)
+        return super()._ranked(found, reach)
+
     def _exact(self, rids: Rids) -> Scores:
-        """Scores of rows that have a sparse vector, by what is stored."""
-        if not len(rids):
-            return np.empty(0)
+        """Scores of rows that have a sparse vector, 0 where they share no token with the query."""
+        if self._indexed is None:
+            return self._read(rids)
+        words, asks = self._indexed
+        if not asks:
+            return np.zeros(len(rids))
+        wanted = np.ascontiguousarray(rids, np.uint32)
+        found = np.frombuffer(words.ask("score", wanted, asks, words.loader(self.place.txn)), np.float64)
+        return np.nan_to_num(found, nan=0.0)
+
+    def _read(self, rids: Rids) -> Scores:
+        """The same by what is stored, row by row."""
         txn, cid, number = self.place.txn, self._cid, self.declared.number
         wanted = _Wanted(self.weights)
         out = np.zeros(len(rids))
@@ -76,73 +109,8 @@ class SparseRanker(ScoredRanker):
                 out[at] = wanted.score(found)
         return out
 
-    def _ranked(self, found: BitMap, reach: int) -> Ranked:
-        known = None if self.place.request.exact or len(found) <= FEW else self._postings()
-        clauses = [] if known is None else self._clauses(known[0])
-        if known is None or len(clauses) > MOST_CLAUSES:
-            return super()._ranked(found, reach)
-        postings, shared = known
-        inside = found & shared
-        rest = np.frombuffer((found - inside).to_array(), np.uint32)
-        rids, scores = self._by_postings(postings, clauses, inside, reach)
-        return self._top(
-            np.concatenate((rids, rest)), np.concatenate((scores, self._exact(rest))), reach
-        )
-
-    def _by_postings(
-        self, postings: Postings, clauses: list[Any], inside: BitMap, reach: int
-    ) -> tuple[Rids, Scores]:
-        """The best `reach` of rows, those that tie with the last, and perhaps more, with their scores."""
-        if inside == postings.stand.rids:
-            slots = plain = None
-        else:
-            slots = mask_of(inside, self.place.view.slots)
-            listed = np.frombuffer(inside.to_array(), np.uint32)
-            plain = np.ascontiguousarray(listed[listed >= PLAIN])
-        raw, scored = postings.core.search(clauses, reach, None, slots, plain) if clauses else (b"", b"")
-        rids, scores = np.frombuffer(raw, np.uint32), np.frombuffer(scored, np.float64)
-        if len(rids) >= reach and (reach == 0 or border(scores, reach) > 0):
-            return rids, scores
-        every = np.frombuffer(inside.to_array(), np.uint32)  # rows that score 0 are among the best
-        found = np.zeros(len(every))
-        if clauses:
-            raw, scored = postings.core.search(clauses, None, None, slots, plain)
-            found[np.searchsorted(every, np.frombuffer(raw, np.uint32))] = np.frombuffer(scored, np.float64)
-        return every, found
-
-    def _clauses(self, postings: Postings) -> list[Any]:
-        """What the engine takes of the query: tokens that some row has, in the query's order (S1)."""
-        made, spelled, df = [], _text.token, postings.core.df
-        for token, weight in self.weights:
-            try:
-                term = spelled(token)
-            except ValueError:
-                continue  # such as no row can have
-            if df(COLUMN, term):
-                made.append((_text.SHOULD, [(COLUMN, weight, _text.TERM, term)]))
-        return made
-
-    def _postings(self) -> tuple[Postings, BitMap] | None:
-        """The postings in memory, and the rows of this place that they stand for."""
-        pending, kept = self._pending(), self.place.verbs._follower().kept
-        store: PostingStore | None = kept.get(self.declared.number)
-        if store is None:
-            made = PostingStore(self._cid, self.layout, self.declared)
-            store = kept.setdefault(self.declared.number, made)
-        if pending is None:
-            found = store.at(self.place.txn, self.place.view)
-            return found, found.stand.shared(self.place.view)
-        known = store.newest
-        if known is None:
-            return None
-        return known, known.stand.shared(pending.base) - BitMap(pending.born | pending.died)
-
     def strategy(self) -> str:
-        return "exact scan" if self.place.request.exact or self.matching() <= FEW else "postings"
-
-
-def _size(entry: tuple[str | int, float]) -> float:
-    return abs(entry[1])
+        return "exact scan" if self._indexed is None else "postings"
 
 
 class _Wanted:
@@ -171,8 +139,8 @@ class _Wanted:
                 total += one
         if self.strs and len(row.sizes):
             mine = dict(zip(row.strs(), row.weights[n_ints:].tolist(), strict=True))
-            for token, weight in self.strs.items():
-                stored = mine.get(token)
-                if stored is not None:
+            for token, stored in mine.items():  # in the order of their bytes, as the query's
+                weight = self.strs.get(token)
+                if weight is not None:
                     total += weight * stored
         return total

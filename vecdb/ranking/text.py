@@ -23,12 +23,10 @@ from pyroaring import BitMap
 
 from vecdb.errors import InvalidArgument
 from vecdb.index import wording
-from vecdb.index.columns import columns_of
-from vecdb.index.view import array_of, bitmap_of, mask_of
+from vecdb.index.view import Cut, View, bitmap_of
 from vecdb.query.objects import Text
 from vecdb.ranking.base import Place, Ranked, Ranker, nothing
 from vecdb.storage import keys
-from vecdb.storage.rows import PLAIN
 from vecdb.storage.schema import TEXT, Schema
 from vecdb.text import grammar, highlight
 from vecdb.types import Record
@@ -57,14 +55,14 @@ class Allowed(NamedTuple):
     plain: Any
 
     @staticmethod
-    def of(place: Place) -> Allowed:
-        """Those of a place."""
-        if place.allowed is None:
-            return Allowed(None, None)
-        found = array_of(place.allowed)
-        return Allowed(
-            mask_of(place.allowed, place.view.slots), np.ascontiguousarray(found[found >= PLAIN])
-        )
+    def of(rids: BitMap | None, view: View) -> Allowed:
+        """These rows of a view."""
+        return Allowed.cut(None if rids is None else Cut(rids, view.slots))
+
+    @staticmethod
+    def cut(cut: Cut | None) -> Allowed:
+        """The same of rows whose forms are at hand."""
+        return Allowed(None, None) if cut is None else Allowed(cut.mask, cut.plain)
 
 
 class TextRanker(Ranker):
@@ -77,11 +75,11 @@ class TextRanker(Ranker):
         schema = place.view.schema
         self._chosen, self._weights = fields_of(schema, query)
         self._words = place.verbs._follower().texts.at(place.txn, place.view)
-        self._asked = wording.asked(columns_of(schema), self._chosen, query.text, every=False)
+        self._asked = wording.asked(self._words.columns, self._chosen, query.text, every=False)
         self._ranks = any(part.occur != wording.NOT for part in self._asked)
         self._load = self._words.loader(place.txn)
         self._clauses = wording.clauses(self._words, place.txn, self._asked, self._weights)
-        self._allowed = Allowed.of(place)
+        self._allowed = Allowed.cut(place.cut)
         self._rows: BitMap | None = None
 
     def matching(self) -> int:
@@ -195,21 +193,25 @@ def fields_of(schema: Schema, query: Text) -> tuple[tuple[int, ...], list[float]
 
 def settled(rids: Any, scores: Any, reach: int, ids: Any) -> Ranked:
     """The best `reach` of rows by falling score, ties by id; `rids` has every row that ties with the last."""
-    same = np.flatnonzero(scores[1:] == scores[:-1])
-    if len(same):
-        order = np.arange(len(rids))
-        starts = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])
-        ends = np.r_[starts[1:], len(scores)]
-        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-            if start >= reach:
-                break
-            if end - start > 1:
-                named = ids(rids[start:end])
-                order[start:end] = start + np.array(
-                    sorted(range(end - start), key=lambda at: keys.id_order(named[at]))
-                )
-        rids, scores = rids[order], scores[order]
-    return Ranked(rids[:reach], scores[:reach])
+    return Ranked(by_id(rids, scores, ids)[:reach], scores[:reach])
+
+
+def by_id(rids: Any, scores: Any, ids: Any) -> Any:
+    """Rows by falling score, each run of equal ones put in the order of its ids: all are read at once."""
+    listed = scores.tolist()
+    tied = [at for at in range(1, len(listed)) if listed[at] == listed[at - 1]]
+    if not tied:
+        return rids
+    at = sorted({*tied, *[each - 1 for each in tied]})
+    there = rids[at]
+    known = ids(there)
+    if len({*map(type, known)}) > 1:  # else they order among themselves as keys do: str by code points
+        known = [*map(keys.id_order, known)]
+    falling = [-listed[each] for each in at]
+    order = sorted(zip(falling, known, there.tolist(), strict=True))
+    rids = rids.copy()
+    rids[at] = [rid for _, _, rid in order]
+    return rids
 
 
 def named(part: wording.Part) -> str:

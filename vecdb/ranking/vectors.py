@@ -15,13 +15,14 @@ from pyroaring import BitMap
 
 from vecdb import execute
 from vecdb.errors import InvalidArgument, NotFound
-from vecdb.index.view import slots_of
+from vecdb.index.view import Cut
 from vecdb.query.filter import Filter
 from vecdb.query.nodes import And
 from vecdb.query.numbers import Numbers
 from vecdb.query.objects import ById
 from vecdb.ranking.base import Place, Ranked
 from vecdb.storage import keys, rows, vectors
+from vecdb.storage.rows import PLAIN
 from vecdb.types import score_of
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class VectorField:
         verbs = place.verbs
         self.place = place
         text = any(self._is_text(place, each) for each in examples)
-        self.name, self.declared = verbs._searched(verbs.schema, using, "" if text else None)
+        self.name, self.declared = verbs._searched(place.view.schema, using, "" if text else None)
         self.without = BitMap()  # rows that are examples
         self._context: execute.Context | None = None
         self._origin: execute.Origin | None = None  # of the last search
@@ -106,13 +107,14 @@ class VectorField:
         """Where a search in the field runs; made when all examples are known."""
         if self._context is None:
             place = self.place
-            allowed = place.allowed
+            allowed, cut = place.allowed, place.cut
             if self.without:
                 allowed = place.live - self.without
+                cut = Cut(allowed, place.view.slots)
             where = None if allowed is None else some(place.where)
             self._context = place.verbs._context(
                 place.txn, place.view, self.name, self.declared, where,
-                None if where is None else lambda _: allowed,
+                None if where is None else lambda _: allowed, cut,
             )  # fmt: skip
         return self._context
 
@@ -123,11 +125,21 @@ class VectorField:
         found = place.live - self.without if self.without else place.live
         if held is not None:
             return found & held.rids
-        return BitMap(slots_of(found, place.view.slots))
+        limit = min(place.view.slots, PLAIN)
+        if not found or found.max() < limit:
+            return found
+        found = found.copy()
+        found.remove_range(limit, 1 << 32)
+        return found
 
     def matching(self) -> int:
         """How many there are."""
-        return self.ranked() if self.place.allowed is None and not self.without else len(self.rows())
+        place, held = self.place, self.context.held
+        if self.without or (held is not None and place.allowed is not None):
+            return len(self.rows())
+        if place.allowed is None:
+            return self.ranked()
+        return int(place.allowed.range_cardinality(0, min(place.view.slots, PLAIN)))
 
     def ranked(self) -> int:
         """Live rows with a vector in the field."""

@@ -50,7 +50,8 @@ def _searches(found: Salvaged, report: Report, db: Database, cids: Mapping[int, 
                     searches.put_position(batch.txn, number, who, (0, searches.WHOLE))
                     anew += 1
     for key in sorted(key for key in found.bad if key[0] == keys.SEARCHES):
-        report.lost.append(Lost("search", repr(key[1:].decode()), f"its record is damaged ({found.bad[key]})"))
+        reason = f"its record is damaged ({found.bad[key]})"
+        report.lost.append(Lost("search", repr(key[1:].decode()), reason))
     if anew:
         report.notes.append(f"{anew} watchers of saved searches begin anew: they get every row that matches")
 

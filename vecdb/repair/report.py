@@ -21,7 +21,8 @@ class Lost:
     """One thing that could not be saved.
 
     `kind`: "row", "rows" (several, whose ids are not known), "vector" (its row is saved without it),
-    "declaration" (of a collection), "search" (a saved one), "pages" (that could not be used) or "commits" (the last ones).
+    "declaration" (of a collection), "search" (a saved one), "pages" (that could not be used) or
+    "commits" (the last ones).
     `place` names it, `reason` says what is wrong; `id` where one is known, `count` how many it is, and
     `vector_field` names the field of a lost vector where the field is known.
     """

@@ -72,6 +72,7 @@ class Queue:
         self._stopped = False
         self._thread: threading.Thread | None = None
         self.dropped = 0
+        self.replays = 0  # under way: the searches of their threads are not logged
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -82,6 +83,8 @@ class Queue:
         `query`: a float32 array, or what numpy makes one of, a text or a query object. On the way of every
         search (0.8 us): so nothing is called here that need not be.
         """
+        if self.replays and self._is_replay():
+            return
         if self._bytes > MOST_BYTES:
             self.dropped += 1
             return
@@ -89,13 +92,17 @@ class Queue:
             query = query.tobytes()
         elif not isinstance(query, str | Query):
             query = np.asarray(query, np.float32).tobytes()
-        ids = hits._ids
-        shown = tuple(ids if len(ids) <= MAX_SHOWN else ids[:MAX_SHOWN])
+        shown = tuple(hits._ids)
         hits._logged = id = next(self._ids)
         self._waiting.append((id, _now(), cid, query, options, shown))
         self._bytes += OWN + (len(query) if type(query) is bytes else _length(query)) + 16 * len(shown)
         if self._thread is None and self._threaded:
             self._start()
+
+    def _is_replay(self) -> bool:
+        """Whether this thread runs logged searches again."""
+        db = self._db()
+        return db is not None and db._local.quiet
 
     def is_due(self) -> bool:
         """Whether a commit of the handle should take along what waits."""
@@ -142,6 +149,7 @@ class Queue:
             except VecdbError:  # code inside, which cannot be written down
                 self.dropped += 1
                 continue
+            shown = shown[:MAX_SHOWN]
             some.append((id, at, written, place, shown))
             size += 64 + len(written) + 4 * len(shown)
             if size >= limit:

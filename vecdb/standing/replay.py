@@ -182,8 +182,10 @@ def replayed(
         collection._request(Options(recall=recall))
     found: list[Replayed] = []
     failed: list[tuple[LogEntry, str]] = []
-    local = collection._db._local
-    before, local.quiet = local.quiet, True
+    db = collection._db
+    before, db._local.quiet = db._local.quiet, True
+    with db._lock:
+        db._queue.replays += 1
     try:
         for entry in entries:
             options = entry.options
@@ -197,7 +199,9 @@ def replayed(
             else:
                 found.append(Replayed(entry, entry.shown, hits.ids[:MAX_SHOWN]))
     finally:
-        local.quiet = before
+        with db._lock:
+            db._queue.replays -= 1
+        db._local.quiet = before
     return ReplayReport(found, failed)
 
 

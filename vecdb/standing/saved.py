@@ -255,6 +255,19 @@ class SavedSearch:
         """
         return self.collection.explain(self.query, self.k, where=self.where, **self.options)
 
+    def watchers(self) -> list[str]:
+        """Return the names of those who watch this search, sorted: who has acknowledged, or begun.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
+        >>> saved = db.searches.save("right", c, [1, 0])
+        >>> _ = saved.watch("me", block=False)
+        >>> saved.watchers()
+        ['me']
+        """
+        with self._db.searches._reading() as txn:
+            return sorted(searches.watched(key)[1] for key, _ in searches.watchers(txn, self._number))
+
     def watch(
         self,
         watcher: str,

@@ -26,7 +26,6 @@ from vecdb.storage import keys, rows
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from vecdb.storage.vectors import Layout
 
 MAX_ENTRIES: Final = 100_000  # of a row
 MAX_TOKEN_BYTES: Final = 254  # of UTF-8
@@ -123,12 +122,12 @@ def read(txn: Any, cid: int, number: int, rid: int) -> Entries | None:
 
 
 def values(
-    txn: Any, cid: int, layout: Layout, rids: Iterable[int]
+    txn: Any, cid: int, number: int, rids: Iterable[int]
 ) -> list[dict[Token, float] | None]:
     """The sparse vectors of rows as of a transaction, in order; None for a row without one."""
     found: list[dict[Token, float] | None] = []
     for rid in rids:
-        entries_ = read(txn, cid, layout.number, rid)
+        entries_ = read(txn, cid, number, rid)
         if entries_ is None:
             found.append(None)
             continue

@@ -3,15 +3,16 @@
     query   = { [ "+" | "-" ] ( '"' any characters but '"' '"' | word ) [ "*" ] }
     word    = characters without white space and '"'
 
-A sign counts at the beginning of a word only: "e-mail" is a word, and so is "+" alone. A quote that is
-not closed quotes nothing: it is white space. "*" at the end of a word asks for words that begin so;
-after a phrase it means nothing.
+A sign counts at the beginning of a word only, and "+" alone is a word. What punctuation joins is several
+words, each of which counts ("command-line": "command", "line"; in quotes it is a phrase, and after "-" it
+is one, too). A quote that is not closed quotes nothing: it is white space. "*" at the end of a word asks for
+words that begin so; after a phrase it means nothing.
 
 Invariants:
   1. No text is an error, but one that is too long (LIMIT_CHARS) or has too many parts (LIMIT_PARTS).
   2. A query is a value: immutable, comparable; equal texts give equal queries.
-  3. What a part means is the analyzer's: a part that it makes several terms of (bigrams, "e-mail") is
-     a phrase, one that it makes none of (stop words) does not count.
+  3. What a part means is the analyzer's: a part that it makes several terms of (bigrams) is a phrase, one
+     that it makes none of (stop words) does not count.
 
 Rejected: AND, OR, NOT and parentheses. People type them as words, and "+" and "-" say as much.
 
@@ -36,6 +37,8 @@ LIMIT_CHARS: Final = 1 << 20
 LIMIT_PARTS: Final = 10_000
 SIGNS: Final = {"+": _text.MUST, "-": _text.NOT}
 
+SIGNED: Final = re.compile(r'["*+-]')
+JOINED: Final = re.compile(r"[!#$%&()*+,./:;<=>?@\[\\\]^_`{|}~-]+")  # ASCII punctuation but quotes
 WORD: Final = re.compile(r"[^\W_]+")
 BIGRAMS: Final = re.compile(  # every character that may be half of one
     r"[\u1100-\u11ff\u3005-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uffdc\U0001aff0-\U0003ffff]+"
@@ -97,8 +100,8 @@ class TextQuery:
         InvalidArgument: more than `LIMIT_PARTS` terms together.
 
         >>> from vecdb.text.analysis import analyzer
-        >>> [one.terms for one in parse("e-mail Lists").asked(analyzer())]
-        [(b'e', b'mail'), (b'lists',)]
+        >>> [one.terms for one in parse('"e-mail" web-Lists').asked(analyzer())]
+        [(b'e', b'mail'), (b'web',), (b'lists',)]
         """
         found = tuple(one for part in self.parts if (one := _asked(part, analyzer)) is not None)
         n = sum(len(one.terms) for one in found)
@@ -138,6 +141,9 @@ def parse(text: str) -> TextQuery:
         raise InvalidArgument(
             f"text has {len(text):,} characters; the limit is {LIMIT_CHARS:,}: ask with fewer words"
         )
+    if len(text) <= LIMIT_PARTS and not SIGNED.search(text):  # words alone: most of what people type
+        words = JOINED.sub(" ", text).split()
+        return TextQuery(tuple([Part(word, _text.SHOULD, False, False, word) for word in words]))
     _bound(text)
     parts: list[Part] = []
     for occur, word, quoted in _pieces(text):
@@ -145,7 +151,10 @@ def parse(text: str) -> TextQuery:
         bare = word.rstrip("*") if prefix else word
         if not bare.strip():
             continue
-        parts.append(Part(bare, occur, prefix, quoted, f'"{word}"' if quoted else word))
+        if not quoted and not prefix and occur != _text.NOT:
+            parts += [Part(each, occur, False, False, each) for each in JOINED.sub(" ", bare).split()]
+        else:
+            parts.append(Part(bare, occur, prefix, quoted, f'"{word}"' if quoted else word))
         if len(parts) > LIMIT_PARTS:
             _refuse()
     return TextQuery(tuple(parts))
