@@ -48,6 +48,7 @@ LIMITS = {
     "characters of the words of `matches`": operand.MAX_WANTED,
     "characters of a `Text` query": objects.MAX_TEXT_CHARS,
     "words of a `Text` query or of `matches`, each counted in each field": wording.MAX_ASKED,
+    "boosts of a search": objects.MAX_BOOSTS,
     "bits of an int in a filter": operand.MAX_INT_BITS,
     "kilometres of `within`": int(operand.MAX_KM),
     "rows of a batch of `add_table`": load.MAX_BATCH,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import sys
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -77,3 +79,36 @@ def test_without_pandas_the_error_says_what_to_install(hits: Any, monkeypatch: p
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(InvalidArgument, match=r"vecdb-engine\[pandas\]"):
         hits.to_pandas()
+
+
+def test_hits_of_every_query_object_travel_to_other_processes() -> None:
+    from vecdb.query import Context, Decay, Fuse, Late, Like, Near, Rerank, Sparse, Text
+
+    vectors = {"v": vecdb.Vector(2), "sp": vecdb.SparseVector(), "many": vecdb.Vector(2, multi=True)}
+    c = vecdb.open().create_collection("c", vectors=vectors, fulltext=["text", "title"])
+    given = {"v": [[1, i] for i in range(9)], "sp": [{"a": 1.0 + i} for i in range(9)]}
+    c.add(
+        range(9), {**given, "many": [[[1, i]] for i in range(9)]}, texts=["kernel gpu"] * 9,
+        metadata=[{"title": "a gpu", "g": i % 2} for i in range(9)],
+    )  # fmt: skip
+    near = Near([1, 0], using="v")
+    queries = [
+        near, Text("gpu"), near + Text("gpu") + Text("kernel"), Rerank(Text("gpu"), by=near), Sparse({"a": 1}),
+        Rerank(near, by=lambda query, hits: [h.distance for h in hits]), Like([1], using="v"), Late([[1, 0]]),
+        Context([(1, 2)], using="v"), Fuse(Text("gpu"), near, method="relative"),
+    ]  # fmt: skip
+    some: list[dict[str, Any]] = [{}, {"group_by": "g"}, {"boost": [Decay("g", 0, 1)]}, {"with_vectors": True}]
+    for query in queries:
+        for options in some:
+            if "with_vectors" in options and query is not near:
+                continue
+            hits = c.search(query, 3, **options)
+            there = pickle.loads(pickle.dumps(hits))
+            assert there.ids == hits.ids and np.array_equal(there.scores, hits.scores)
+            assert [h.highlights for h in there] == [h.highlights for h in hits]
+            assert [repr(h.explain()) for h in there] == [repr(h.explain()) for h in hits]
+            assert str(there.plan) == str(hits.plan)
+            if "group_by" in options:
+                assert repr(there.groups) == repr(hits.groups)
+            assert [h.id for h in pickle.loads(pickle.dumps(list(hits)))] == hits.ids
+            assert copy.deepcopy(hits).ids == hits.ids

@@ -316,6 +316,72 @@ def test_vectors_come_with_hits(c: vecdb.Collection) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Near([1.0, float("nan")]), lambda: Near([float("inf")]), lambda: Near([2**64, 1]),
+        lambda: Near([10**400]), lambda: Near(Late(np.eye(2)).matrix), lambda: Late(Near(np.ones(3)).x),
+        lambda: Context([{1, 2}]), lambda: Context([{1: 2, 3: 4}]), lambda: Context([np.array(3)]),
+        lambda: Context([b"ab"]), lambda: Like(b"ab"), lambda: Like({"a": 1}),
+        lambda: Fuse(Near("a"), weights=np.array(1.0)), lambda: Fuse(Near("a"), weights={1.0}),
+        lambda: Fuse(Near("a"), weights={1.0: 2}), lambda: Fuse(Near("a"), weights=[1e31]),
+        lambda: Text("a", weights={"x": 1e31}), lambda: Field("n", -1e31), lambda: Decay("n", 1, 1, weight=1e31),
+        lambda: Sparse({2**63: 1.0}), lambda: Near(ById("\ud800")), lambda: from_json('{"query": 1, "version": 1}'),
+        lambda: from_json('{"query": null, "version": 1}'), lambda: from_json('{"query": "a", "version": 1}'),
+        lambda: from_json('{"query": {"type": "Near", "x": [NaN]}, "version": 1}'),
+        lambda: from_json('{"query": {"type": "Near", "x": [1e999]}, "version": 1}'),
+    ],
+)  # fmt: skip
+def test_what_could_not_be_written_down_or_counted_is_refused(make: Any) -> None:
+    with pytest.raises(InvalidArgument):
+        make()
+
+
+def words(n: int = 40) -> vecdb.Collection:
+    c = vecdb.open().create_collection("c", dim=2, fulltext=True)
+    c.add(
+        range(n), [[1.0, i] for i in range(n)], texts=["gpu" + " kernel" * (i % 2) + " cuda" * (i % 3) for i in range(n)],
+        metadata=[{"n": i * 1e306} for i in range(n)],
+    )  # fmt: skip
+    return c
+
+
+@pytest.mark.parametrize("method", ["rrf", "weighted", "relative"])
+@pytest.mark.parametrize("weights", [[1, 1], [0, 1]])
+def test_rows_that_a_rerank_has_no_score_for_get_nothing_of_a_fusion(method: str, weights: list[float]) -> None:
+    c = words()
+    half = Rerank(Text("gpu"), by=Text("kernel"))
+    hits = c.search(Fuse(half, Text("cuda"), method=method, weights=weights), 40)
+    assert len(hits) == 40 and np.isfinite(hits.scores).all()
+    if method == "relative":
+        by, own = c.search(Text("kernel"), 40), c.search(Text("cuda"), 40)
+
+        def scaled(found: Any) -> dict[Any, float]:
+            scores = found.scores.astype(np.float64)
+            span = float(np.ptp(scores))
+            return dict(zip(found.ids, (scores - scores.min()) / span if span else np.ones(len(scores)), strict=True))
+
+        first, second = scaled(by), scaled(own)
+        want = [weights[0] * first.get(i, 0) + weights[1] * second.get(i, 0) for i in hits.ids]
+        np.testing.assert_allclose(hits.scores, want, atol=1e-5)
+
+
+def test_scores_stay_finite_whatever_the_weights(recwarn: Any) -> None:
+    c = words()
+    huge = Fuse(Text("gpu"), Text("cuda"), method="weighted", weights=[1e30, -1e30])
+    for _ in range(5):
+        huge = Fuse(huge, huge, method="weighted", weights=[1e30, 1e30])
+    boosts = [Field("n", 1e30), Field("n", -1e30), Field("n", 1e30)]
+    for query in (huge, Text("gpu", weights={"text": 1e30}), Near([1, 1])):
+        hits = c.search(query, 40, boost=boosts)
+        assert len(hits) == 40 and np.isfinite(hits.scores).all()
+    with pytest.raises(InvalidArgument, match="limit is 64"):
+        c.search(Near([1, 1]), boost=[Field("n", 1)] * 65)
+    with pytest.raises(InvalidArgument, match="no scores"):
+        c.search(Rerank(Text("gpu"), by=lambda query, hits: [10**400] * len(hits)))
+    assert not recwarn.list
+
+
 def test_what_is_made_of_queries_shows_the_words_of_them_all() -> None:
     from vecdb.query import Fuse, Near, Rerank, Text
 
@@ -332,3 +398,24 @@ def test_what_is_made_of_queries_shows_the_words_of_them_all() -> None:
     assert lit(Fuse(fast, Near([1, 0]) + kernel, fast))["a"] == [*alone, "a fast [kernel]"]
     assert lit(Rerank(fast, by=Near([1, 0])))["a"] == alone
     assert lit(Rerank(Near([1, 0]), by=lambda query, hits: [1.0] * len(hits))) == {"a": [], "b": []}
+
+
+@pytest.mark.parametrize("names", [("sp",), ("many",), ("sp", "many"), ("v", "sp"), ("v", "w", "many")])
+def test_query_objects_are_prepared_whatever_vectors_there_are(names: tuple[str, ...]) -> None:
+    known = {
+        "sp": vecdb.SparseVector(), "many": vecdb.Vector(2, multi=True), "v": vecdb.Vector(2), "w": vecdb.Vector(2),
+    }  # fmt: skip
+    given = {"sp": [{"a": 1.0}, {"a": 2.0}], "many": [[[1, 0]], [[0, 1]]], "v": [[1, 0], [0, 1]], "w": [[1, 0], [0, 1]]}
+    c = vecdb.open().create_collection("c", vectors={name: known[name] for name in names}, fulltext=True)
+    c.add([1, 2], {name: given[name] for name in names}, texts=["gpu", "gpu kernel"])
+    for using in (None, *names):
+        for query in (Text("gpu"), Sparse({"a": 1}), Late([[0, 1]]), Near([0, 1]), [0, 1]):
+
+            def outcome(search: Any, query: Any = query) -> Any:
+                try:
+                    return search(query).ids
+                except InvalidArgument as error:
+                    return str(error)
+
+            wanted = outcome(lambda query, using=using: c.search(query, 2, using=using))
+            assert outcome(lambda query, using=using: c.prepare(2, using=using)(query)) == wanted, (using, query)

@@ -17,7 +17,7 @@ import vecdb
 from tests import child
 from vecdb import F
 from vecdb.errors import InvalidArgument, NotFound, ReadOnly
-from vecdb.query import Near
+from vecdb.query import Near, Text
 from vecdb.storage import searchlog, veil
 
 SEED = time.time_ns() % 1_000_000
@@ -538,3 +538,77 @@ def test_a_key_that_is_damaged_is_no_key(path: str) -> None:
     c.search(queries(1)[0])
     assert len(list(db.search_log)) == 1
     db.close()
+
+
+def test_what_cannot_be_written_down_takes_nothing_else_with_it(path: str) -> None:
+    db, c = made(path)
+    db.search_log.start(c)
+    first = c.search(queries(1)[0], 3, where=F.n < 2**70)  # an int that the log's bytes cannot hold
+    c.search(queries(1)[0], 4)
+    c.add(1000, queries(1)[0])
+    assert [entry.k for entry in db.search_log] == [4] and len(first) == 3
+    assert db.stats()["search_log"]["dropped"] == 1
+    c.search(queries(1)[0], 5, where=F.n < 2**70)
+    time.sleep(1.2)  # the thread's turn
+    c.search(queries(1)[0], 6)
+    assert [entry.k for entry in db.search_log] == [4, 6]
+    db.close()
+    with vecdb.open(path) as again:
+        assert 1000 in again["c"] and again.check() == []
+
+
+def test_options_that_are_equal_to_python_alone_are_kept_apart() -> None:
+    db, c = made()
+    db.search_log.start(c)
+    for value in (1, True):
+        c.search(queries(1)[0], 1, where=F.n == value)
+    assert [str(entry.where) for entry in db.search_log] == ["n == 1", "n == true"]
+
+
+@pytest.mark.parametrize("entries", [5, [1], "ab", object()])
+def test_replay_takes_entries_of_the_log(entries: Any) -> None:
+    _, c = made()
+    with pytest.raises(InvalidArgument, match="entries"):
+        c.replay(entries)
+
+
+def test_long_query_objects_are_counted_in_memory_and_in_the_file(path: str) -> None:
+    db = vecdb.open(path, durability="relaxed")
+    c = db.create_collection("t", dim=2, fulltext=True)
+    c.add(1, [1, 0], texts="gpu")
+    db.search_log.start(c, max_bytes=1 << 16)
+    for _ in range(200):
+        c.search(Text("gpu " + "x" * 1_000))
+    found = list(db.search_log)
+    assert 10 < len(found) < 200 and found[-1].query == Text("gpu " + "x" * 1_000)
+    other = vecdb.open(path, durability="relaxed")
+    with other.transaction():  # nobody can write meanwhile
+        other["t"].add(2, [0, 1])
+        db["t"].search([1.0, 0.0])
+
+        def searching() -> None:
+            for _ in range(80):
+                c.search(Text("gpu " + "x" * ((1 << 20) - 4)))
+                c.search(Near([1.0, 0.0]))
+
+        thread = threading.Thread(target=searching)
+        thread.start()
+        thread.join()
+    assert db.stats()["search_log"]["dropped"] > 0
+    c.search([1.0, 0.0])
+    assert list(db.search_log)[-1].query == Near([1.0, 0.0])
+    assert db.stats()["search_log"]["collections"]["t"]["bytes"] <= 1 << 16
+
+
+def test_texts_that_no_query_object_can_have_are_not_logged() -> None:
+    def lengths(texts: list[str]) -> Any:
+        return np.array([[len(text) + 1, 1.0] for text in texts], np.float32)
+
+    db = vecdb.open()
+    c = db.create_collection("c", encoder=vecdb.encoders.function(lengths, name="lengths", dim=2))
+    c.add(1, texts="a")
+    db.search_log.start(c)
+    for text in ("a", "x" * (1 << 20), "x" * (1 << 20) + "x", "\ud800", "b"):
+        assert c.search(text).ids == [1]
+    assert [entry.query for entry in db.search_log] == [Near("a"), Near("x" * (1 << 20)), Near("b")]
+    assert db.stats()["search_log"]["dropped"] == 2

@@ -14,7 +14,7 @@ import vecdb
 from tests import child
 from vecdb import F
 from vecdb.errors import AlreadyExists, InvalidArgument, NotFound, ReadOnly
-from vecdb.query import Near
+from vecdb.query import Field, Near
 from vecdb.storage import keys, records
 
 
@@ -261,3 +261,13 @@ def test_a_closed_database_says_so() -> None:
     db.close()
     with pytest.raises(vecdb.errors.Closed):
         _ = db.searches
+
+
+def test_options_are_kept_as_search_takes_them() -> None:
+    db = vecdb.open()
+    c = db.create_collection("c", dim=2)
+    c.add(["a", "b"], [[1, 0], [0, 1]], metadata=[{"n": 1}, {"n": 5}])
+    given = {"boost": Field("n", 1.0), "recall": np.float32(0.5), "offset": np.int64(0), "ef": np.int32(20)}
+    saved = db.searches.save("s", c, [1, 0], k=np.int64(2), **given)
+    assert saved.run().ids == c.search([1, 0], 2, **given).ids == ["b", "a"]
+    assert db.searches["s"] == saved and saved.options["boost"] == [Field("n", 1.0)]

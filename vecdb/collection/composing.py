@@ -23,7 +23,7 @@ from vecdb.collection.handle import parse_record, refuse
 from vecdb.collection.searching import Options, Searching, check_radius
 from vecdb.execute import Request
 from vecdb.index.view import Cut
-from vecdb.query.objects import Boost, Near, Query
+from vecdb.query.objects import MAX_BOOSTS, Boost, Near, Query
 from vecdb.ranking import boost, build, diverse, group
 from vecdb.ranking.base import Place, Ranked, Ranker, nothing
 from vecdb.ranking.near import NearRanker
@@ -70,7 +70,7 @@ class Composing(Searching):
         self, query: Any, request: Request, shape: Shape, using: str | None, matches: Any = None
     ) -> Any:
         """Hits of a query, or a list of hits for several."""
-        if using is not None and using not in self.schema.vectors:
+        if using is not None and not (isinstance(using, str) and using in self.schema.vectors):
             self._using(self.schema, using)  # says which there are
         queries, single = as_queries(query, using)
         with self._reading() as (txn, view):
@@ -161,7 +161,7 @@ class Run:
         stored = self._stored(ranked) if place.request.with_vectors else None
         source = Composed(
             sketched(place, self.ranker, self.shape), told(self.ranker, self._all),
-            ranked.rids, ranked.scores.astype(np.float32), sizes, self.gained, self.ranker.highlighter(),
+            ranked.rids, _single(ranked.scores), sizes, self.gained, self.ranker.highlighter(),
             self.verbs._parse, stored, place.request.offset,
         )  # fmt: skip
         distances = ranked.distances
@@ -266,6 +266,12 @@ def _stored(place: Place, field: VectorField, ranked: Ranked) -> list[Any]:
     return [(field.name, next(made)) if each else None for each in has]
 
 
+def _single(scores: Any) -> Any:
+    """Scores as hits have them: float32; what is too large there is infinite."""
+    with np.errstate(over="ignore"):
+        return scores.astype(np.float32)
+
+
 def _shown(place: Place, ranked: Ranked) -> Hits:
     """Ranked rows as hits, for a callable that ranks them anew."""
     ids, payloads = place.read(ranked.rids)
@@ -274,8 +280,7 @@ def _shown(place: Place, ranked: Ranked) -> Hits:
         distances = np.full(len(ids), np.nan, np.float32)
     plan = Plan(place.view.schema.name, "rerank", len(ids), len(ids), place.view.state.live)
     source = Composed(
-        lambda: plan, None, ranked.rids, ranked.scores.astype(np.float32), None, {}, None, parse_record,
-        None, 0,
+        lambda: plan, None, ranked.rids, _single(ranked.scores), None, {}, None, parse_record, None, 0,
     )
     return Hits(ids, distances.tobytes(), payloads, (), source)
 
@@ -306,7 +311,8 @@ def as_queries(query: Any, using: str | None) -> tuple[list[Query], bool]:
 
 def given_shape(group_by: Any, group_size: Any, diversity: Any, boosts: Any, k: Any) -> Shape:
     """A shape, checked."""
-    if group_by is None and group_size == 1 and diversity is None and boosts is None:
+    plain = group_by is None and diversity is None and boosts is None
+    if plain and type(group_size) is int and group_size == 1:
         return NO_SHAPE
     if group_by is not None and (not isinstance(group_by, str) or not group_by):
         refuse(f"group_by={group_by!r:.60}: give the name of a metadata field")
@@ -336,6 +342,8 @@ def _boosts(given: Any) -> tuple[Boost, ...]:
     listed = [given] if isinstance(given, Boost) else given
     if isinstance(listed, str) or not isinstance(listed, Sequence):
         refuse(f"boost is a {type(given).__name__}; give a list of vecdb.query.Decay and Field")
+    if len(listed) > MAX_BOOSTS:
+        refuse(f"boost has {len(listed):,} boosts; the limit is {MAX_BOOSTS}: leave some out")
     for at, each in enumerate(listed):
         if not isinstance(each, Boost):
             refuse(f"boost: item {at} is a {type(each).__name__}; give vecdb.query.Decay or Field")

@@ -72,11 +72,14 @@ class PrepareVerbs(Composing):
         request = self._request(options)
         shape = given_shape(group_by, group_size, diversity, boost, k)
         schema = self.schema
-        several = sum(each.graphed for each in schema.vectors.values()) > 1
+        if using is not None and not self._using(schema, using).graphed:
+            return PreparedSearch(self, request, None, using, shape)  # query objects alone fit such a field
+        graphed = sum(each.graphed for each in schema.vectors.values())
+        several = graphed > 1
         texts = (  # what a text would fit then decides
             using is None and several and any(each.encoder for each in schema.vectors.values())
         )
-        if several and using is None and not texts:  # a query object may say which
+        if using is None and (not graphed or (several and not texts)):  # a query object may say which
             return PreparedSearch(self, request, None, None, shape)
         name, declared = self._searched(schema, using, "" if texts else None)
         check_radius(request, declared.metric)
@@ -148,7 +151,7 @@ class PreparedSearch:
                 if verbs._db._logged is not None:
                     verbs._log(query, self._request.as_asked(self._written), hits)
                 return hits
-        name, declared = verbs._searched(verbs.schema, self._using, query)
+        name, declared = verbs._searched(verbs.schema, self._using or self._written, query)
         check_radius(self._request, declared.metric)
         vector, single = verbs._query(query, declared)
         if ready is not None and single and vector is not query:
@@ -185,7 +188,7 @@ class PreparedSearch:
         'nothing'
         """
         verbs = self._verbs
-        name, declared = verbs._searched(verbs.schema, self._using, None)
+        name, declared = verbs._searched(verbs.schema, self._using or self._written, None)
         with verbs._reading() as (txn, view):
             context = verbs._context(
                 txn, view, name, declared, self._request.where, self._matches(txn, view)

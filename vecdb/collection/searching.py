@@ -191,10 +191,10 @@ def _checked_request(options: Options) -> Request:
         where,
         float(recall),
         None if ef is None else int(ef),
-        bool(exact),
+        _flag("exact", exact),
         None if radius is None else _as_float32(radius),
         int(offset),
-        bool(with_vectors),
+        _flag("with_vectors", with_vectors),
     )
 
 
@@ -209,6 +209,14 @@ def check_radius(request: Request, metric: str) -> None:
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _flag(name: str, value: Any) -> bool:
+    """Whether a value is true; an array of several has no truth."""
+    try:
+        return bool(value)
+    except ValueError:
+        refuse(f"{name} is a {type(value).__name__} of several values; give True or False")
 
 
 def _is_number(value: Any) -> bool:

@@ -237,6 +237,11 @@ def columns_of(schema: Schema) -> Columns:
     return _columns(tuple(schema.fulltext.items()), tuple(sorted(numbers)))
 
 
+def columns_of_texts(fulltext: tuple[tuple[str, TextField], ...]) -> Columns:
+    """The columns of fields with full text, which are the first of their collection's."""
+    return _columns(fulltext, ())
+
+
 @lru_cache(maxsize=64)
 def _columns(fulltext: tuple[tuple[str, TextField], ...], sparse: tuple[int, ...]) -> Columns:
     return Columns(fulltext, sparse)

@@ -107,11 +107,18 @@ def _leg(columns: Columns, at: int, item: grammar.Part) -> Leg | None:
 
 
 def clauses(words: Words, txn: Any, parts: Sequence[Part], weights: Sequence[float]) -> list[Any]:
-    """The parts as `_text.View` takes them; `weights`: one a column."""
-    return [
-        (part.occur, [core_leg(words, txn, leg, weights[leg.column]) for leg in part.legs])
-        for part in parts
-    ]
+    """The parts as `_text.View` takes them; `weights`: one a column. What is asked twice is read once."""
+    known: dict[Leg, Any] = {}
+
+    def made(leg: Leg) -> Any:
+        if leg.kind != PHRASE:
+            return core_leg(words, txn, leg, weights[leg.column])
+        found = known.get(leg)
+        if found is None:
+            found = known[leg] = core_leg(words, txn, leg, weights[leg.column])
+        return found
+
+    return [(part.occur, [made(leg) for leg in part.legs]) for part in parts]
 
 
 def core_leg(words: Words, txn: Any, leg: Leg, weight: float) -> tuple[int, float, int, Any]:

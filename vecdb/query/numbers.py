@@ -53,6 +53,8 @@ def given_numbers(where: str, value: Any, dims: tuple[int, ...]) -> Vector:
     if dtype is not None and hasattr(value, "tobytes"):
         return _of_array(where, value, str(getattr(dtype, "name", dtype)), dims)
     if isinstance(value, Numbers):
+        if len(value.shape) not in dims:
+            _refuse(f"{where} has shape {value.shape}; give {_wanted(dims)}")
         return value
     if isinstance(value, list | tuple):
         return _of_list(where, value, dims)
@@ -92,10 +94,14 @@ def _is_array(value: Any) -> bool:
 
 
 def _number(where: str, at: int, value: Any) -> int | float | bool:
-    if hasattr(value, "item") and not isinstance(value, int | float):
+    if hasattr(value, "item") and not isinstance(value, int | float) and not getattr(value, "shape", None):
         value = value.item()  # a numpy scalar
     if not isinstance(value, int | float):
         _refuse(f"{where}: item {at} is a {type(value).__name__}, not a number")
+    if isinstance(value, float) and not math.isfinite(value):
+        _refuse(f"{where}: item {at} is {value}; every number must be finite")
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        _refuse(f"{where}: item {at} is an int of more than 64 bits; give it as a float")
     return value
 
 

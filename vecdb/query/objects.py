@@ -31,6 +31,8 @@ MAX_EXAMPLES: Final = 1_000
 MAX_TEXT_CHARS: Final = 1 << 20
 MAX_WEIGHTS: Final = 100_000
 MAX_RANKED: Final = 100_000  # a depth, at most
+MAX_WEIGHT: Final = 1e30  # of a part, a field or a boost: so that scores stay finite
+MAX_BOOSTS: Final = 64  # of one search
 METHODS: Final = ("rrf", "weighted", "relative")
 STRATEGIES: Final = ("average", "best")
 TRANSFORMS: Final = ("linear", "log1p")
@@ -261,18 +263,17 @@ class Context(Query):
     using: str | None
 
     def __init__(self, pairs: Any, using: str | None = None) -> None:
+        pairs = _scalar(pairs)
         if isinstance(pairs, str) or not isinstance(pairs, Iterable):
             refuse(f"Context: pairs is a {type(pairs).__name__}; give [(positive, negative), ...]")
         found = []
         for at, pair in enumerate(pairs):
             if at >= MAX_EXAMPLES:
                 refuse(f"Context: more than {MAX_EXAMPLES:,} pairs")
-            if isinstance(pair, str) or not hasattr(pair, "__len__") or len(pair) != 2:
+            two = _listed(pair)
+            if two is None or len(two) != 2:
                 refuse(f"Context: pair {at} is no pair (positive, negative)")
-            found.append((
-                given_example(f"Context: pair {at}", pair[0], ids=True),
-                given_example(f"Context: pair {at}", pair[1], ids=True),
-            ))  # fmt: skip
+            found.append(tuple(given_example(f"Context: pair {at}", each, ids=True) for each in two))
         if not found:
             refuse("Context: pairs is empty; give [(positive, negative), ...]")
         self._set(pairs=tuple(found), using=given_name("Context: using", using))
@@ -307,6 +308,7 @@ class Text(Query):
         if len(text) > MAX_TEXT_CHARS:
             refuse(f"Text: text has {len(text):,} characters; the limit is {MAX_TEXT_CHARS:,}")
         given_text("Text: text", text)
+        fields = _scalar(fields)
         if isinstance(fields, str):
             fields = (fields,)
         if fields is not None:
@@ -316,8 +318,9 @@ class Text(Query):
             if not fields:
                 refuse("Text: fields is empty; leave it out for all full-text fields")
         listed = given_weights("Text: weights", {} if weights is None else weights, str)
-        if any(weight < 0 for _, weight in listed):
-            refuse("Text: weights are factors from 0 on")
+        for field, weight in listed:
+            if not 0 <= weight <= MAX_WEIGHT:
+                refuse(f"Text: weights: {field!r:.60}={weight:g}: give factors from 0 to {MAX_WEIGHT:g}")
         self._set(text=text, fields=fields, weights=listed)
 
     def _usual(self) -> Mapping[str, Any]:
@@ -412,11 +415,12 @@ class Fuse(Query):
                 refuse(f"Fuse: part {at} is a {type(each).__name__}; give query objects, as Near(...)")
         one_of("Fuse: method", method, METHODS)
         if weights is not None:
-            if isinstance(weights, str) or not hasattr(weights, "__len__"):
-                refuse(f"Fuse: weights is a {type(weights).__name__}; give one number a part")
-            if len(weights) != len(queries):
-                refuse(f"Fuse: {len(weights)} weights for {len(queries)} parts; give one for each")
-            weights = tuple(given_number(f"Fuse: weights: part {at}", w) for at, w in enumerate(weights))
+            listed = _listed(weights)
+            if listed is None:
+                refuse(f"Fuse: weights is a {type(weights).__name__}; give a list, one number a part")
+            if len(listed) != len(queries):
+                refuse(f"Fuse: {len(listed)} weights for {len(queries)} parts; give one for each")
+            weights = tuple(given_weight(f"Fuse: weights: part {at}", w) for at, w in enumerate(listed))
         self._set(queries=queries, method=method, weights=weights, depth=given_depth("Fuse", depth))
         check_size(self)
 
@@ -509,7 +513,7 @@ class Decay(Boost):
             refuse(f"Decay: scale={scale!r:.40}: give a number above 0")
         self._set(
             field=given_name("Decay: field", field, needed=True), origin=_origin(origin), scale=size,
-            weight=given_number("Decay: weight", weight),
+            weight=given_weight("Decay: weight", weight),
         )  # fmt: skip
 
     def _usual(self) -> Mapping[str, Any]:
@@ -537,7 +541,7 @@ class Field(Boost):
         one_of("Field: transform", transform, TRANSFORMS)
         self._set(
             field=given_name("Field: field", field, needed=True),
-            weight=given_number("Field: weight", weight), transform=transform,
+            weight=given_weight("Field: weight", weight), transform=transform,
         )  # fmt: skip
 
     def _usual(self) -> Mapping[str, Any]:
@@ -571,7 +575,7 @@ def _origin(origin: Any) -> Any:
 
 def given_example(where: str, value: Any, *, ids: bool = False) -> Any:
     """A vector, a text or a ById; `ids`: an int is one, too."""
-    if isinstance(value, ById | Numbers):
+    if isinstance(value, ById):
         return value
     if isinstance(value, str):
         if len(value) > MAX_TEXT_CHARS:
@@ -586,9 +590,10 @@ def given_example(where: str, value: Any, *, ids: bool = False) -> Any:
 
 def given_examples(where: str, values: Any) -> tuple[Any, ...]:
     """A list of examples; a single one is a list of one."""
+    values = _scalar(values)
     if isinstance(values, str | int | ById) or _is_vector(values):
         values = [values]
-    if not hasattr(values, "__iter__"):
+    if not hasattr(values, "__iter__") or isinstance(values, bytes | bytearray | memoryview | Mapping):
         refuse(f"{where} is a {type(values).__name__}; give a list of ids, vectors or texts")
     found = []
     for at, each in enumerate(values):
@@ -596,6 +601,13 @@ def given_examples(where: str, values: Any) -> tuple[Any, ...]:
             refuse(f"{where} has more than {MAX_EXAMPLES:,} examples")
         found.append(given_example(f"{where}: item {at}", each, ids=True))
     return tuple(found)
+
+
+def _listed(values: Any) -> list[Any] | None:
+    """What stands in an order, as a list: None for texts, bytes, sets and mappings."""
+    if isinstance(values, list | tuple):
+        return list(values)
+    return list(values) if len(getattr(values, "shape", ())) > 0 else None
 
 
 def _is_vector(values: Any) -> bool:
@@ -608,13 +620,19 @@ def _is_vector(values: Any) -> bool:
     return isinstance(values, list | tuple) and bool(values) and any(type(v) is float for v in values)
 
 
+def _scalar(value: Any) -> Any:
+    """A numpy scalar, or an array without dimensions, as Python has it; anything else as it is."""
+    if isinstance(value, str | int | float) or not hasattr(value, "item") or getattr(value, "shape", None):
+        return value
+    return value.item()
+
+
 def given_id(where: str, id: Any) -> str | int:
     """An id as Python has it."""
-    if hasattr(id, "item") and not isinstance(id, str | int | float):
-        id = id.item()
+    id = _scalar(id)
     if isinstance(id, bool) or not isinstance(id, str | int):
         refuse(f"{where}: {id!r:.60} is a {type(id).__name__}; an id is a str or an int")
-    return str(id) if isinstance(id, str) else int(id)
+    return given_text(where, id) if isinstance(id, str) else int(id)
 
 
 def given_text(where: str, text: str) -> str:
@@ -637,8 +655,7 @@ def given_name(where: str, name: Any, *, needed: bool = False) -> Any:
 
 def given_number(where: str, value: Any) -> float:
     """A finite number."""
-    if hasattr(value, "item") and not isinstance(value, int | float):
-        value = value.item() if not getattr(value, "shape", None) else value
+    value = _scalar(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         refuse(f"{where}={value!r:.40}: give a number")
     try:
@@ -650,6 +667,14 @@ def given_number(where: str, value: Any) -> float:
     return found
 
 
+def given_weight(where: str, value: Any) -> float:
+    """A number that scores can be multiplied by, and stay finite."""
+    found = given_number(where, value)
+    if abs(found) > MAX_WEIGHT:
+        refuse(f"{where}={value!r:.40}: give a number from -{MAX_WEIGHT:g} to {MAX_WEIGHT:g}")
+    return found
+
+
 def given_weights(where: str, weights: Any, kinds: Any) -> tuple[Any, ...]:
     """A mapping as entries in a settled order."""
     if not isinstance(weights, Mapping):
@@ -658,12 +683,13 @@ def given_weights(where: str, weights: Any, kinds: Any) -> tuple[Any, ...]:
         refuse(f"{where} has {len(weights):,} entries; the limit is {MAX_WEIGHTS:,}")
     found = []
     for key, weight in weights.items():
-        if hasattr(key, "item") and not isinstance(key, str | int):
-            key = key.item()
+        key = _scalar(key)
         if isinstance(key, bool) or not isinstance(key, kinds):
             refuse(f"{where}: {key!r:.60} is a {type(key).__name__} where a name belongs")
         if isinstance(key, str):
             given_text(where, key)
+        elif not -(1 << 63) <= key < 1 << 63:
+            refuse(f"{where}: a token of more than 64 bits; give an int of 64 bits, or a str")
         found.append(Frozen((key, given_number(f"{where}: {key!r:.60}", weight))))
     return tuple(sorted(found, key=lambda entry: (isinstance(entry[0], str), entry[0])))
 
@@ -672,8 +698,7 @@ def given_depth(where: str, depth: Any) -> int | None:
     """How many of the best count."""
     if depth is None:
         return None
-    if hasattr(depth, "item") and not isinstance(depth, int):
-        depth = depth.item()
+    depth = _scalar(depth)
     if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= MAX_RANKED:
         refuse(f"{where}: depth={depth!r:.40}: give an int from 1 to {MAX_RANKED:,}")
     return depth

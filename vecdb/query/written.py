@@ -131,7 +131,8 @@ def boost_of(found: Any) -> Boost:
 
 def _check_depth(found: Any) -> None:
     """Refuse what is nested too deeply before descending."""
-    level, depth, parts = [found], 0, 0
+    level: list[Any] = [found] if isinstance(found, dict | list) else []
+    depth, parts = 0, 0
     while level:
         depth, parts = depth + 1, parts + len(level)
         if depth > 4 * MAX_DEPTH or parts > 64 * MAX_PARTS:

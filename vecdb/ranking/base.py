@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -136,7 +137,7 @@ class Ranker(ABC):
         made = [each for each in (part.highlighter() for part in self.parts) if each is not None]
         if len(made) < 2:
             return made[0] if made else None
-        return lambda record: list(dict.fromkeys(each for shows in made for each in shows(record)))
+        return partial(_shown, made)
 
     def strategy(self) -> str:
         """What `best` did, or would do, in a word or two for plans."""
@@ -153,3 +154,8 @@ class Ranker(ABC):
         return lambda: Plan(
             name, strategy, None, matches, 0, query=repr(query), parts=tuple(part() for part in parts)
         )
+
+
+def _shown(made: list[Callable[[Any], list[Any]]], record: Any) -> list[Any]:
+    """What any of several highlighters shows, each snippet once."""
+    return list(dict.fromkeys(each for shows in made for each in shows(record)))

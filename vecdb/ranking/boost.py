@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FIRST: Final = 5  # times what is wanted, of the best by their own scores
 LEAST: Final = 100
 MOST: Final = 4_096
+WORTH: Final = 1e36  # that one boost adds at most, so that scores are finite in float32
 
 
 def boosted(ranker: Ranker, boosts: tuple[Boost, ...], reach: int) -> tuple[Ranked, Scores]:
@@ -50,7 +51,10 @@ def boosted(ranker: Ranker, boosts: tuple[Boost, ...], reach: int) -> tuple[Rank
 
 def _settled(found: Ranked, best: Scores, reach: int, most: float) -> bool:
     """Whether no row beyond what was found can be among the best."""
-    return len(best) == reach and bool(found.scores[-1] + most <= best[-1])
+    if len(best) < reach:
+        return False
+    last = float(found.scores[-1])  # -inf: of rows without a score, which no boost brings up
+    return last == -math.inf or last + most <= best[-1]
 
 
 def most_gained(boosts: tuple[Boost, ...]) -> float:
@@ -64,7 +68,7 @@ def gains(ranker: Ranker, rids: Rids, boosts: tuple[Boost, ...], now: datetime) 
     found = np.zeros(len(rids))
     for at, payload in enumerate(ranker.place.payloads(rids)):
         fields = flat(parse(payload).metadata)
-        found[at] = sum(gain(boost, fields, now) for boost in boosts)
+        found[at] = sum(max(-WORTH, min(WORTH, gain(boost, fields, now))) for boost in boosts)
     return found
 
 

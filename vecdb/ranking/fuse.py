@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from vecdb.ranking.base import Rids, Scores
 
 RANK_CONSTANT: Final = 60
+MOST: Final = 1e36  # that a part adds to a score, so that sums are finite in float32
 LEAST_DEPTH: Final = 100
 DEPTH_PER_HIT: Final = 5
 KEPT_RANKS: Final = 1000  # what as many ranks are worth is remembered
@@ -116,11 +117,14 @@ class FuseRanker(Ranker):
         if method == "rrf":
             return weight / (RANK_CONSTANT + np.arange(1, len(ranked.rids) + 1))
         scores = ranked.scores
-        if method == "weighted" or not len(scores):
-            return weight * scores
-        low, high = float(scores.min()), float(scores.max())
-        scaled = np.ones(len(scores)) if high == low else (scores - low) / (high - low)
-        return weight * scaled
+        told = np.isfinite(scores)  # no rows that a Rerank's `by` does not match: they get nothing
+        if not told.any():
+            return np.zeros(len(scores))
+        if method == "weighted":
+            return np.clip(weight * np.where(told, scores, 0.0), -MOST, MOST)
+        low, high = float(scores[told].min()), float(scores[told].max())
+        scaled = np.ones(len(scores)) if high == low else (np.where(told, scores, low) - low) / (high - low)
+        return weight * np.where(told, scaled, 0.0)
 
 
 @lru_cache(maxsize=32)

@@ -103,7 +103,7 @@ def asked(query: Query) -> Any:
 def _checked(given: Any, n: int) -> Scores:
     try:
         scores = np.asarray(given, np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidArgument(f"Rerank: what the callable returned are no scores: {error}") from None
     if scores.shape != (n,):
         raise InvalidArgument(

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -23,11 +24,12 @@ from pyroaring import BitMap
 
 from vecdb.errors import InvalidArgument
 from vecdb.index import wording
+from vecdb.index.columns import columns_of_texts
 from vecdb.index.view import Cut, View, bitmap_of
 from vecdb.query.objects import Text
 from vecdb.ranking.base import Place, Ranked, Ranker, nothing
 from vecdb.storage import keys
-from vecdb.storage.schema import TEXT, Schema
+from vecdb.storage.schema import TEXT, Schema, TextField
 from vecdb.text import grammar, highlight
 from vecdb.types import Record
 
@@ -148,27 +150,31 @@ class TextRanker(Ranker):
 
     def highlighter(self) -> Callable[[Record], list[Highlight]]:
         """What shows where a record says the words: by field, elements of lists apart."""
-        columns, chosen, text = self._words.columns, self._chosen, self.query.text
-
-        def highlights(record: Record) -> list[Highlight]:
-            asked, found = grammar.parse(text), []
-            for at in chosen:
-                column = columns.listed[at]
-                analyzer = column.analysis.analyzer
-                wanted = asked.asked(analyzer)
-                for element in columns.elements(at, record.text, record.metadata):
-                    for each in highlight.snippets(element, analyzer, wanted, most=MOST_SNIPPETS):
-                        if each.spans:
-                            found.append(Highlight(each.text, each.start, each.spans, column.name))
-            return found
-
-        return highlights
+        fulltext = tuple(self.place.view.schema.fulltext.items())
+        return partial(highlights, fulltext, self._chosen, self.query.text)
 
     def texts(self, rid: int) -> dict[str, list[Any]]:
         """The texts of a row in the fields that are asked, by name."""
         columns = self._words.columns
         found = columns.elements_of(self.place.txn, self._words.cid, rid)
         return {columns.listed[at].name: found[at] for at in self._chosen if found[at]}
+
+
+def highlights(
+    fulltext: tuple[tuple[str, TextField], ...], chosen: tuple[int, ...], text: str, record: Record
+) -> list[Highlight]:
+    """Where a record says the words of a text, in the chosen ones of a collection's fields with full text."""
+    columns = columns_of_texts(fulltext)
+    asked, found = grammar.parse(text), []
+    for at in chosen:
+        column = columns.listed[at]
+        analyzer = column.analysis.analyzer
+        wanted = asked.asked(analyzer)
+        for element in columns.elements(at, record.text, record.metadata):
+            for each in highlight.snippets(element, analyzer, wanted, most=MOST_SNIPPETS):
+                if each.spans:
+                    found.append(Highlight(each.text, each.start, each.spans, column.name))
+    return found
 
 
 def fields_of(schema: Schema, query: Text) -> tuple[tuple[int, ...], list[float]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vecdb.ranking.base import Place, Ranked, Ranker
@@ -29,13 +30,21 @@ class Told(NamedTuple):
     def explain(self, rid: int) -> Explanation:
         """Where a row stands in it."""
         parts = tuple(part.explain(rid) for part in self.parts)
-        name = shorten(repr(self.query), 100)
+        name = self._name()
         at = _where(self.ranked, rid)
         if at is None or self.ranked is None:
             return Explanation(name, None, float("nan"), parts=parts)
         distances = self.ranked.distances
         far = float("nan") if distances is None else float(distances[at])
         return Explanation(name, at + 1, float(self.ranked.scores[at]), far, parts=parts)
+
+
+    def named(self) -> Told:
+        """The same with its query's name alone: a callable inside cannot be pickled."""
+        return Told(self._name(), self.ranked, [each.named() for each in self.parts])
+
+    def _name(self) -> str:
+        return self.query if isinstance(self.query, str) else shorten(repr(self.query), 100)
 
 
 def _where(ranked: Ranked | None, rid: int) -> int | None:
@@ -61,6 +70,10 @@ def sketched(place: Place, ranker: Ranker, shape: Any, *, count: bool = False) -
         filter=None if request.where is None else str(request.where), shape=str(shape),
         wanted="exact" if request.complete else f"recall {request.recall:g}",
     )  # fmt: skip
+
+
+def _known(plan: Plan) -> Plan:
+    return plan
 
 
 class Composed:
@@ -90,6 +103,13 @@ class Composed:
         self._plan, self._told, self._rids, self.given_scores = plan, told, rids, scores
         self.sizes, self._gained, self._highlighter = sizes, gained, highlighter
         self._parse, self._stored, self._offset = parse, stored, offset
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        told = None if self._told is None else self._told.named()
+        return Composed, (
+            partial(_known, self._plan()), told, self._rids, self.given_scores, self.sizes, self._gained,
+            self._highlighter, self._parse, self._stored, self._offset,
+        )  # fmt: skip
 
     def record(self, at: int, payload: bytes) -> Record:
         """The row of hit `at`."""

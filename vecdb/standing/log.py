@@ -352,6 +352,8 @@ class SearchLog:
         """See `Collection.replay`."""
         from vecdb.standing.replay import replayed
 
+        if entries is not None and not isinstance(entries, Iterable):
+            _refuse(f"entries: give those of db.search_log, not a {type(entries).__name__}")
         chosen = list(self.entries(collection) if entries is None else entries)
         for each in chosen:
             if not isinstance(each, LogEntry):

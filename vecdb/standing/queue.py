@@ -9,7 +9,8 @@ Invariants:
   Q2  the queue is bounded; what does not fit is dropped and counted;
   Q3  an entry is written once: it is taken out by whoever holds the writer lock, and put back when
       the commit does not happen;
-  Q4  the thread keeps no database alive, and ends with `close()`, or when nothing is logged any more.
+  Q4  the thread keeps no database alive, and ends with `close()`, or when nothing is logged any more;
+  Q5  an entry that cannot be written down is dropped and counted, alone: it takes no commit with it.
 
 Rejected: writing in the thread of the search, which would wait for the disk once in a while.
 """
@@ -29,9 +30,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from vecdb.errors import VecdbError
-from vecdb.query.objects import Query
+from vecdb.query.numbers import Numbers
+from vecdb.query.objects import Query, Value, given_example
 from vecdb.query.written import plain
-from vecdb.storage import searchlog
+from vecdb.storage import codec, searchlog
 
 if TYPE_CHECKING:
     from vecdb.batch import Batch
@@ -48,6 +50,8 @@ _IDLE_S: Final = 10.0  # without anything to log, before the thread ends
 
 _ARRAY: Final = np.ndarray
 _now: Final = time.time
+
+HOLDS: Final = (str, tuple, Value, Numbers)  # what may be large inside of a query
 
 # id, unix time, collection, query, options, ids shown
 Entry = tuple[int, float, int, Any, Any, tuple[Any, ...]]
@@ -140,18 +144,23 @@ class Queue:
         some: list[Any] = []
         size = 0
         for id, at, _, query, asked, shown in entries:
-            place = places.get(asked)
             try:
+                place = places.get(asked)
                 if place is None:
-                    place = places[asked] = len(options)
-                    options.append(_written(asked))
-                written = query if type(query) is bytes or type(query) is str else plain(query)
-            except VecdbError:  # code inside, which cannot be written down
+                    made = _written(asked)
+                    size += len(codec.pack(made))
+                    options.append(made)
+                    place = places[asked] = len(options) - 1
+                written = plain(query) if isinstance(query, Query) else query
+                if type(written) is str:
+                    given_example("query", written)  # what no query object could be is none in the log
+                size += len(written) if type(written) is bytes else len(codec.pack(written))
+            except (VecdbError, TypeError, ValueError, OverflowError):  # it cannot be written down
                 self.dropped += 1
                 continue
             shown = shown[:MAX_SHOWN]
             some.append((id, at, written, place, shown))
-            size += 64 + len(written) + 4 * len(shown)
+            size += 64 + 4 * len(shown)
             if size >= limit:
                 yield searchlog.packed(some, options)
                 places, options, some, size = {}, [], [], 0
@@ -216,7 +225,16 @@ def _size(entry: Entry) -> int:
 
 
 def _length(query: Any) -> int:
-    return len(query) if isinstance(query, bytes | str) else OWN
+    """The bytes that a query takes in memory, roughly."""
+    if isinstance(query, bytes | str):
+        return len(query)
+    if isinstance(query, Numbers):
+        return OWN + len(query.data)
+    if isinstance(query, Value):
+        return OWN + sum(map(_length, query._fields()))
+    if isinstance(query, tuple):
+        return OWN + 40 * len(query) + sum(_length(each) for each in query if isinstance(each, HOLDS))
+    return 0
 
 
 def _written(options: Any) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+import numpy as np
+
 from vecdb.collection import Collection
 from vecdb.errors import AlreadyExists, InvalidArgument, NotFound, VecdbError
 from vecdb.index import tracking
@@ -93,6 +95,7 @@ class Searches:
         if type(replace) is not bool:
             _refuse(f"replace={replace!r:.40}: give True or False")
         asked = query if isinstance(query, Query) else Near(query)
+        options = {key: _given_option(value) for key, value in options.items()}
         _check_options(options)
         chosen = None if where is None else collection._filter(where)
         collection.explain(asked, k, where=chosen, **options)  # K1
@@ -340,6 +343,15 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, float):
         return value - value == 0
     return value is None or isinstance(value, str | int | Boost)
+
+
+def _given_option(value: Any) -> Any:
+    """An option as it is kept: numpy's scalars as Python's, one boost as a list of one."""
+    if isinstance(value, Boost):
+        return [value]
+    if isinstance(value, np.generic) and not isinstance(value, str | float):
+        return value.item()
+    return value
 
 
 def _listed(value: Any) -> Any:
