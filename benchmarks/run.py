@@ -322,8 +322,8 @@ def _options() -> argparse.Namespace:
         "--limit", type=int, default=0, help="use the first so many rows; 0: all"
     )
     parser.add_argument("--threads", type=int, default=2, help="of a build; searches have one")
-    parser.add_argument("--peers", help="hybrid: a Python that has the other databases; this one, left out")
-    parser.add_argument("--kept", type=Path, help="hybrid: a folder where what is built stays for another run")
+    parser.add_argument("--peers", help="hybrid: a Python with the other databases; else this one")
+    parser.add_argument("--kept", type=Path, help="hybrid: a folder where what is built stays")
     parser.add_argument("--out", type=Path, help="where to write the result")
     options = parser.parse_args()
     if options.data is None:

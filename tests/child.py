@@ -12,8 +12,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def start(code: str, *arguments: object, **options: Any) -> subprocess.Popen[bytes]:
-    """A child that runs `code` with `arguments` as sys.argv[1:]; output comes through a pipe."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
+    """A child that runs `code` with `arguments` as sys.argv[1:]; output comes through a pipe.
+
+    `more`: variables of its environment.
+    """
+    environment = {**os.environ, **options.pop("more", {}), "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
     options.setdefault("stdin", subprocess.PIPE)
     options.setdefault("stdout", subprocess.PIPE)
     command = [sys.executable, "-c", code, *map(str, arguments)]

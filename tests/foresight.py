@@ -49,6 +49,7 @@ class Table:
     itself: object = field(default_factory=object)  # the same in every copy, whatever its name is
     rich: bool = False
     fields: frozenset[str] = frozenset()  # those of OPTIONAL that it has
+    era: int = 0  # how often fields came or went
 
     def world(self) -> World:
         """What tests/riches.py compares with."""
@@ -318,6 +319,7 @@ def _foresee_field(verb: str, table: Table, name: str) -> Foreseen:
 
     def happen() -> None:
         table.fields ^= {name}
+        table.era += 1
         for id, row in table.rows.items():
             table.rows[id] = row._replace(extra=row.extra._replace(**{name: None}))
 

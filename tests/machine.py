@@ -4,7 +4,8 @@ One model (tests/foresight.py) knows the last commit, what the open transaction 
 state and who holds the writer lock. What is true of deeds that overlap:
 
   M1  a read beside a write or a commit is right before it or after it;
-  M2  a write that waits for another's transaction happens right after it;
+  M2  a write that waits for another's transaction happens right after it, or is refused by name where it
+      gives vectors of fields that came or went meanwhile;
   M3  a write that does not wait is Busy, and names the process that holds the lock;
   M4  a commit that a kill cuts off is there whole or not at all, and somebody looks which;
   M5  a forked child sees the last commit and what it wrote itself; snapshots that it inherited are closed.
@@ -21,6 +22,7 @@ import vecdb
 from tests.crew import THREADS, Difference, Process, Thread
 from tests.foresight import (
     DIM,
+    OPTIONAL,
     Foreseen,
     Judged,
     State,
@@ -55,6 +57,7 @@ class Machine:
         self.committed: State = {"a": made("l2", rich)}
         self.holder: Thread | None = None
         self.meant: object = None  # the collection that a waiting write found, whatever its name is now
+        self.era = 0  # of its fields
         self.steps: Counter[str] = Counter()
         self.verbs: Counter[str] = Counter()
         self.asked = self.found = self.next_snapshot = self.made = self.landed = 0
@@ -230,7 +233,7 @@ class Machine:
                 )
                 self.tell(thread, thread.waiting)
                 named = self.committed.get(thread.waiting[2]) if not begins else None
-                self.meant = None if named is None else named.itself
+                self.meant, self.era = (None, 0) if named is None else (named.itself, named.era)
 
     def let_waiting_write(self) -> None:
         """The holder has ended: the write that waited happens now."""
@@ -241,6 +244,9 @@ class Machine:
                 foreseen = [gives(None, lambda thread=thread: self.hold(thread))]
             else:
                 foreseen = [foresee(each, self.committed) for each in self.readings(deed)]
+                now = next((t for t in self.committed.values() if t.itself is self.meant), None)
+                if now is not None and now.era != self.era and gives_optional(deed):
+                    foreseen.append(fails("SchemaError"))
             answer = thread.process.answer(thread)
             right = [each for each in foreseen if not each.judge(answer).wrong]
             found = (right or foreseen)[0]
@@ -489,6 +495,12 @@ WAYS: dict[Any, float] = {
     Machine.reopen: 4, Machine.kill: 0.8, Machine.kill_while_it_commits: 1.2, Machine.fork: 3,
     Machine.rest: 0.12, Machine.volley: 45, Machine.compare_everything: 6, Machine.check: 0.5,
 }  # fmt: skip
+
+
+def gives_optional(deed: Deed) -> bool:
+    """Whether a write has vectors of fields that come and go."""
+    vectors = deed[4] if deed[0] in ("add", "upsert", "update") else None
+    return isinstance(vectors, dict) and any(name in vectors for name in OPTIONAL)
 
 
 def one_of(answer: Answer, expected: list[Answer]) -> Judged:

@@ -1,10 +1,11 @@
 """How fast is hybrid search beside other databases, and what does fusing cost?
 
-One question: the ten best of a vector and some words, fused by reciprocal ranks over the best 100 of each, under
-a filter; see hybrid_data.py for rows, queries and filters, hybrid_engines.py for who is asked and how. Each engine
-has its own process, started once and asked in turns: some queries, then the next engine. For each filter every
-engine gets the least effort at which its vector part has recall@100 of at least .95; vecdb is measured with its
-default as well. Reported are medians over all queries, and the median over turns of the ratios within a turn.
+One question: the ten best of a vector and some words, fused by reciprocal ranks over the best 100 of
+each, under a filter; see hybrid_data.py for rows, queries and filters, hybrid_engines.py for who is
+asked and how. Each engine has its own process, started once and asked in turns: some queries, then the
+next engine. For each filter every engine gets the least effort at which its vector part has recall@100
+of at least .95; vecdb is measured with its default as well. Reported are medians over all queries, and
+the median over turns of the ratios within a turn.
 
 Other databases may live in another interpreter: `--peers /path/to/python` names one that has them.
 """
@@ -33,12 +34,15 @@ QUERIES_A_TURN = 100
 class Worker:
     """One engine in a process of its own; a context manager."""
 
-    def __init__(self, engine: str, python: str, path: Path, queries: int, limit: int, threads: int) -> None:
+    def __init__(
+        self, engine: str, python: str, path: Path, queries: int, limit: int, threads: int
+    ) -> None:
         folder = Path(__file__).resolve().parents[1]
         paths = [str(folder), *sys.path] if engine in OURS else [str(folder)]
         self.engine = engine
+        arguments = [engine, str(queries), str(limit), str(path), str(threads)]
         self._child = subprocess.Popen(
-            [python, "-m", "workloads.hybrid_worker", engine, str(queries), str(limit), str(path), str(threads)],
+            [python, "-m", "workloads.hybrid_worker", *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", cwd=path.parent,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )  # fmt: skip
@@ -70,7 +74,7 @@ class Worker:
 def measure(
     rounds: int, queries: int, limit: int | None, threads: int, peers: str | None, kept: Path | None
 ) -> dict[str, Any]:
-    """Build all, then measure them in turns; `kept`: a folder with files of an earlier run, or for a later one."""
+    """Build all, then measure them in turns; `kept`: a folder of files for this run and later ones."""
     engines = [name for name in ENGINES if name in OURS or _has(peers, ENGINES[name]().module)]
     with tempfile.TemporaryDirectory() as made, ExitStack() as stack:
         folder = kept or Path(made)
@@ -93,8 +97,8 @@ def measure(
 
 
 def _has(python: str | None, module: str) -> bool:
-    asked = [python or sys.executable, "-c", f"import importlib.util as u; u.find_spec({module!r}) or exit(1)"]
-    return subprocess.run(asked, check=False).returncode == 0
+    code = f"import importlib.util as u; u.find_spec({module!r}) or exit(1)"
+    return subprocess.run([python or sys.executable, "-c", code], check=False).returncode == 0
 
 
 def _built(
@@ -121,7 +125,7 @@ def _ask_all(
         facts = {**worker.order("tune", filter=filter, target=TARGET), **worker.order("agree", filter=filter)}
         found[worker.engine].setdefault("filters", {})[filter] = {**facts, "turns": []}
     for turn in range(rounds):
-        first = turn * QUERIES_A_TURN % max(1, queries - QUERIES_A_TURN + 1)
+        first = 4 * turn * QUERIES_A_TURN
         for worker in workers:
             times = worker.order("measure", filter=filter, first=first, count=min(QUERIES_A_TURN, queries))
             found[worker.engine]["filters"][filter]["turns"].append(times)
@@ -134,9 +138,10 @@ def _ask_all(
             here[f"{what}_p95_us"] = times[len(times) * 95 // 100]
             here[f"{what}_turns_us"] = [statistics.median(turn[what]) for turn in turns]
         print(
-            f"{filter:<10} {worker.engine:<14} effort {here['effort']:<5g} recall@100 {here['recall']:.3f} "
-            f"overlap@10 {here['overlap']:.3f}   hybrid {here['hybrid_p50_us']:7.0f} us, p95 "
-            f"{here['hybrid_p95_us']:7.0f}   near {here['near_p50_us']:6.0f}   text {here['text_p50_us']:6.0f}",
+            f"{filter:<10} {worker.engine:<14} effort {here['effort']:<5g} "
+            f"recall@100 {here['recall']:.3f} overlap@10 {here['overlap']:.3f}   "
+            f"hybrid {here['hybrid_p50_us']:7.0f} us, p95 {here['hybrid_p95_us']:7.0f}   "
+            f"near {here['near_p50_us']:6.0f}   text {here['text_p50_us']:6.0f}",
             flush=True,
         )
 

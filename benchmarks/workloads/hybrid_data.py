@@ -1,9 +1,9 @@
 """Which rows, queries and filters does the hybrid workload ask about, and what are the right vector answers?
 
-Rows are Debian's packages (62,666 x 384, cosine) with their descriptions, section and size. A query is one of
-the held-out packages: its vector, and the first words of its title; or one of the questions that people wrote.
-Words are those with a meaning: what is left is letters and digits, so that no engine's query language sees an
-operator in them, and all get the same ones.
+Rows are Debian's packages (62,666 x 384, cosine) with their descriptions, section and size. A query is
+one of the held-out packages: its vector, and the first words of its title; or one of the questions that
+people wrote. Words are those with a meaning: what is left is letters and digits, so that no engine's
+query language sees an operator in them, and all get the same ones.
 
 Truth is exact: the best 100 rows of those that the filter leaves, by a full scan in float32.
 """
@@ -64,7 +64,7 @@ class Data:
         return np.flatnonzero(np.isin(np.array(values), where.among))
 
     def best(self, name: str) -> tuple[Any, Any]:
-        """The right rows of each query under a filter (n, 100), nearest first, and the last one's likeness."""
+        """The right rows of each query under a filter (n, 100), and the last one's likeness."""
         if name not in self._best:
             rows = self.matching(name)
             found = np.empty((len(self.queries), min(DEPTH, len(rows))), np.int64)

@@ -1,10 +1,11 @@
-"""The databases of the hybrid workload, each behind the same verbs: build, load, effort, near, text, hybrid.
+"""The databases of the hybrid workload behind the same verbs: build, load, effort, near, text, hybrid.
 
-Each is asked as its documentation shows: one call a query, ids read, vectors and text fused by reciprocal ranks
-over the best 100 of each part, the filter on an indexed field. Words are lower-cased, stemmed for English and
-without stop words where the engine can. M=16 and ef_construction=200 where there are such knobs.
+Each is asked as its documentation shows: one call a query, ids read, vectors and text fused by
+reciprocal ranks over the best 100 of each part, the filter on an indexed field. Words are lower-cased,
+stemmed for English and without stop words where the engine can. M=16 and ef_construction=200 where
+there are such knobs.
 
-`near` and `text` are the parts alone; `effort` is whatever the engine's vector part can be made to try harder by.
+`near` and `text` are the parts alone; `effort` is what the engine's vector part tries harder by.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Vecdb:
 
     package = "vecdb"
     module = "vecdb"
-    efforts: Sequence[float] = (100, 120, 150, 200, 300, 0.95, 0.99)  # ef; below 1 a recall: .95 is the default
+    efforts: Sequence[float] = (100, 120, 150, 200, 300, 0.95)  # ef; below 1 a recall
 
     def build(self, data: Data, path: Path, threads: int) -> None:
         import vecdb
@@ -137,7 +138,8 @@ class LanceDB:
         table.create_index("section", config=Bitmap())
 
     def load(self, path: Path, where: dict[str, Where | None]) -> None:
-        os.environ["LANCE_LOG"] = os.environ["RUST_LOG"] = "error"  # it warns with every query
+        for variable in ("LANCEDB_LOG", "LANCE_LOG", "RUST_LOG"):
+            os.environ[variable] = "error"  # it warns with every query
         import lancedb
         from lancedb.rerankers import RRFReranker
 

@@ -92,25 +92,30 @@ class Hybrid:
         return {"overlap": float(np.mean(shares)), "text_hits": float(np.mean(hits))}
 
     def measure(self, filter: str, first: int, count: int) -> dict[str, Any]:
+        """A fused query, its parts for other queries, and so on: none has been asked a moment before."""
         engine, data = self.engine, self.data
         engine.effort(self.efforts[filter])
-        asked = [(data.queries[at], data.words[at]) for at in range(first, first + count)]
-        for query, words in asked[:10]:
+        n = len(data.queries)
+
+        def asked(nth: int) -> list[Any]:
+            start = first + nth * count
+            return [(data.queries[at % n], data.words[at % n]) for at in range(start, start + count)]
+
+        for query, words in asked(3)[:20]:
             engine.hybrid(query, words, filter)
-        return {
-            "hybrid": _times(lambda query, words: engine.hybrid(query, words, filter), asked),
-            "near": _times(lambda query, _: engine.near(query, filter), asked),
-            "text": _times(lambda _, words: engine.text(words, filter), asked),
-        }
-
-
-def _times(ask: Any, asked: list[Any]) -> list[float]:
-    found, clock = [], time.perf_counter
-    for query, words in asked:
-        start = clock()
-        ask(query, words)
-        found.append((clock() - start) * 1e6)
-    return found
+        found: dict[str, list[float]] = {"hybrid": [], "near": [], "text": []}
+        clock = time.perf_counter
+        for one, other, third in zip(asked(0), asked(1), asked(2), strict=True):
+            start = clock()
+            engine.hybrid(*one, filter)
+            fused_ = clock()
+            engine.near(other[0], filter)
+            near = clock()
+            engine.text(third[1], filter)
+            text = clock()
+            for what, took in zip(found, (fused_ - start, near - fused_, text - near), strict=True):
+                found[what].append(took * 1e6)
+        return found
 
 
 if __name__ == "__main__":

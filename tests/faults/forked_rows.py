@@ -5,12 +5,14 @@ from __future__ import annotations
 import faulthandler
 import functools
 import math
+import random
 import signal
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import vecdb
+from tests import riches
 from vecdb import F
 
 LIMIT = 30  # seconds after which a process shows where it hangs, and ends
@@ -28,6 +30,7 @@ class Case(NamedTuple):
     leave: str  # how the child ends: "_exit", "sys.exit", "return" through the stack, "raise"
     fate: str  # of the parent: "goes on", "killed" or "exits" before the child acts
     broken: bool = False  # a control: the child ends what it has inherited
+    rich: bool = False  # rows have full text, sparse and many vectors (tests/riches.py)
 
 
 class Planned(Exception):
@@ -43,8 +46,23 @@ def vector(place: float) -> list[float]:
 
 def put(c: vecdb.Collection, rows: Rows) -> None:
     """Write rows at their places."""
-    c.upsert([*rows], [vector(place) for place in rows.values()],
-             metadata=[{"n": place} for place in rows.values()])  # fmt: skip
+    vectors: Any = [vector(place) for place in rows.values()]
+    metadata, texts = [{"n": place} for place in rows.values()], None
+    if is_rich(c):
+        vectors, metadata, texts = riches.given([str(place) for place in rows.values()], metadata, vectors, False)
+    c.upsert([*rows], vectors, metadata=metadata, texts=texts)
+
+
+def is_rich(c: Any) -> bool:
+    return len(c.schema.vectors) > 1
+
+
+def rich_look(c: Any, expected: Rows) -> list[str]:
+    """The same by words, sparse and many vectors."""
+    rows = {id: (vector(place), riches.extra_of(str(place))) for id, place in expected.items()}
+    rng = random.Random(len(expected))
+    wrong = riches.differences(c, {id: extra for id, (_, extra) in rows.items()})
+    return wrong + riches.looked(c, riches.World(rows, "l2", "l2"), rng, DIM, 4)[2]
 
 
 def look(source: Any, expected: Rows) -> list[str]:
@@ -56,7 +74,7 @@ def look(source: Any, expected: Rows) -> list[str]:
         more, less = {*seen} - {*expected}, {*expected} - {*seen}
         wrong.append(f"rows that should not be there: {more}, missing: {less}, or other values")
     wrong += [f"{id!r} has another vector" for id, record in seen.items()
-              if record.vector.tolist() != vector(record.metadata["n"])]  # fmt: skip
+              if record.vectors["vector"].tolist() != vector(record.metadata["n"])]  # fmt: skip
     if len(c) != len(expected) or c.count(F.n >= 60) != sum(n >= 60 for n in expected.values()):
         wrong.append(f"it counts {len(c)} and {c.count(F.n >= 60)} of {len(expected)} rows")
     for where, least in ((None, -1), (F.n >= 60, 60)):
@@ -66,7 +84,7 @@ def look(source: Any, expected: Rows) -> list[str]:
             usual = c.search(vector(place), K, where=where).ids
             if found != right or not near(usual, right):
                 wrong.append(f"search at {place} where {where!r}: {found}, {usual}, not {right}")
-    return wrong
+    return wrong + rich_look(c, expected) if is_rich(c) else wrong
 
 
 def end_of(rows: Rows) -> float:
@@ -91,10 +109,13 @@ def watch() -> None:
     signal.alarm(LIMIT)
 
 
-def make(path: str, rows: Rows, timeout: float = 20.0) -> None:
+def make(path: str, rows: Rows, timeout: float = 20.0, rich: bool = False) -> None:
     """A file with some history."""
     with vecdb.open(path, durability="relaxed", upkeep=False, timeout=timeout) as db:
-        c = db.create_collection("c", dim=DIM, metric="l2")
+        more: dict[str, Any] = {"dim": DIM, "metric": "l2"}
+        if rich:
+            more = riches.declared(vecdb.Vector(DIM, metric="l2"), "l2")
+        c = db.create_collection("c", **more)
         put(c, rows)
         put(c, dict.fromkeys(CHURN, 0))
         c.delete(CHURN)

@@ -107,7 +107,7 @@ class Parent:
         case = self.case
         memory = case.state == "in memory"
         if not memory:
-            make(self.path, self.rows)
+            make(self.path, self.rows, rich=case.rich)
             self.line.put("made")
             self.line.get(LIMIT)
         busy = case.state in HOLDING and case.fate == "goes on"

@@ -253,10 +253,19 @@ def test_a_fork_in_any_state_harms_nobody(nursery: Nursery) -> None:
     assert tried(cases, nursery).wrong == []
 
 
+def test_a_fork_in_any_state_leaves_full_text_sparse_and_many_vectors_right(nursery: Nursery) -> None:
+    rng, every = random.Random(6), combinations()
+    cases = [
+        rng.choice([c for c in every if (c.state, c.way) == (state, "os.fork")]) for state in STATES
+    ]
+    assert tried([case._replace(rich=True) for case in cases], nursery).wrong == []
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_every_combination_of_states_ways_deeds_and_ends(nursery: Nursery) -> None:
-    cases = combinations()
+@pytest.mark.parametrize("rich", [False, True], ids=["plain", "rich"])
+def test_every_combination_of_states_ways_deeds_and_ends(nursery: Nursery, rich: bool) -> None:
+    cases = [case._replace(rich=rich) for case in combinations()]
     random.Random(5).shuffle(cases)
     share = int(os.environ.get("VECDB_FORK_CASES", len(cases)))
     assert tried(cases[:share], nursery).wrong == []

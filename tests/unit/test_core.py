@@ -260,3 +260,30 @@ def test_a_crash_of_the_child_would_be_seen() -> None:
     crashing = child.start("import ctypes; ctypes.string_at(0)")
     crashing.communicate(timeout=60)
     assert crashing.returncode not in (0, 1)
+
+
+CYCLES = """
+import gc, numpy as np
+from vecdb import _core
+class Ring: pass
+gc.disable()
+for turn in range(50):
+    writer = _core.Graph(8, "l2").begin()
+    writer.insert(0, np.random.default_rng(turn).random((50, 8), np.float32))
+    ring = Ring()
+    ring.itself, ring.writer = ring, writer
+    del writer, ring
+    gc.collect()
+print("collected")
+"""
+
+
+def test_a_writer_in_a_ring_is_collected_before_its_graph() -> None:
+    """An error's traceback makes such rings: of a transaction that was dropped, in a file closed since. What
+    ends the writer locks its graph, which hung the process when the collector had freed that first."""
+    process = child.start(CYCLES, more={"MALLOC_PERTURB_": "165"})
+    try:
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert said == b"collected\n" and process.returncode == 0

@@ -528,11 +528,24 @@ class Run {
             if (scorer.sparse)
                 for (u32 i = 0; i < n; ++i) sums[docs[i] - start] += scorer.weight * as_float(values[i]);
             else
-                for (u32 i = 0; i < n; ++i)
-                    sums[docs[i] - start] += scorer.text(values[i], scorer.lengths[docs[i]]);
+                add_text(scorer, docs, values, n, sums, start);
             if (!touched) return;
             for (u32 i = 0; i < n; ++i) touched[(docs[i] - start) >> 6] |= (u64)1 << ((docs[i] - start) & 63);
         });
+    }
+
+    // In three loops, of which the middle one is several divisions at a time. Lengths and occurrences are
+    // below 2^31 (text_builder.h), so they may be taken as signed.
+    static void add_text(const Scorer& scorer, const u32* docs, const u32* values, u32 n, double* sums, u32 start) {
+        i32 lengths[BLOCK];
+        double worth[BLOCK];
+        const double weight = scorer.weight, base = scorer.base, slope = scorer.slope;
+        for (u32 i = 0; i < n; ++i) lengths[i] = (i32)scorer.lengths[docs[i]];
+        for (u32 i = 0; i < n; ++i) {
+            double tf = (double)(i32)values[i];
+            worth[i] = weight * tf / (tf + (base + slope * (double)lengths[i]));
+        }
+        for (u32 i = 0; i < n; ++i) sums[docs[i] - start] += worth[i];
     }
 
     // Hands out the window's candidates. With legs left out, those that may be good enough are looked up

@@ -1,5 +1,6 @@
 # writer.pxi: the graph as one transaction sees and changes it.
 
+@cython.no_gc_clear  # what it ends with is its graph's: a collector that breaks cycles may not take that first
 cdef class Writer:
     """One transaction on a graph: insertion, its own view, and its redo record."""
 

@@ -52,8 +52,8 @@ class Searching(Handle):
     __slots__ = ()
 
     def _request(self, options: Options) -> Request:
-        """The validated options, those without a filter checked once each; Q1."""
-        if options.where is None:
+        """The validated options, checked once each; Q1 (filters are equal only where they mean the same)."""
+        if options.where is None or isinstance(options.where, Filter):
             try:
                 return _plain_request(*options)
             except TypeError:  # unhashable: wrong anyway, and named below

@@ -71,7 +71,7 @@ def asked(columns: Columns, chosen: tuple[int, ...], text: str, *, every: bool) 
 
 def _asked(columns: Columns, chosen: tuple[int, ...], text: str, every: bool) -> tuple[Part, ...]:
     found = []
-    for item in grammar.parse(text):
+    for item in grammar.parse(text).parts:
         legs = tuple(leg for at in chosen if (leg := _leg(columns, at, item)) is not None)
         if legs:
             occur = item.occur

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -68,8 +69,9 @@ def _of_array(where: str, value: Any, dtype: str, dims: tuple[int, ...]) -> Numb
         _refuse(f"{where} has shape {shape}; give {_wanted(dims)}")
     if math.prod(shape) > MAX_NUMBERS:
         _refuse(f"{where} has {math.prod(shape):,} numbers; the limit is {MAX_NUMBERS:,}")
-    little = value.astype(value.dtype.newbyteorder("<"), copy=False)
-    return Numbers(little.tobytes(), dtype, shape)
+    if value.dtype.byteorder == ">" or (sys.byteorder == "big" and value.dtype.byteorder == "="):
+        value = value.astype(value.dtype.newbyteorder("<"))
+    return Numbers(value.tobytes(), dtype, shape)
 
 
 def _of_list(where: str, value: Sequence[Any], dims: tuple[int, ...]) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ Invariants:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from pyroaring import BitMap
 
 from vecdb import execute
+from vecdb.arrays import given_query
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.index.view import Cut
 from vecdb.query.filter import Filter
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from vecdb.ranking.base import Distances, Rids, Scores
 
+LITTLE = sys.byteorder == "little"
 EVERY = And(())  # the filter that leaves all rows
 
 
@@ -41,6 +44,8 @@ def some(where: Filter | None) -> Filter:
 def array_of(value: Any) -> npt.NDArray[Any]:
     """The array that a query keeps as a value."""
     if isinstance(value, Numbers):
+        if LITTLE:
+            return np.frombuffer(value.data, value.dtype).reshape(value.shape)
         found = np.frombuffer(value.data, np.dtype(value.dtype).newbyteorder("<"))
         return found.reshape(value.shape).astype(found.dtype.newbyteorder("="), copy=False)
     return np.asarray(value)
@@ -83,7 +88,7 @@ class VectorField:
                 return self._stored(example)
             found: npt.NDArray[np.float32] = self.place.verbs._query(example, self.declared)[0]
             return found
-        vector, single = self.place.verbs._query(array_of(example), self.declared)
+        vector, single = given_query(array_of(example), self.declared, self.place.view.schema.name)
         assert single
         made: npt.NDArray[np.float32] = vector
         return made
