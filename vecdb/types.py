@@ -302,7 +302,7 @@ class Hits(Sequence[Hit]):
     __slots__ = (
         "_distances", "_figures", "_hits", "_ids", "_logged", "_payloads", "_plan", "_source",
     )  # fmt: skip
-    _logged: int  # of a search that is logged: its number there
+    _logged: tuple[int, int]  # of a search that is logged: its collection's number, and its own in the log
 
     def __init__(
         self,

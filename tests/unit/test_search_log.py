@@ -595,6 +595,7 @@ def test_long_query_objects_are_counted_in_memory_and_in_the_file(path: str) -> 
         thread.start()
         thread.join()
     assert db.stats()["search_log"]["dropped"] > 0
+    list(db.search_log)  # what waits is written: there is room again
     c.search([1.0, 0.0])
     assert list(db.search_log)[-1].query == Near([1.0, 0.0])
     assert db.stats()["search_log"]["collections"]["t"]["bytes"] <= 1 << 16
@@ -612,3 +613,18 @@ def test_texts_that_no_query_object_can_have_are_not_logged() -> None:
         assert c.search(text).ids == [1]
     assert [entry.query for entry in db.search_log] == [Near("a"), Near("x" * (1 << 20)), Near("b")]
     assert db.stats()["search_log"]["dropped"] == 2
+
+
+def test_feedback_is_the_collections_that_was_searched() -> None:
+    db, c = made()
+    other = db.create_collection("other", dim=DIM)
+    other.add(range(300), queries(300))
+    db.search_log.start(c)
+    db.search_log.start(other)
+    hits = c.search(queries(1)[0])
+    with pytest.raises(InvalidArgument, match="another collection"):
+        other.feedback(hits, hits.ids[0])
+    assert [entry.chosen for entry in db.search_log] == [[]]
+    db.rename_collection("c", "d")
+    db["d"].feedback(hits, hits.ids[0])
+    assert [entry.chosen for entry in db.search_log] == [hits.ids[:1]]

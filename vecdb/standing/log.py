@@ -336,6 +336,8 @@ class SearchLog:
                 "in transactions)"
             )
         db, cid = self._db, collection._cid
+        if logged[0] != cid:
+            _refuse(f"feedback: the hits are of another collection than {collection.name!r}; give them to that")
         with db._batch() as batch:
             db._schema(cid)
             db._queue.write(batch)
@@ -343,7 +345,7 @@ class SearchLog:
             if cid not in logging.collections:
                 _refuse(f"feedback: {collection.name!r} is not logged: db.search_log.start(collection)")
             key = db._env.veil_key() or db._env.renew_veil()
-            content = codec.pack([[logged, time.time(), ids]])
+            content = codec.pack([[logged[1], time.time(), ids]])
             searchlog.append(batch.txn, logging, cid, searchlog.CHOICES, content, key)
             searchlog.write(batch.txn, logging)
             batch.changed = True

@@ -97,7 +97,8 @@ class Queue:
         elif not isinstance(query, str | Query):
             query = np.asarray(query, np.float32).tobytes()
         shown = tuple(hits._ids)
-        hits._logged = id = next(self._ids)
+        id = next(self._ids)
+        hits._logged = cid, id
         self._waiting.append((id, _now(), cid, query, options, shown))
         self._bytes += OWN + (len(query) if type(query) is bytes else _length(query)) + 16 * len(shown)
         if self._thread is None and self._threaded:
