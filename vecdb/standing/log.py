@@ -337,7 +337,7 @@ class SearchLog:
             )
         db, cid = self._db, collection._cid
         if logged[0] != cid:
-            _refuse(f"feedback: the hits are of another collection than {collection.name!r}; give them to that")
+            _refuse(f"feedback: the hits are of another collection, not of {collection.name!r}: ask that one")
         with db._batch() as batch:
             db._schema(cid)
             db._queue.write(batch)
