@@ -86,7 +86,20 @@ def _of_list(where: str, value: Sequence[Any], dims: tuple[int, ...]) -> tuple[A
         return tuple(_of_list(where, row, (1,)) for row in value)
     if 1 not in dims:
         _refuse(f"{where}: give {_wanted(dims)}")
+    if _is_plain(value):
+        return tuple(value)
     return tuple(_number(where, at, each) for at, each in enumerate(value))
+
+
+def _is_plain(value: Sequence[Any]) -> bool:
+    """Whether all are Python's numbers, finite and of 64 bits: seen at once, as of most lists."""
+    if not set(map(type, value)) <= {int, float}:
+        return False
+    try:
+        finite = all(map(math.isfinite, value))
+    except OverflowError:
+        return False
+    return finite and (not value or -(1 << 63) <= min(value) <= max(value) < 1 << 63)
 
 
 def _is_array(value: Any) -> bool:
