@@ -55,7 +55,9 @@ def sections() -> Iterator[tuple[str, str, list[Entry]]]:
     """The page in the order of use; tests/rules/test_reference.py: no public name is left out."""
     yield "Open and repair", "", of_vecdb("open", "repair", "from_hnswlib")
     yield "Databases", "", [*of_vecdb("Database"), ("Snapshot", Snapshot)]
-    yield "Declarations", "", of_vecdb("Vector", "SparseVector", "FullText", "Indexed", "Partition", "Unindexed", "Geo")
+    yield "Declarations", "", of_vecdb(
+        "Vector", "SparseVector", "FullText", "Indexed", "Partition", "Unindexed", "Geo"
+    )
     yield "Collections", "", of_vecdb("Collection")
     yield (
         "Collections of a snapshot",
@@ -64,7 +66,8 @@ def sections() -> Iterator[tuple[str, str, list[Entry]]]:
     )
     yield "Results", "", [*of_vecdb("Record", "Hit", "Hits", "Group", "Explanation", "Plan",
                                       "PreparedSearch", "Problem"), ("Facets", Facets),
-                          ("Histogram", Histogram), ("Clusters", Clusters), ("Prediction", Prediction)]  # fmt: skip
+                          ("Histogram", Histogram), ("Clusters", Clusters),
+                          ("Prediction", Prediction)]  # fmt: skip
     yield "Kept searches", "", [("Searches", Searches), ("SavedSearch", SavedSearch), ("Watch", Watch),
                                 ("WatchBatch", WatchBatch), ("SearchLog", SearchLog),
                                 ("LogEntry", LogEntry),
@@ -240,7 +243,10 @@ def argument(parameter: inspect.Parameter) -> str:
 
 def constructible(cls: type) -> bool:
     """Whether users call the class; the others are made by verbs."""
-    return cls in (vecdb.Vector, vecdb.SparseVector, vecdb.FullText, vecdb.Indexed, vecdb.Partition, vecdb.Unindexed, encoders.Card)
+    return cls in (
+        vecdb.Vector, vecdb.SparseVector, vecdb.FullText, vecdb.Indexed, vecdb.Partition, vecdb.Unindexed,
+        encoders.Card,
+    )  # fmt: skip
 
 
 def wrapped(text: str) -> str:

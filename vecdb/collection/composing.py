@@ -23,7 +23,8 @@ from vecdb.collection.handle import parse_record, refuse
 from vecdb.collection.searching import Options, Searching, check_radius
 from vecdb.execute import Request
 from vecdb.index.view import Cut
-from vecdb.query.objects import MAX_BOOSTS, Boost, Near, Query
+from vecdb.query.boosts import MAX_BOOSTS, Boost
+from vecdb.query.objects import Near, Query
 from vecdb.ranking import boost, build, diverse, group
 from vecdb.ranking.base import Place, Ranked, Ranker, nothing
 from vecdb.ranking.near import NearRanker

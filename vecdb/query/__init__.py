@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
+from vecdb.query.boosts import Decay, Field
 from vecdb.query.build import F
 from vecdb.query.filter import Filter, as_filter, from_dict
-from vecdb.query.objects import (
-    ById,
-    Context,
-    Decay,
-    Field,
-    Fuse,
-    Late,
-    Like,
-    Near,
-    Query,
-    Rerank,
-    Sparse,
-    Text,
-)
+from vecdb.query.objects import Context, Fuse, Late, Like, Near, Query, Rerank, Sparse, Text
 from vecdb.query.parse import parse
+from vecdb.query.values import ById
 from vecdb.query.written import from_json
 
 __all__ = [

@@ -3,7 +3,6 @@
     Near, Like, Context     by vectors, texts and examples
     Text, Sparse, Late      by words, by weights, by many vectors a row
     Fuse, Rerank            what others found, put together or put in another order
-    Decay, Field            boosts: what is added to a score
 
 Invariants:
   O1  a query never changes, and equal queries have equal hashes and equal JSON (written.py);
@@ -17,112 +16,34 @@ Rejected: builders (`search(...).where(...).limit(...)`). A half-built query is 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
-from typing import Any, ClassVar, Final, NoReturn
+from typing import Any, Final
 
-from vecdb.errors import InvalidArgument
-from vecdb.query.numbers import Numbers, Vector, given_numbers
+from vecdb.query.numbers import Vector, given_numbers
+from vecdb.query.values import (
+    MAX_EXAMPLES,
+    MAX_TEXT_CHARS,
+    MAX_WEIGHT,
+    ById,
+    Value,
+    given_depth,
+    given_example,
+    given_examples,
+    given_name,
+    given_text,
+    given_weight,
+    given_weights,
+    listed_of,
+    one_of,
+    refuse,
+    scalar_of,
+    shown_as,
+)
 
 MAX_DEPTH: Final = 16
 MAX_PARTS: Final = 256
-MAX_EXAMPLES: Final = 1_000
-MAX_TEXT_CHARS: Final = 1 << 20
-MAX_WEIGHTS: Final = 100_000
-MAX_RANKED: Final = 100_000  # a depth, at most
-MAX_WEIGHT: Final = 1e30  # of a part, a field or a boost: so that scores stay finite
-MAX_BOOSTS: Final = 64  # of one search
 METHODS: Final = ("rrf", "weighted", "relative")
 STRATEGIES: Final = ("average", "best")
-TRANSFORMS: Final = ("linear", "log1p")
-
-
-class Value:
-    """Something immutable that is what its fields are."""
-
-    __slots__ = ("_hash",)
-    _hash: int
-    _names: ClassVar[tuple[str, ...]] = ()
-    _first: ClassVar[int] = 1  # so many fields are shown without their names
-
-    def _set(self, **fields: Any) -> None:
-        for name, value in fields.items():
-            object.__setattr__(self, name, value)
-
-    def _fields(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, name) for name in self._names)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"a {type(self).__name__} never changes: make another one")
-
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"a {type(self).__name__} never changes: make another one")
-
-    def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
-            return NotImplemented
-        mine, theirs = self._fields(), other._fields()
-        return mine == theirs and _kinds(mine) == _kinds(theirs)
-
-    def __hash__(self) -> int:
-        try:
-            found = self._hash
-        except AttributeError:
-            found = hash((type(self).__name__, self._fields()))
-            object.__setattr__(self, "_hash", found)
-        return found
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _remade, (type(self), dict(zip(self._names, self._fields(), strict=True)))
-
-    def __repr__(self) -> str:
-        usual = self._usual()
-        shown = []
-        for at, (name, value) in enumerate(zip(self._names, self._fields(), strict=True)):
-            if name in usual and value == usual[name]:
-                continue
-            written = _written(value)
-            shown.append(written if at < self._first else f"{name}={written}")
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-    def _usual(self) -> Mapping[str, Any]:
-        return {}
-
-
-def _remade(kind: type[Value], fields: dict[str, Any]) -> Value:
-    made = kind.__new__(kind)
-    made._set(**fields)
-    return made
-
-
-def _kinds(value: Any) -> Any:
-    """Whether numbers are ints, floats or bools: 1, 1.0 and True are equal to Python, and no ids here."""
-    if isinstance(value, tuple):
-        return tuple(map(_kinds, value))
-    return type(value).__name__ if isinstance(value, bool | int | float) else None
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, tuple) and value and all(isinstance(each, Frozen) for each in value):
-        return "{" + ", ".join(f"{each[0]!r}: {each[1]!r}" for each in value[:8]) + _more(value, 8) + "}"
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(_written, value[:8])) + _more(value, 8) + "]"
-    if isinstance(value, str) and len(value) > 80:
-        return repr(value[:79] + "…")
-    if callable(value) and not isinstance(value, Value):
-        return str(getattr(value, "__name__", type(value).__name__))
-    return repr(value)
-
-
-def _more(value: tuple[Any, ...], shown: int) -> str:
-    return f", … {len(value) - shown:,} more" if len(value) > shown else ""
-
-
-class Frozen(tuple[Any, Any]):
-    """One entry of a mapping, as a value."""
-
-    __slots__ = ()
 
 
 class Query(Value):
@@ -153,25 +74,6 @@ class Query(Value):
             return NotImplemented
         mine = self.queries if isinstance(self, Fuse) and self == Fuse(*self.queries) else (self,)
         return Fuse(*mine, other)
-
-
-class ById(Value):
-    """The row with this id, as an example: "more like this". The row itself is left out of the hits.
-
-    >>> import vecdb
-    >>> from vecdb.query import Near
-    >>> c = vecdb.open().create_collection("c", dim=2)
-    >>> _ = c.add(["a", "b", "c"], [[1, 0], [1, 0.1], [0, 1]])
-    >>> c.search(Near(vecdb.ById("a"))).ids
-    ['b', 'c']
-    """
-
-    __slots__ = ("id",)
-    _names = ("id",)
-    id: str | int
-
-    def __init__(self, id: Any) -> None:
-        self._set(id=given_id("ById", id))
 
 
 class Near(Query):
@@ -263,14 +165,14 @@ class Context(Query):
     using: str | None
 
     def __init__(self, pairs: Any, using: str | None = None) -> None:
-        pairs = _scalar(pairs)
+        pairs = scalar_of(pairs)
         if isinstance(pairs, str) or not isinstance(pairs, Iterable):
             refuse(f"Context: pairs is a {type(pairs).__name__}; give [(positive, negative), ...]")
         found = []
         for at, pair in enumerate(pairs):
             if at >= MAX_EXAMPLES:
                 refuse(f"Context: more than {MAX_EXAMPLES:,} pairs")
-            two = _listed(pair)
+            two = listed_of(pair)
             if two is None or len(two) != 2:
                 refuse(f"Context: pair {at} is no pair (positive, negative)")
             found.append(tuple(given_example(f"Context: pair {at}", each, ids=True) for each in two))
@@ -308,7 +210,7 @@ class Text(Query):
         if len(text) > MAX_TEXT_CHARS:
             refuse(f"Text: text has {len(text):,} characters; the limit is {MAX_TEXT_CHARS:,}")
         given_text("Text: text", text)
-        fields = _scalar(fields)
+        fields = scalar_of(fields)
         if isinstance(fields, str):
             fields = (fields,)
         if fields is not None:
@@ -415,7 +317,7 @@ class Fuse(Query):
                 refuse(f"Fuse: part {at} is a {type(each).__name__}; give query objects, as Near(...)")
         one_of("Fuse: method", method, METHODS)
         if weights is not None:
-            listed = _listed(weights)
+            listed = listed_of(weights)
             if listed is None:
                 refuse(f"Fuse: weights is a {type(weights).__name__}; give a list, one number a part")
             if len(listed) != len(queries):
@@ -434,7 +336,7 @@ class Fuse(Query):
 
     def __repr__(self) -> str:
         rest = [
-            f"{name}={_written(getattr(self, name))}"
+            f"{name}={shown_as(getattr(self, name))}"
             for name, usual in self._usual().items()
             if getattr(self, name) != usual
         ]
@@ -477,239 +379,6 @@ class Rerank(Query):
         return {"depth": 200}
 
 
-# --- boosts --------------------------------------------------------------------------------------
-
-
-class Boost(Value):
-    """What is added to a score: `boost=[Decay(...), Field(...)]`."""
-
-    __slots__ = ()
-
-
-class Decay(Boost):
-    """A boost that fades with a value's distance from `origin`: weight · 0.5 ** (distance / scale).
-
-    For numbers; dates (`origin` a datetime with zone or "now", `scale` a timedelta or seconds); and Geo
-    fields (`origin` (lat, lon), `scale` in km). A row without the field gets nothing.
-
-    >>> from vecdb.query import Decay
-    >>> Decay("year", 2026, 5, weight=0.2)
-    Decay('year', 2026, 5.0, weight=0.2)
-    """
-
-    __slots__ = ("field", "origin", "scale", "weight")
-    _names = ("field", "origin", "scale", "weight")
-    _first = 3
-    field: str
-    origin: Any
-    scale: float
-    weight: float
-
-    def __init__(self, field: str, origin: Any, scale: Any, weight: float = 1.0) -> None:
-        if hasattr(scale, "total_seconds"):
-            scale = scale.total_seconds()
-        size = given_number("Decay: scale", scale)
-        if size <= 0:
-            refuse(f"Decay: scale={scale!r:.40}: give a number above 0")
-        self._set(
-            field=given_name("Decay: field", field, needed=True), origin=_origin(origin), scale=size,
-            weight=given_weight("Decay: weight", weight),
-        )  # fmt: skip
-
-    def _usual(self) -> Mapping[str, Any]:
-        return {"weight": 1.0}
-
-
-class Field(Boost):
-    """A boost by a number of the row: weight · value, or weight · log(1 + value) with `transform="log1p"`.
-
-    A row without the field, or with no number there, gets nothing; log1p of what is below 0 is 0.
-
-    >>> from vecdb.query import Field
-    >>> Field("likes", 0.1, transform="log1p")
-    Field('likes', 0.1, transform='log1p')
-    """
-
-    __slots__ = ("field", "transform", "weight")
-    _names = ("field", "weight", "transform")
-    _first = 2
-    field: str
-    weight: float
-    transform: str
-
-    def __init__(self, field: str, weight: float, transform: str = "linear") -> None:
-        one_of("Field: transform", transform, TRANSFORMS)
-        self._set(
-            field=given_name("Field: field", field, needed=True),
-            weight=given_weight("Field: weight", weight), transform=transform,
-        )  # fmt: skip
-
-    def _usual(self) -> Mapping[str, Any]:
-        return {"transform": "linear"}
-
-
-def _origin(origin: Any) -> Any:
-    if isinstance(origin, str):
-        if origin != "now":
-            refuse(f"Decay: origin={origin!r:.40}: a str is 'now'; give a datetime for another time")
-        return origin
-    if isinstance(origin, datetime):
-        if origin.tzinfo is None or origin.utcoffset() is None:
-            refuse("Decay: origin is a datetime without a zone; give one, as datetime.now(timezone.utc)")
-        return origin
-    if isinstance(origin, list | tuple):
-        if len(origin) != 2:
-            refuse("Decay: origin: a place is (latitude, longitude)")
-        lat, lon = (given_number("Decay: origin", each) for each in origin)
-        if not (-90 <= lat <= 90 and -180 <= lon <= 180):
-            refuse(f"Decay: origin=({lat:g}, {lon:g}): latitude is -90 to 90, longitude -180 to 180")
-        return lat, lon
-    if isinstance(origin, bool) or not isinstance(origin, int | float):
-        refuse(f"Decay: origin is a {type(origin).__name__}; give a number, a datetime, 'now' or (lat, lon)")
-    given_number("Decay: origin", origin)
-    return origin
-
-
-# --- what is given -------------------------------------------------------------------------------
-
-
-def given_example(where: str, value: Any, *, ids: bool = False) -> Any:
-    """A vector, a text or a ById; `ids`: an int is one, too."""
-    if isinstance(value, ById):
-        return value
-    if isinstance(value, str):
-        if len(value) > MAX_TEXT_CHARS:
-            refuse(f"{where}: a text of {len(value):,} characters; the limit is {MAX_TEXT_CHARS:,}")
-        return given_text(where, value)
-    if isinstance(value, int) or (hasattr(value, "item") and not getattr(value, "shape", None)):
-        if ids:
-            return ById(value)
-        refuse(f"{where}: {value!r:.40} is a number; give a vector, a text, or vecdb.ById({value!r:.40})")
-    return given_numbers(where, value, (1,))
-
-
-def given_examples(where: str, values: Any) -> tuple[Any, ...]:
-    """A list of examples; a single one is a list of one."""
-    values = _scalar(values)
-    if isinstance(values, str | int | ById) or _is_vector(values):
-        values = [values]
-    if not hasattr(values, "__iter__") or isinstance(values, bytes | bytearray | memoryview | Mapping):
-        refuse(f"{where} is a {type(values).__name__}; give a list of ids, vectors or texts")
-    found = []
-    for at, each in enumerate(values):
-        if at >= MAX_EXAMPLES:
-            refuse(f"{where} has more than {MAX_EXAMPLES:,} examples")
-        found.append(given_example(f"{where}: item {at}", each, ids=True))
-    return tuple(found)
-
-
-def _listed(values: Any) -> list[Any] | None:
-    """What stands in an order, as a list: None for texts, bytes, sets and mappings."""
-    if isinstance(values, list | tuple):
-        return list(values)
-    return list(values) if len(getattr(values, "shape", ())) > 0 else None
-
-
-def _is_vector(values: Any) -> bool:
-    """An array (d,), or a list of floats: not a list of ids, which are ints."""
-    if isinstance(values, Numbers):
-        return True
-    shape = getattr(values, "shape", None)
-    if shape is not None:
-        return len(shape) == 1
-    return isinstance(values, list | tuple) and bool(values) and any(type(v) is float for v in values)
-
-
-def _scalar(value: Any) -> Any:
-    """A numpy scalar, or an array without dimensions, as Python has it; anything else as it is."""
-    if isinstance(value, str | int | float) or not hasattr(value, "item") or getattr(value, "shape", None):
-        return value
-    return value.item()
-
-
-def given_id(where: str, id: Any) -> str | int:
-    """An id as Python has it."""
-    id = _scalar(id)
-    if isinstance(id, bool) or not isinstance(id, str | int):
-        refuse(f"{where}: {id!r:.60} is a {type(id).__name__}; an id is a str or an int")
-    return given_text(where, id) if isinstance(id, str) else int(id)
-
-
-def given_text(where: str, text: str) -> str:
-    """A text that can be encoded."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        refuse(f"{where}: a lone surrogate at position {error.start}; it is no text")
-    return str(text)
-
-
-def given_name(where: str, name: Any, *, needed: bool = False) -> Any:
-    """A name, or None where none is needed."""
-    if name is None and not needed:
-        return None
-    if not isinstance(name, str) or not name:
-        refuse(f"{where}={name!r:.60}: give a name")
-    return given_text(where, name)
-
-
-def given_number(where: str, value: Any) -> float:
-    """A finite number."""
-    value = _scalar(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        refuse(f"{where}={value!r:.40}: give a number")
-    try:
-        found = float(value)
-    except OverflowError:
-        found = math.inf
-    if not math.isfinite(found):
-        refuse(f"{where}={value!r:.40}: give a finite number")
-    return found
-
-
-def given_weight(where: str, value: Any) -> float:
-    """A number that scores can be multiplied by, and stay finite."""
-    found = given_number(where, value)
-    if abs(found) > MAX_WEIGHT:
-        refuse(f"{where}={value!r:.40}: give a number from -{MAX_WEIGHT:g} to {MAX_WEIGHT:g}")
-    return found
-
-
-def given_weights(where: str, weights: Any, kinds: Any) -> tuple[Any, ...]:
-    """A mapping as entries in a settled order."""
-    if not isinstance(weights, Mapping):
-        refuse(f"{where} is a {type(weights).__name__}; give a dict")
-    if len(weights) > MAX_WEIGHTS:
-        refuse(f"{where} has {len(weights):,} entries; the limit is {MAX_WEIGHTS:,}")
-    found = []
-    for key, weight in weights.items():
-        key = _scalar(key)
-        if isinstance(key, bool) or not isinstance(key, kinds):
-            refuse(f"{where}: {key!r:.60} is a {type(key).__name__} where a name belongs")
-        if isinstance(key, str):
-            given_text(where, key)
-        elif not -(1 << 63) <= key < 1 << 63:
-            refuse(f"{where}: a token of more than 64 bits; give an int of 64 bits, or a str")
-        found.append(Frozen((key, given_number(f"{where}: {key!r:.60}", weight))))
-    return tuple(sorted(found, key=lambda entry: (isinstance(entry[0], str), entry[0])))
-
-
-def given_depth(where: str, depth: Any) -> int | None:
-    """How many of the best count."""
-    if depth is None:
-        return None
-    depth = _scalar(depth)
-    if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= MAX_RANKED:
-        refuse(f"{where}: depth={depth!r:.40}: give an int from 1 to {MAX_RANKED:,}")
-    return depth
-
-
-def one_of(where: str, value: Any, allowed: tuple[str, ...]) -> None:
-    """Refuse what is none of these."""
-    if not isinstance(value, str) or value not in allowed:
-        refuse(f"{where}={value!r:.40}: choose one of {', '.join(map(repr, allowed))}")
-
-
 def check_size(query: Query) -> None:
     """Refuse a query that is nested too deeply or has too many parts (O3)."""
     depth, parts, level = 0, 0, [query]
@@ -720,8 +389,3 @@ def check_size(query: Query) -> None:
         if parts > MAX_PARTS:
             refuse(f"the query has more than {MAX_PARTS} parts")
         level = [part for each in level for part in each.parts]
-
-
-def refuse(message: str) -> NoReturn:
-    """Raise InvalidArgument."""
-    raise InvalidArgument(message)

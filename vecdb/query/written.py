@@ -15,17 +15,13 @@ from typing import Any, Final
 
 from vecdb.errors import FilterError
 from vecdb.query import filter as filters
+from vecdb.query.boosts import Boost, Decay, Field
 from vecdb.query.nodes import Filter
 from vecdb.query.numbers import Numbers, from_plain
 from vecdb.query.objects import (
     MAX_DEPTH,
     MAX_PARTS,
-    Boost,
-    ById,
     Context,
-    Decay,
-    Field,
-    Frozen,
     Fuse,
     Late,
     Like,
@@ -34,9 +30,8 @@ from vecdb.query.objects import (
     Rerank,
     Sparse,
     Text,
-    Value,
-    refuse,
 )
+from vecdb.query.values import ById, Frozen, Value, refuse
 
 VERSION: Final = 1
 MAX_JSON_CHARS: Final = 1 << 22

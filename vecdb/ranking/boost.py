@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
+from vecdb.query.boosts import Boost, Decay, Field
 from vecdb.query.geo import distance_km
-from vecdb.query.objects import Boost, Decay, Field
 from vecdb.query.source import flat
 from vecdb.ranking.base import Ranked, Ranker
 

@@ -21,7 +21,7 @@ from vecdb.index.view import Cut
 from vecdb.query.filter import Filter
 from vecdb.query.nodes import And
 from vecdb.query.numbers import Numbers
-from vecdb.query.objects import ById
+from vecdb.query.values import ById
 from vecdb.ranking.base import Place, Ranked
 from vecdb.storage import keys, rows, vectors
 from vecdb.storage.rows import PLAIN

@@ -9,7 +9,8 @@ import numpy as np
 from vecdb.collection import Collection
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.query.numbers import Numbers
-from vecdb.query.objects import ById, Near
+from vecdb.query.objects import Near
+from vecdb.query.values import ById
 
 
 def given(collection: Collection, query: Near, using: str | None) -> Any:

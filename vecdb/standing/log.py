@@ -27,7 +27,8 @@ import numpy as np
 from vecdb.collection import Collection
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.query.filter import Filter, from_dict
-from vecdb.query.objects import Near, Query, given_id
+from vecdb.query.objects import Near, Query
+from vecdb.query.values import given_id
 from vecdb.query.written import boost_of, plain, query_of
 from vecdb.storage import codec, keys, searchlog
 from vecdb.types import Hits, Id

@@ -31,7 +31,8 @@ import numpy as np
 
 from vecdb.errors import VecdbError
 from vecdb.query.numbers import Numbers
-from vecdb.query.objects import Query, Value, given_example
+from vecdb.query.objects import Query
+from vecdb.query.values import Value, given_example
 from vecdb.query.written import plain
 from vecdb.storage import codec, searchlog
 

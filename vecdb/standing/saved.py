@@ -25,8 +25,9 @@ import numpy as np
 from vecdb.collection import Collection
 from vecdb.errors import AlreadyExists, InvalidArgument, NotFound, VecdbError
 from vecdb.index import tracking
+from vecdb.query.boosts import Boost
 from vecdb.query.filter import Filter, from_dict
-from vecdb.query.objects import Boost, Near, Query
+from vecdb.query.objects import Near, Query
 from vecdb.query.written import boost_of, plain, query_of
 from vecdb.standing.watch import Watch, begin
 from vecdb.storage import keys, searches
