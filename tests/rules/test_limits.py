@@ -10,7 +10,7 @@ from vecdb.collection import searching
 from vecdb.index import changes, effort, wording
 from vecdb.interop import hnswlib
 from vecdb.query import filter as filters
-from vecdb.query import like, nodes, objects, operand, tokens
+from vecdb.query import boosts, like, nodes, operand, tokens, values
 from vecdb.ranking import late
 from vecdb.storage import codec, engine, keys, rows, schema, sparse
 from vecdb.tables import capsule, delimited, jsonl, load
@@ -22,6 +22,7 @@ LIMITS = {
     "vector fields of a collection, at one time": schema.MAX_VECTORS,
     "vector fields of a collection, dropped ones included": schema.MAX_NUMBER,
     "entries of a row's sparse vector": sparse.MAX_ENTRIES,
+    "tokens of a `Sparse` query": values.MAX_WEIGHTS,
     "bytes of a sparse vector's str token, UTF-8": sparse.MAX_TOKEN_BYTES,
     "vectors of a `Late` query": late.MAX_QUERY,
     "numbers of a `Late` query": late.MAX_QUERY_NUMBERS,
@@ -46,9 +47,9 @@ LIMITS = {
     "characters of a pattern": like.MAX_PATTERN,
     "fields with full text of a collection": schema.MAX_TEXTS,
     "characters of the words of `matches`": operand.MAX_WANTED,
-    "characters of a `Text` query": objects.MAX_TEXT_CHARS,
+    "characters of a `Text` query": values.MAX_TEXT_CHARS,
     "words of a `Text` query or of `matches`, each counted in each field": wording.MAX_ASKED,
-    "boosts of a search": objects.MAX_BOOSTS,
+    "boosts of a search": boosts.MAX_BOOSTS,
     f"rows read for the phrases of a text beyond its first {wording.FREE_PHRASES}": wording.MOST_READ,
     "bits of an int in a filter": operand.MAX_INT_BITS,
     "kilometres of `within`": int(operand.MAX_KM),

@@ -37,7 +37,7 @@ from vecdb.text import grammar
 
 AT_ONCE: Final = 1024  # candidates of a phrase that are read at a time
 REMEMBERED: Final = 1000  # characters of a text that is read once
-MAX_ASKED: Final = 10_000  # words of a query, each counted for each of its fields
+MAX_ASKED: Final = 4_096  # words of a query, each counted for each of its fields
 MANY: Final = 1_000  # tokens of a sparse query
 MOST_PHRASES: Final = 64  # kept at a commit
 FREE_PHRASES: Final = 16  # of a text, however common their words are

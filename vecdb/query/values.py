@@ -15,7 +15,7 @@ from vecdb.query.numbers import Numbers, given_numbers
 
 MAX_EXAMPLES: Final = 1_000
 MAX_TEXT_CHARS: Final = 1 << 20
-MAX_WEIGHTS: Final = 100_000
+MAX_WEIGHTS: Final = 20_000
 MAX_RANKED: Final = 100_000  # a depth, at most
 MAX_WEIGHT: Final = 1e30  # of a part, a field or a boost: so that scores stay finite
 

@@ -34,7 +34,7 @@ from vecdb.errors import InvalidArgument
 __all__ = ["LIMIT_CHARS", "LIMIT_PARTS", "Asked", "Part", "TextQuery", "parse"]
 
 LIMIT_CHARS: Final = 1 << 20
-LIMIT_PARTS: Final = 10_000
+LIMIT_PARTS: Final = 4_096
 SIGNS: Final = {"+": _text.MUST, "-": _text.NOT}
 
 SIGNED: Final = re.compile(r'["*+-]')
