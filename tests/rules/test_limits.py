@@ -9,8 +9,8 @@ from vecdb import fields, ingest, options
 from vecdb.collection import searching
 from vecdb.index import changes, effort, wording
 from vecdb.interop import hnswlib
-from vecdb.query import filter as filters
 from vecdb.query import boosts, like, nodes, operand, tokens, values
+from vecdb.query import filter as filters
 from vecdb.ranking import late
 from vecdb.storage import codec, engine, keys, rows, schema, sparse
 from vecdb.tables import capsule, delimited, jsonl, load
