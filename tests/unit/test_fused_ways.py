@@ -58,7 +58,7 @@ def test_a_cut_is_the_rows_of_a_filter(seed: int) -> None:
 
 
 def test_words_alone_are_read_as_all_texts_are() -> None:
-    for text in ("", " ", "gpu", "fast  GPU\tkernels \n", "naïve 日本 a_b c.d it's"):
+    for text in ("", " ", "gpu", "fast  GPU\tkernels \n", "naïve 日本 it's"):
         alone = grammar.parse(text).parts
         assert alone == grammar.parse(f'{text} ""').parts  # a quote takes the long way, and asks nothing
         assert [part.text for part in alone] == text.split()

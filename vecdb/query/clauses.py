@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Final, Literal
 
 from vecdb.errors import FilterError
+from vecdb.lazy import lazy
 from vecdb.query import geo, operand, show, words
 from vecdb.query.like import Pattern
 from vecdb.query.nodes import Clause
@@ -47,7 +47,7 @@ class Compare(Clause):
     def to_dict(self) -> dict[str, Any]:
         return show.clause(self.field, show.NAMES[self.symbol], show.plain(self.value))
 
-    @cached_property
+    @lazy
     def identity(self) -> tuple[Any, ...]:
         return (self.symbol, self.field, operand.identity(self.value))
 
@@ -92,7 +92,7 @@ class Between(Infix):
         ends = [show.plain(self.low), show.plain(self.high)]
         return show.clause(self.field, "$between", ends)
 
-    @cached_property
+    @lazy
     def identity(self) -> tuple[Any, ...]:
         low, high = operand.identity(self.low), operand.identity(self.high)
         return ("between", self.field, low, high)
@@ -122,7 +122,7 @@ class In(Infix):
     def to_dict(self) -> dict[str, Any]:
         return show.clause(self.field, "$in", [show.plain(value) for value in self.values])
 
-    @cached_property
+    @lazy
     def identity(self) -> tuple[Any, ...]:
         return ("in", self.field, frozenset(map(operand.identity, self.values)))
 
@@ -148,7 +148,7 @@ class Exists(Clause):
     def to_dict(self) -> dict[str, Any]:
         return show.clause(self.field, "$exists", True)
 
-    @cached_property
+    @lazy
     def identity(self) -> tuple[Any, ...]:
         return ("exists", self.field)
 
@@ -174,7 +174,7 @@ class IsNull(Clause):
     def to_dict(self) -> dict[str, Any]:
         return show.clause(self.field, "$null", True)
 
-    @cached_property
+    @lazy
     def identity(self) -> tuple[Any, ...]:
         return ("null", self.field)
 
@@ -228,7 +228,7 @@ class Contains(Infix):
             self.field, _METHODS[self.how][1], plain if self._several else plain[0]
         )
 
-    @cached_property
+    @lazy
     def identity(self) -> tuple[Any, ...]:
         return (self.how, self.field, frozenset(map(operand.identity, self.values)))
 
@@ -263,7 +263,7 @@ class StartsWith(Infix):
     def to_dict(self) -> dict[str, Any]:
         return show.clause(self.field, "$startswith", self.prefix)
 
-    @cached_property
+    @lazy
     def identity(self) -> tuple[Any, ...]:
         return ("startswith", self.field, self.prefix)
 
@@ -299,11 +299,11 @@ class Like(Infix):
     def to_dict(self) -> dict[str, Any]:
         return show.clause(self.field, "$like", self.pattern)
 
-    @cached_property
+    @lazy
     def identity(self) -> tuple[Any, ...]:
         return ("like", self.field, self.pattern)
 
-    @cached_property
+    @lazy
     def _ready(self) -> Pattern:
         return Pattern(self.pattern)
 
@@ -334,7 +334,7 @@ class Within(Clause):
     def to_dict(self) -> dict[str, Any]:
         return show.clause(self.field, "$within", list(self._numbers))
 
-    @cached_property
+    @lazy
     def identity(self) -> tuple[Any, ...]:
         return ("within", self.field, *self._numbers)
 
@@ -382,7 +382,7 @@ class Matches(Clause):
     def to_dict(self) -> dict[str, Any]:
         return show.clause(self.field, "$matches", self.wanted)
 
-    @cached_property
+    @lazy
     def identity(self) -> tuple[Any, ...]:
         return ("matches", self.field, self.wanted)
 

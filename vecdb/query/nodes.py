@@ -22,10 +22,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Final
 
 from vecdb.errors import FilterError
+from vecdb.lazy import lazy
 from vecdb.query import show
 from vecdb.query.source import S, Source, flat
 
@@ -83,11 +83,11 @@ class Filter:
         """Return the names of the fields that the filter looks at."""
         return self._fields
 
-    @cached_property
+    @lazy
     def _fields(self) -> frozenset[str]:
         return frozenset(leaf.field for leaf in leaves(self))
 
-    @cached_property
+    @lazy
     def identity(self) -> tuple[Any, ...]:
         """What equality and hash look at."""
         raise TypeError(f"{type(self).__name__} is no filter")
@@ -164,7 +164,7 @@ class And(Group):
     def to_dict(self) -> dict[str, Any]:
         return {"$and": [part.to_dict() for part in self.parts]} if self.parts else {}
 
-    @cached_property
+    @lazy
     def identity(self) -> tuple[Any, ...]:
         return ("and", *(part.identity for part in self.parts))
 
@@ -195,7 +195,7 @@ class Or(Group):
     def to_dict(self) -> dict[str, Any]:
         return {"$or": [part.to_dict() for part in self.parts]}
 
-    @cached_property
+    @lazy
     def identity(self) -> tuple[Any, ...]:
         return ("or", *(part.identity for part in self.parts))
 
@@ -224,7 +224,7 @@ class Not(Filter):
     def to_dict(self) -> dict[str, Any]:
         return {"$not": self.part.to_dict()}
 
-    @cached_property
+    @lazy
     def identity(self) -> tuple[Any, ...]:
         return ("not", self.part.identity)
 

@@ -15,13 +15,13 @@ where a query has more tokens than they are asked at once, and with `exact=True`
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
 from vecdb.errors import InvalidArgument, SchemaError
 from vecdb.index import seats, wording
+from vecdb.lazy import lazy
 from vecdb.query.objects import Query, Sparse
 from vecdb.ranking.base import Place
 from vecdb.ranking.scored import ScoredRanker, named
@@ -63,7 +63,7 @@ class SparseRanker(ScoredRanker):
         found = seats.sparse_holders(place.view, self.declared, matches)
         return found if place.allowed is None else found & place.allowed
 
-    @cached_property
+    @lazy
     def _indexed(self) -> tuple[Words, list[Any]] | None:
         """The postings and what is asked of them; None where rows are read one by one."""
         place = self.place

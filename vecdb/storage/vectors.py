@@ -30,12 +30,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from vecdb import _core
+from vecdb.lazy import lazy
 from vecdb.storage import keys, records, rows, sparse
 from vecdb.storage.rows import Row
 
@@ -71,28 +71,28 @@ class Layout:
         self.sparse = sparse
         self.sole = sole  # there never was another field: every row with a slot has a vector here
 
-    @cached_property
+    @lazy
     def numbers(self) -> int:
         """Stored numbers of a vector."""
         return -(-self.dim // 8) if self.dtype == "b1" else self.dim
 
-    @cached_property
+    @lazy
     def kind(self) -> np.dtype[Any]:
         """What they are."""
         return DTYPES[self.dtype]
 
-    @cached_property
+    @lazy
     def stride(self) -> int:
         """Bytes of one stored vector; of sparse ones, which have none in common, 1."""
         return max(1, self.numbers * self.kind.itemsize)
 
-    @cached_property
+    @lazy
     def block_rows(self) -> int:
         """Rows of a block: a power of two, at most 128 KiB of vectors and at most 1,024."""
         rows_that_fit = max(1, min(1024, _BLOCK_BYTES // self.stride))
         return 1 << (rows_that_fit.bit_length() - 1)
 
-    @cached_property
+    @lazy
     def first_block(self) -> int:
         """The first block that is written at all."""
         return self.first // self.block_rows
