@@ -12,7 +12,6 @@ Other databases may live in another interpreter: `--peers /path/to/python` names
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import statistics
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from workloads.hybrid_engines import ENGINES, SAME_FILES
+from workloads.process import Child
 
 TARGET = 0.95
 FILTERS = ("none", "half", "sections", "hundredth")
@@ -31,7 +31,7 @@ OURS = ("vecdb", "vecdb-default")
 QUERIES_A_TURN = 100
 
 
-class Worker:
+class Worker(Child):
     """One engine in a process of its own; a context manager."""
 
     def __init__(
@@ -47,28 +47,6 @@ class Worker:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )  # fmt: skip
         self._answer()
-
-    def order(self, do: str, **details: Any) -> dict[str, Any]:
-        """Give an order and wait for its answer; RuntimeError if the worker has ended."""
-        assert self._child.stdin is not None
-        print(json.dumps({"do": do, **details}), file=self._child.stdin, flush=True)
-        return self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._child.stdout is not None
-        line = self._child.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the {self.engine} worker ended with {self._child.wait()}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._child.stdin is not None
-        self._child.stdin.close()
-        self._child.wait()
 
 
 def measure(

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import random
 import time
-import tracemalloc
 from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
 import pytest
 
+from tests.costs import cost, outcome
 from vecdb import F
 from vecdb.errors import FilterError
 from vecdb.query.filter import as_filter
@@ -55,28 +55,9 @@ TEXTS = [
 PIECES = ["(", ")", "'", '"', ",", "not ", "%", "\0", "é", "99999", " ", "and", "datetime ", "\\", "."]
 
 
-def cost(make: Callable[[], Any]) -> tuple[float, int]:
-    """Seconds of the processor, and the most bytes held at a time; FilterError is an outcome."""
-    started = time.process_time()
-    outcome(make)
-    seconds = time.process_time() - started
-    tracemalloc.start()
-    outcome(make)
-    held = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return seconds, held
-
-
-def outcome(make: Callable[[], Any]) -> Any:
-    try:
-        return make()
-    except FilterError as error:
-        return error
-
-
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_is_hostile_costs_little(name: str) -> None:
-    seconds, held = cost(HOSTILE[name])
+    seconds, held = cost(HOSTILE[name], FilterError)
     print(f"{name}: {seconds * 1e3:.1f} ms, {held / 1e6:.1f} MB")
     assert held < MOST_BYTES
 
@@ -93,7 +74,7 @@ def test_every_prefix_and_mutation_of_a_filter_is_an_error_or_a_filter() -> None
     slowest, filters = 0.0, 0
     for text in texts:
         started = time.process_time()
-        found = outcome(lambda text=text: as_filter(text))
+        found = outcome(lambda text=text: as_filter(text), FilterError)
         slowest = max(slowest, time.process_time() - started)
         filters += not isinstance(found, FilterError)
         if isinstance(found, FilterError):

@@ -11,7 +11,6 @@ import json
 import math
 import random
 import time
-import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -21,6 +20,7 @@ import numpy as np
 import pytest
 
 import vecdb
+from tests.costs import cost, outcome
 from vecdb import ById, F
 from vecdb.errors import VecdbError
 from vecdb.query import Context, Decay, Field, Fuse, Late, Like, Near, Query, Rerank, Sparse, Text, from_json
@@ -67,27 +67,6 @@ def c() -> vecdb.Collection:
         texts=[" ".join(rng.choices(WORDS, k=8)) for _ in range(ROWS)],
     )  # fmt: skip
     return found
-
-
-def outcome(make: Callable[[], Any]) -> Any:
-    """What comes of it; an error of vecdb is an outcome."""
-    try:
-        return make()
-    except VecdbError as error:
-        assert str(error)
-        return error
-
-
-def cost(make: Callable[[], Any]) -> tuple[float, int]:
-    """Seconds of the processor, and the most bytes held at a time."""
-    started = time.process_time()
-    outcome(make)
-    seconds = time.process_time() - started
-    tracemalloc.start()
-    outcome(make)
-    held = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return seconds, held
 
 
 def nested(depth: int) -> Any:

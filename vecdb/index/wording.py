@@ -43,7 +43,7 @@ MOST_PHRASES: Final = 64  # kept at a commit
 FREE_PHRASES: Final = 16  # of a text, however common their words are
 MOST_READ: Final = 200_000  # rows, for the others of a text: a second's work
 
-TERM, PREFIX, PHRASE = "term", "prefix", "phrase"
+TERM, PREFIX, PHRASE = grammar.TERM, grammar.PREFIX, grammar.PHRASE
 SHOULD, MUST, NOT = _text.SHOULD, _text.MUST, _text.NOT
 
 
@@ -91,18 +91,8 @@ _asked_lately = lru_cache(maxsize=256)(_asked)
 
 def _leg(columns: Columns, at: int, item: grammar.Part) -> Leg | None:
     """What a part asks of a column; None for nothing."""
-    analyzer = columns.listed[at].analysis.analyzer
-    terms = analyzer.terms(item.text)
-    if item.prefix:
-        begins = analyzer.fold(item.text)
-        if begins:
-            return Leg(at, PREFIX, (begins, terms[0][0]) if len(terms) == 1 else (begins,))
-    if not terms:
-        return None
-    if len(terms) == 1:
-        return Leg(at, TERM, (terms[0][0],))
-    gaps = tuple(after[1] - before[1] for before, after in zip(terms, terms[1:], strict=False))
-    return Leg(at, PHRASE, tuple(term for term, _ in terms), gaps)
+    found = grammar.asked(item, columns.listed[at].analysis.analyzer)
+    return None if found is None else Leg(at, found.kind, found.terms, found.gaps)
 
 
 # --- at a commit --------------------------------------------------------------------------

@@ -79,6 +79,12 @@ class Ranked(NamedTuple):
         )
 
 
+    def scores_of(self, rids: Rids) -> Scores:
+        """The scores of rows among them (n,); NaN for a row that is not."""
+        known = dict(zip(self.rids.tolist(), self.scores.tolist(), strict=True))
+        return np.array([known.get(rid, np.nan) for rid in rids.tolist()], np.float64)
+
+
 def nothing(*, distances: bool = False) -> Ranked:
     """No rows."""
     return Ranked(

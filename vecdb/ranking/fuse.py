@@ -75,14 +75,7 @@ class FuseRanker(Ranker):
         if self._all is None:
             count = self.matching()
             self._all = self.best(count) if count else nothing()
-        order = np.argsort(self._all.rids, kind="stable")
-        ascending = self._all.rids[order]
-        at = np.searchsorted(ascending, rids)
-        known = at < len(ascending)
-        known[known] = ascending[at[known]] == rids[known]
-        scores = np.full(len(rids), np.nan)
-        scores[known] = self._all.scores[order[at[known]]]
-        return scores
+        return self._all.scores_of(rids)
 
     def strategy(self) -> str:
         return f"fuse, {self.fuse.method}"

@@ -63,13 +63,7 @@ class RerankRanker(Ranker):
         return max(self.rerank.depth, reach) if self.fixed is None else self.fixed
 
     def scores(self, rids: Rids) -> Scores:
-        found = self.best(max(1, self.matching()))
-        scores = np.full(len(rids), np.nan)
-        known = {rid: at for at, rid in enumerate(found.rids.tolist())}
-        for at, rid in enumerate(rids.tolist()):
-            if rid in known:
-                scores[at] = found.scores[known[rid]]
-        return scores
+        return self.best(max(1, self.matching())).scores_of(rids)
 
     def lacks(self, rid: int) -> str | None:
         return self.first.lacks(rid)

@@ -103,7 +103,7 @@ class TextQuery:
         >>> [one.terms for one in parse('"e-mail" web-Lists').asked(analyzer())]
         [(b'e', b'mail'), (b'web',), (b'lists',)]
         """
-        found = tuple(one for part in self.parts if (one := _asked(part, analyzer)) is not None)
+        found = tuple(one for part in self.parts if (one := asked(part, analyzer)) is not None)
         n = sum(len(one.terms) for one in found)
         if n > LIMIT_PARTS:
             raise InvalidArgument(
@@ -112,7 +112,8 @@ class TextQuery:
         return found
 
 
-def _asked(part: Part, analyzer: _text.Analyzer) -> Asked | None:
+def asked(part: Part, analyzer: _text.Analyzer) -> Asked | None:
+    """A part as an analyzer sees it; None where it asks for nothing."""
     found = analyzer.terms(part.text)
     if part.prefix:
         begins = analyzer.fold(part.text)
