@@ -21,7 +21,7 @@ from vecdb.collection import Collection
 from vecdb.declare import Vector, declare, field_of
 from vecdb.errors import AlreadyExists, EncoderMismatch, InvalidArgument, NotFound, SchemaError
 from vecdb.index.columns import columns_of
-from vecdb.storage import keys, searchlog, state
+from vecdb.storage import keys, maps, searchlog, state
 from vecdb.storage.schema import Schema, VectorField, check_name, read_all, validate
 
 if TYPE_CHECKING:
@@ -207,11 +207,18 @@ class Catalogued:
                 known = ", ".join(map(repr, schema.vectors))
                 raise NotFound(f"no vector field {name!r:.60} in {schema.name!r}; there are: {known}")
             number, after = schema.vectors[name].number, schema.without_vector(name)
-            batch.writing(cid).drop_field(number)
-            for kind in (keys.VECTORS, keys.MANY, keys.LINKS, keys.EFFORT):
-                _delete_range(batch.txn, keys.prefix(kind, cid) + bytes((number,)))
-            _delete_log(batch.txn, cid, keys.log_links(number))
-            batch.change_catalog(schema.name, (cid, after))
+            if name in schema.hidden:
+                self._drop_field(batch, cid, schema.hidden[name].field.number, schema.without_hidden(name))
+            self._drop_field(batch, cid, number, after)
+            maps.sweep(batch.txn, cid, after)
+
+    def _drop_field(self, batch: Batch, cid: int, number: int, after: Schema) -> None:
+        """Take a vector field's records away, and go on under the declaration without it."""
+        batch.writing(cid).drop_field(number)
+        for kind in (keys.VECTORS, keys.MANY, keys.LINKS, keys.EFFORT):
+            _delete_range(batch.txn, keys.prefix(kind, cid) + bytes((number,)))
+        _delete_log(batch.txn, cid, keys.log_links(number))
+        batch.change_catalog(after.name, (cid, after))
 
     # --- behind the verbs ----------------------------------------------------------------
 
