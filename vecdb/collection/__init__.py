@@ -42,7 +42,8 @@ class Collection(
     Writing: add, upsert, update, delete, optimize. Reading: get, count, len, in, scan,
     iteration, facets, vectors. Searching: search, prepare, explain, why_not. As a whole: histogram,
     duplicates, clusters, predict. Whole tables: add_table, to_arrow, to_hnswlib. Vector fields:
-    add_vector, drop_vector, apply_adapter, reembed, rollback_vectors, drop_previous_vectors. Of the search log: feedback, replay. About itself: name, schema, stats.
+    add_vector, drop_vector; apply_adapter, reembed, rollback_vectors, drop_previous_vectors. Of the search
+    log: feedback, replay. About itself: name, schema, stats.
 
     >>> import vecdb
     >>> with vecdb.open() as db:

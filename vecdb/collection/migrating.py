@@ -32,7 +32,7 @@ from vecdb.arrays import imaged
 from vecdb.collection.handle import Handle, refuse, source_of
 from vecdb.embedding import embed
 from vecdb.errors import EncoderMismatch
-from vecdb.progress import Progress, reporter, stopper
+from vecdb.progress import reporter, stopper
 from vecdb.storage import codec, maps, rows, vectors
 from vecdb.storage.rows import PLAIN, Row
 from vecdb.storage.schema import NEXT, PREVIOUS, Hidden, Schema, VectorField
