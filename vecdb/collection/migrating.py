@@ -328,7 +328,7 @@ class MigratingVerbs(Handle):
     ) -> Any:
         """What new vectors are made of: texts, or the vectors that the field has."""
         beside = schema.vectors[name]
-        if _by_adapter(hidden, beside):
+        if hidden.is_image_of(beside):
             stored = vectors.read(txn, self._cid, schema.layout(beside), rids.astype(np.uint32))
             return stored.astype(np.float32)
         texts = []
@@ -397,11 +397,6 @@ class MigratingVerbs(Handle):
             number, after = self._hidden(schema, name).field.number, schema.without_hidden(name)
             self._db._drop_field(batch, self._cid, number, after)
             maps.sweep(batch.txn, self._cid, after)
-
-
-def _by_adapter(hidden: Hidden, named: VectorField) -> bool:
-    """Whether the new vectors are images of the field's own."""
-    return hidden.role == NEXT and len(hidden.field.adapters) > len(named.adapters)
 
 
 def _text_of(declared: VectorField, row: Row) -> str | None:
