@@ -198,7 +198,8 @@ class Rescue:
 
     def _maps(self) -> dict[str, bytes]:
         """The adapters that can be saved; a field that lost one is saved without, its vectors as they are."""
-        kept, vectors_ = {}, dict(self.schema.vectors)
+        kept: dict[str, bytes] = {}
+        vectors_ = dict(self.schema.vectors)
         for name, declared in self.schema.vectors.items():
             try:
                 kept |= {each: maps.get(self.found, self.cid, each) for each in declared.adapters}
@@ -209,7 +210,7 @@ class Rescue:
                     Lost("adapter", f"{self.schema.name}/vector field {name!r}",
                          f"{said(error)}; its vectors are saved as they are, without adapter and encoder")
                 )  # fmt: skip
-        for name, hidden in self.schema.hidden.items():
+        for hidden in self.schema.hidden.values():
             if hidden.role == PREVIOUS:
                 for each in hidden.field.adapters:
                     try:
