@@ -27,7 +27,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vecdb.encoders.base import Card, Vectors, check_texts
+from vecdb.encoders.base import Vectors, check_texts, one_text
+from vecdb.encoders.cards import card_of_folder
 from vecdb.encoders.places import cached, packaged
 from vecdb.encoders.transformer import Dense, Transformer, read_dense
 from vecdb.encoders.weights import Tensors, read_object, weight_files
@@ -91,11 +92,17 @@ class BertEncoder:
              [each if isinstance(each, str) else each[1] for each in self._recipe.after],
              self._document, self._query],
         )  # fmt: skip
-        self.card = Card(
-            trained_on=f"see {found / 'README.md'}",
-            languages="those of the model",
+        special = self._tokens.special
+        before = max(len(self._tokens.pieces(self._plain(each))) for each in (self._document, self._query))
+        self.max_tokens = max(0, self._longest - special - before)
+        weights = [*weight_files(network, WHO), *files]
+        self.card = card_of_folder(
+            [found, network],
             longest_input=f"{self._longest} tokens",
-            licence="that of the model; see its folder",
+            max_tokens=self.max_tokens,
+            size_bytes=sum(path.stat().st_size for path in weights),
+            parameters=_cells(weights),
+            similarity=self.metric,
         )
 
     def __repr__(self) -> str:
@@ -108,6 +115,10 @@ class BertEncoder:
     def encode_queries(self, texts: Sequence[str], /) -> Vectors:
         """Return the float32 vectors (n, dim) of `texts` looked for."""
         return self._encode(texts, self._query)
+
+    def tokens(self, text: str, /) -> list[str]:
+        """Return the word pieces of a whole text; `max_tokens` of them count."""
+        return self._tokens.pieces(self._plain(one_text(text, f"encoder {self.name!r}")))
 
     def _encode(self, texts: Sequence[str], prompt: str) -> Vectors:
         listed = check_texts(texts, f"encoder {self.name!r}")
@@ -323,6 +334,11 @@ def _prompt(prompts: Any, names: tuple[Any, ...]) -> str:
             found: str = prompts[name]
             return found
     return ""
+
+
+def _cells(files: list[Path]) -> int:
+    """The numbers in weight files, each of which may have tensors of the same names."""
+    return sum(Tensors([path], WHO).cells for path in files)
 
 
 def _digest(files: list[Path], settings: list[Any]) -> str:
