@@ -51,7 +51,10 @@ def label(value: Any, limit: int = LABEL) -> str:
     if value is None:
         return NONE
     found = value if isinstance(value, str) else written(value)
-    return clean(" ".join(found[: 4 * limit].split()), limit) or "(empty)"
+    line = clean(" ".join(found[: 4 * limit].split()), limit)
+    while width_of(line) > limit:
+        line = line[: -2 if line.endswith("…") else -1] + "…"
+    return line or "(empty)"
 
 
 def width_of(text: str) -> float:

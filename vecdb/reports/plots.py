@@ -30,7 +30,7 @@ WIDTH: Final = 680.0
 MOST_POINTS: Final = 2_000
 MOST_ROWS: Final = 100
 MOST_SERIES: Final = 8  # as many colours; further groups are drawn as one
-_LETTER: Final = 6.6  # pixels, of the labels' font at 12
+_LETTER: Final = 7.0  # pixels, of the labels' font at 12
 _GAP: Final = 10.0
 _DASHES: Final = ("", "7 3", "2 3", "9 3 2 3")
 _CORNERS: Final = ("circle", "square", "triangle", "diamond")
@@ -92,7 +92,8 @@ def intervals(
     right = max([width_of(words) for words in figures], default=0) * _LETTER + _GAP
     reach = [float(v) for row in there for v in row[1:] if usable(v)]
     reach += [mark[1]] if mark and usable(mark[1]) else []
-    over = scale(reach, left, WIDTH - right)
+    left, right = max(left, 40.0), max(right, 40.0)
+    over = scale(reach, left, WIDTH - right, most=int((WIDTH - right - left) / 70))
     top, line = (22.0 if mark else 8.0), 26.0
     bottom = top + line * max(1, len(shown))
     parts = [_axis_below(over, bottom, top, axis)]
@@ -156,12 +157,13 @@ def histogram(series: Mapping[Any, Any], *, title: str, axis: str, bins: int = 4
         columns.append(found)
         gone += lost
     together = np.concatenate(columns) if columns else np.empty(0)
-    across = scale(_ends(together), 44.0, WIDTH - 8)
-    edges = np.linspace(across.low, across.high, max(1, min(int(bins), 400)) + 1)
+    span = scale(_ends(together), 0.0, 1.0)
+    edges = np.linspace(span.low, span.high, max(1, min(int(bins), 400)) + 1)
     shares = [np.histogram(each, edges)[0] / max(1, len(each)) for each in columns]
     top, bottom = 30.0 if len(names) > 1 else 12.0, 250.0
     most = max((float(each.max()) for each in shares), default=0.0)
     upward = scale([0.0, most or 1.0], bottom, top, most=4)
+    across = Scale(span.low, span.high, _left_of(upward), WIDTH - 28, span.step)
     parts = [_axis_below(across, bottom, top, axis), _axis_left(upward, across, "share of values")]
     for at, share in enumerate(shares):
         if len(columns[at]):
@@ -216,8 +218,9 @@ def curve(
         gone += len(every) - len(found)
     flat: list[Any] = [point for line in lines for point in line]
     top, bottom = 30.0 if len(names) > 1 else 12.0, 270.0
-    across = scale([point[0] for point in flat], 58.0, WIDTH - 14, tight=len({p[0] for p in flat}) > 1)
     upward = scale([v for point in flat for v in point[1:] if v is not None], bottom, top, most=5)
+    xs = [point[0] for point in flat]
+    across = scale(xs, _left_of(upward), WIDTH - 28, tight=len(set(xs)) > 1)
     parts = [_axis_below(across, bottom, top, x_axis), _axis_left(upward, across, y_axis)]
     for at, line in enumerate(lines):
         parts.append(_band(across, upward, line, at))
@@ -321,7 +324,8 @@ def _one_unit(places: Any, left: float, top: float) -> tuple[Scale, Scale]:
         places = np.zeros((1, 2))
     low, most = places.min(axis=0), places.max(axis=0)
     unit = max((most[0] - low[0]) / wide, (most[1] - low[1]) / high)
-    if not unit > 1e-290:
+    unit = max(unit, 1e-9 * float(np.abs(places).max()))
+    if unit < 1e-290:
         unit = 1.0
     middle = low / 2 + most / 2
     x, y = unit * wide / 2, unit * high / 2
@@ -369,12 +373,17 @@ def _axis_left(upward: Scale, across: Scale, words: str) -> str:
     return "".join(parts)
 
 
+def _left_of(upward: Scale) -> float:
+    """Where the plot begins behind the labels of its left axis."""
+    return 30 + _LETTER * max(width_of(name) for _, name in upward.ticks)
+
+
 def _legend_depth(keys: Sequence[tuple[str, int]], start: float) -> float:
     """How far down a legend reaches."""
     y = 14.0 if keys else 0.0
     x = start
     for name, _ in keys:
-        wide = 26 + width_of(name) * _LETTER
+        wide = 38 + width_of(name) * _LETTER
         if x > start and x + wide > WIDTH:
             x, y = start, y + 18
         x += wide
@@ -384,7 +393,7 @@ def _legend_depth(keys: Sequence[tuple[str, int]], start: float) -> float:
 def _legend(keys: Sequence[tuple[str, int]], start: float, y: float, kind: str) -> str:
     parts, x = [], start
     for name, at in keys:
-        wide = 26 + width_of(name) * _LETTER
+        wide = 38 + width_of(name) * _LETTER
         if x > start and x + wide > WIDTH:
             x, y = start, y + 18
         if kind == "line":

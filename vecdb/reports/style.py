@@ -38,14 +38,14 @@ a|color:var(--key)
 table|border-collapse:collapse;margin:1rem 0;font-size:.9rem;min-width:50%;font-variant-numeric:tabular-nums
 caption|caption-side:top;text-align:left;color:var(--soft);padding:0 0 .4rem
 th,td|padding:.35rem .75rem;text-align:left;vertical-align:top;max-width:28rem
-th,td|border-bottom:1px solid var(--line)
+th,td|border-bottom:1px solid var(--line);overflow-wrap:break-word
 th|border-bottom:2px solid var(--line);font-weight:600;white-space:nowrap
 .number|text-align:right;white-space:nowrap
 td.nothing|color:var(--soft);text-align:center
 pre|background:var(--band);padding:.8rem 1rem;overflow-x:auto;font:.85rem/1.5 {_CODE};border-radius:4px
 figure|margin:1.25rem 0
 figcaption|color:var(--soft);font-size:.9rem;margin-top:.3rem
-svg.plot|display:block;width:100%;min-width:34rem;height:auto
+svg.plot|display:block;width:100%;min-width:38rem;height:auto;overflow:visible
 svg text|font:12px {_FONT};fill:var(--ink);font-variant-numeric:tabular-nums
 svg .tick,svg .name,svg .nothing,svg .marked|fill:var(--soft)
 svg .axis|stroke:var(--soft)
