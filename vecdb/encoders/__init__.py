@@ -9,7 +9,7 @@ but numpy is imported until an encoder that needs more is asked for.
 (1, 512)
 """
 
-from vecdb.encoders.base import Card, Encoder, Tokenized
+from vecdb.encoders.base import Card, Encoder, Tokenized, card_of
 from vecdb.encoders.bert import bert
 from vecdb.encoders.cross import CrossEncoder, cross_encoder
 from vecdb.encoders.function import function
@@ -24,6 +24,7 @@ __all__ = [
     "Tokenized",
     "available",
     "bert",
+    "card_of",
     "cross_encoder",
     "function",
     "get",

@@ -30,6 +30,7 @@ __all__ = [
     "Encoder",
     "Tokenized",
     "Vectors",
+    "card_of",
     "check_texts",
     "check_vectors",
     "one_text",
@@ -132,6 +133,27 @@ class Encoder(Protocol):
 
     def encode_queries(self, texts: Sequence[str], /) -> Vectors:
         """Return the float32 vectors (n, dim) of texts that are looked for."""
+
+
+def card_of(encoder: object) -> Card:
+    """Return an encoder's card as a Card, whatever object another package made it of.
+
+    What it lacks, or says by something that is no text, is "not stated".
+
+    >>> card_of(object()).licence
+    'not stated'
+    """
+    given = getattr(encoder, "card", None)
+    if isinstance(given, Card):
+        return given
+    known: dict[str, Any] = {}
+    for name in ("trained_on", "languages", "longest_input", "licence", "similarity"):
+        said = getattr(given, name, None)
+        known[name] = said if isinstance(said, str) and said else NOT_STATED
+    for name in ("max_tokens", "size_bytes", "parameters"):
+        said = getattr(given, name, None)
+        known[name] = said if isinstance(said, int) and not isinstance(said, bool) else None
+    return Card(**known)
 
 
 @runtime_checkable
