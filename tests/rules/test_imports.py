@@ -46,6 +46,7 @@ LAYERS: dict[str, set[str]] = {
     "interop": {"arrays", "ingest", "index", "storage"},
     "collection": {"analysis", "arrays", "cursor", "declare", "embedding", "encoders", "evaluation", "execute", "facets", "index", "ingest", "interop", "progress", "query", "ranking", "storage", "tables"},
     "analysis": {"execute", "facets", "frames", "index", "progress", "query", "shown", "storage"},
+    "adapting": {"shown"},
     "snapshot": {"collection", "index", "query", "storage"},
     "standing": {"collection", "index", "query", "shown", "storage"},
     "check": {"index", "storage", "_core", "database", "collection"},
