@@ -44,6 +44,7 @@ LAYERS: dict[str, set[str]] = {
     "interop": {"arrays", "ingest", "index", "storage"},
     "collection": {"analysis", "arrays", "cursor", "declare", "embedding", "encoders", "execute", "facets", "index", "ingest", "interop", "progress", "query", "ranking", "storage", "tables"},
     "analysis": {"execute", "facets", "frames", "index", "progress", "query", "shown", "storage"},
+    "adapting": {"shown"},
     "snapshot": {"collection", "index", "query", "storage"},
     "standing": {"collection", "index", "query", "shown", "storage"},
     "evaluation": {"collection", "encoders", "execute", "index", "progress", "query", "reports", "shown", "standing"},

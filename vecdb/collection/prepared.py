@@ -23,7 +23,7 @@ from pyroaring import BitMap
 from vecdb import execute
 from vecdb.collection.composing import NO_SHAPE, Composing, Shape, given_shape, is_composed
 from vecdb.collection.handle import Where
-from vecdb.collection.searching import Options, check_radius
+from vecdb.collection.searching import Adapted, Options, check_radius
 from vecdb.execute import Request
 from vecdb.query.filter import Filter
 from vecdb.types import Plan
@@ -155,7 +155,7 @@ class PreparedSearch:
         check_radius(self._request, declared.metric)
         vector, single = verbs._query(query, declared)
         if ready is not None and single and vector is not query:
-            hits = ready.answer(vector)
+            hits = (ready.plain if type(ready) is Adapted else ready).answer(vector)
             if hits is not None:
                 self._note(query, vector, hits)
                 return hits
@@ -170,7 +170,7 @@ class PreparedSearch:
                 return many
             hits, ready = execute.search(context, vector, self._request)
         if verbs._live():
-            kept.ready = ready
+            kept.ready = verbs._made_ready(ready, declared)
         self._note(query, vector, hits)
         return hits
 

@@ -200,7 +200,7 @@ class ReadVerbs(Handle):
         if rid is None:
             raise NotFound(f"{where} is no row of collection {self.name!r}")
         row = rows.get(txn, self._cid, rid)
-        if declared.number not in row.fields:
+        if declared.member not in row.fields:
             refuse(f"{where} has no vector in this field; get() tells which rows have one")
         return shown(self._stored(txn, schema, declared, rid, row), declared)
 

@@ -12,7 +12,7 @@ from vecdb import execute
 from vecdb.collection.composing import given_shape, is_composed
 from vecdb.collection.handle import Where
 from vecdb.collection.prepared import PrepareVerbs
-from vecdb.collection.searching import MAX_K, Options, check_radius, may_be_ready
+from vecdb.collection.searching import MAX_K, Adapted, Options, check_radius, may_be_ready
 from vecdb.collection.why import WhyVerbs
 from vecdb.query.objects import Query
 from vecdb.types import Hits, Plan
@@ -114,7 +114,7 @@ class SearchVerbs(PrepareVerbs, WhyVerbs):
         check_radius(request, declared.metric)
         vector, single = self._query(query, declared)
         if ready is not None and single and vector is not query:  # a list, a str, another dtype
-            hits = ready.answer(vector)
+            hits = (ready.plain if type(ready) is Adapted else ready).answer(vector)
             if hits is not None:
                 if self._db._logged is not None:
                     self._log(query if isinstance(query, str) else vector, key, hits)
@@ -127,6 +127,7 @@ class SearchVerbs(PrepareVerbs, WhyVerbs):
                     self._log_many(query, vector, request, using, many)
                 return many
             hits, ready = execute.search(context, vector, request)
+        ready = self._made_ready(ready, declared)
         follower = self._db._followers.get(self._cid)  # none: dropped or closed meanwhile
         if ready is not None and key is not None and follower is not None:
             follower.keep_ready(key, view, ready, ready.held_bytes)
