@@ -40,6 +40,7 @@ LAYERS: dict[str, set[str]] = {
     "parallel": set(),
     "embedding": {"encoders", "storage"},
     "progress": set(),
+    "reports": {"shown"},
     "tables": {"progress"},
     "interop": {"arrays", "ingest", "index", "storage"},
     "collection": {"analysis", "arrays", "cursor", "declare", "embedding", "encoders", "execute", "facets", "index", "ingest", "interop", "progress", "query", "ranking", "storage", "tables"},
