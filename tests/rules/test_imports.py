@@ -49,6 +49,7 @@ LAYERS: dict[str, set[str]] = {
     "adapting": {"shown"},
     "snapshot": {"collection", "index", "query", "storage"},
     "standing": {"collection", "index", "query", "shown", "storage"},
+    "evaluation": {"collection", "encoders", "execute", "index", "progress", "query", "reports", "shown", "standing"},
     "check": {"index", "storage", "_core", "database", "collection"},
     "repair": {"database", "arrays", "storage", "_core"},
     "upkeep": set(),
