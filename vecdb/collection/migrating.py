@@ -132,7 +132,8 @@ class MigratingVerbs(Handle):
         the text that the field's encoder reads (`source`). With `bridge` a map from the new encoder's
         vectors to the old ones is learned first, so that texts that are searched meanwhile are encoded by
         the new one and find rows of both kinds; what it loses is measured and returned (None without one),
-        and is in `stats()` meanwhile. The new encoder's vectors are cached in the file as always. Raises InvalidArgument where a row has a vector but no text, naming the first.
+        and is in `stats()` meanwhile. The new encoder's vectors are cached in the file as always. Raises
+        InvalidArgument where a row has a vector but no text, naming the first.
 
         >>> import vecdb
         >>> db = vecdb.open(); c = db.create_collection("c", encoder="hashing:64")
@@ -353,7 +354,7 @@ class MigratingVerbs(Handle):
     ) -> Any:
         """What new vectors are made of: texts, or the vectors that the field has."""
         beside = schema.vectors[name]
-        if _by_adapter(hidden, beside):
+        if hidden.is_image_of(beside):
             stored = vectors.read(txn, self._cid, schema.layout(beside), rids.astype(np.uint32))
             return stored.astype(np.float32)
         texts = []
@@ -422,11 +423,6 @@ class MigratingVerbs(Handle):
             number, after = self._hidden(schema, name).field.number, schema.without_hidden(name)
             self._db._drop_field(batch, self._cid, number, after)
             maps.sweep(batch.txn, self._cid, after)
-
-
-def _by_adapter(hidden: Hidden, named: VectorField) -> bool:
-    """Whether the new vectors are images of the field's own."""
-    return hidden.role == NEXT and len(hidden.field.adapters) > len(named.adapters)
 
 
 def _text_of(declared: VectorField, row: Row) -> str | None:
