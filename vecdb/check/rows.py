@@ -87,9 +87,14 @@ def _row(
     of: Subject, now: state.State, rid: int, row: Row, inline_from: dict[int, int]
 ) -> Iterator[Problem]:
     where = of.at(f"row {rid}")
-    graphed = [
-        each.number for each in of.graphed if seats.has(each, now.vectors.get(each.number), rid, row.fields)
-    ]
+    if row.dead:  # names what travels in its record, and nothing else
+        graphed = [number for number in row.fields if number in now.vectors]
+    else:
+        graphed = [
+            each.number
+            for each in of.graphed
+            if seats.has(each, now.vectors.get(each.number), rid, row.fields)
+        ]
     sole = any(layout.sole for layout in of.layouts.values())
     if graphed and rid >= PLAIN or not graphed and rid < PLAIN and sole:
         yield Problem("R4", where, "its number is a slot's exactly if it has no vector")

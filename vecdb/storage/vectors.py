@@ -283,7 +283,7 @@ def inline_of(row: Row | None, cid: int, layout: Layout, slot: int) -> npt.NDArr
     """
     found = None if row is None else row.inline.get(layout.number)
     if found is None:
-        said = row is not None and (layout.sole or layout.member in row.fields)
+        said = row is not None and (layout.sole or (layout.member in row.fields and not row.dead))
         if said and not layout.partial:
             raise rows.damaged("V3", keys.row(cid, slot), "its vector is in no block and not inline")
         return None
