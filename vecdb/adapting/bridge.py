@@ -22,8 +22,8 @@ Invariants (checked by tests/unit/test_bridge.py):
 What was measured, wordllama to MiniLM, learned from 200 to 2,000 texts (nDCG@10 on Cranfield and CISI by
 their judgements; agreement with the new model on 62,666 package descriptions):
   - The map is chosen by whether a text's image finds that text's own old vector (mean reciprocal rank). That
-    picks within about .01 of the best nDCG@10, and in the large collection the best map or nearly. Agreement with
-    the new model's neighbours among the held-out texts prefers maps that keep broad topics, as few texts
+    picks within about .01 of the best nDCG@10, and in the large collection the best map or nearly. Agreement
+    with the new model's neighbours among the held-out texts prefers maps that keep broad topics, as few texts
     differ in little else: up to .06 of nDCG@10 lost, and in the large collection two fifths of the agreement.
   - Nor does agreement, or a title that finds its text, say whether bridge or old model serves users better:
     the one is above the old model's where judged quality is below, the other below where it is above.
