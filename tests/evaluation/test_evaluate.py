@@ -239,7 +239,7 @@ def test_the_verdict_says_what_is_decided_and_what_would_settle_the_rest() -> No
     for each in pairs:
         assert each.p_adjusted >= each.compared.p_value and (each.more is None or not each.decided)
     alone = verdict_of("mrr", estimates(a=[0.5, 1.0]), [])
-    assert alone == "Best by mrr of 2 queries: a, 0.750 [0.500, 1.000]."
+    assert alone == "mrr of 2 queries: 0.750 [0.500, 1.000]."
 
 
 def test_few_queries_and_extreme_figures() -> None:

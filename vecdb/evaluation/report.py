@@ -304,8 +304,10 @@ class Evaluation(Report):
             found.append(Section("Differences", [_pairs_table(first, self.pairs)]))
         if any(each.loss for each in self.systems.values()):
             found.append(Section("Model and index", [_loss_table(self.systems, self.metrics)]))
-        costs = [[each.name, *[getattr(each, name) for name in _COSTS]] for each in self.systems.values()]
-        found.append(Section("Cost", [Table(["system", *map(_spoken, _COSTS)], costs)]))
+        every = self.systems.values()
+        there = [name for name in _COSTS if any(getattr(each, name) is not None for each in every)]
+        costs = [[each.name, *[getattr(each, name) for name in there]] for each in every]
+        found.append(Section("Cost", [Table(["system", *map(_spoken, there)], costs)]))
         if self.cards:
             facts = {name: card_facts(card) for name, card in self.cards.items()}
             heads = list(dict.fromkeys(fact for each in facts.values() for fact in each))
@@ -326,9 +328,10 @@ class Evaluation(Report):
         if any(each.loss for each in self.systems.values()):
             lines += [*_loss_lines(self.systems, self.metrics), ""]
         costs = [_cost_cells(self[name]) for name in order]
-        if any(any(row) for row in costs):
-            rows = [[name, *row] for name, row in zip(names, costs, strict=True)]
-            lines += text_table([["system", *_COST_HEADS], *rows])
+        there = [at for at in range(len(_COST_HEADS)) if any(row[at] for row in costs)]
+        if there:
+            rows = [[name, *[row[at] for at in there]] for name, row in zip(names, costs, strict=True)]
+            lines += text_table([["system", *[_COST_HEADS[at] for at in there]], *rows])
             lines.append("")
         for name, card in self.cards.items():
             if self[name].kind != "hybrid":

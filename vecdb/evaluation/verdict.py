@@ -81,6 +81,8 @@ def verdict_of(metric: str, estimates: Mapping[str, Estimate], pairs: list[Pair]
     best = estimates[names[0]]
     queries = len(best.per_query)
     lines = [f"Best by {metric} of {counted(queries, 'query')}: {names[0]}, {said(best)}."]
+    if len(names) == 1:
+        return f"{metric} of {counted(queries, 'query')}: {said(best)}."
     for name in names[:-1]:
         beaten = [each for each in pairs if each.better == name and each.decided]
         if beaten:
