@@ -43,7 +43,7 @@ LAYERS: dict[str, set[str]] = {
     "reports": {"shown"},
     "tables": {"progress"},
     "interop": {"arrays", "ingest", "index", "storage"},
-    "collection": {"evaluation", "analysis", "arrays", "cursor", "declare", "embedding", "encoders", "execute", "facets", "index", "ingest", "interop", "progress", "query", "ranking", "storage", "tables"},
+    "collection": {"adapting", "analysis", "arrays", "cursor", "declare", "embedding", "encoders", "evaluation", "execute", "facets", "index", "ingest", "interop", "progress", "query", "ranking", "storage", "tables"},
     "analysis": {"execute", "facets", "frames", "index", "progress", "query", "shown", "storage"},
     "adapting": {"shown"},
     "snapshot": {"collection", "index", "query", "storage"},
