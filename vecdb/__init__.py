@@ -21,6 +21,7 @@ from vecdb.types import REMOVE, Explanation, Group, Hit, Hits, Plan, Problem, Re
 
 if TYPE_CHECKING:
     from vecdb import encoders
+    from vecdb.evaluation.evaluate import evaluate
     from vecdb.interop.hnswlib import from_hnswlib
 
 
@@ -30,6 +31,10 @@ def __getattr__(name: str) -> Any:
         import importlib
 
         return importlib.import_module("vecdb.encoders")
+    if name == "evaluate":
+        from vecdb.evaluation.evaluate import evaluate
+
+        return evaluate
     if name == "from_hnswlib":
         from vecdb.interop.hnswlib import from_hnswlib
 
@@ -63,6 +68,7 @@ __all__ = [
     "__version__",
     "encoders",
     "errors",
+    "evaluate",
     "from_hnswlib",
     "open",
     "repair",
