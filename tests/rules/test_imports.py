@@ -48,14 +48,14 @@ LAYERS: dict[str, set[str]] = {
     "adapting": {"shown"},
     "snapshot": {"collection", "index", "query", "storage"},
     "standing": {"collection", "index", "query", "shown", "storage"},
-    "evaluation": {"collection", "encoders", "execute", "index", "progress", "query", "reports", "shown", "standing"},
+    "evaluation": {"collection", "encoders", "execute", "frames", "index", "progress", "query", "reports", "shown", "standing"},
     "check": {"index", "storage", "_core", "database", "collection"},
     "repair": {"database", "arrays", "storage", "_core"},
     "upkeep": set(),
     "batch": {"index", "storage"},
     "catalog": {"batch", "collection", "declare", "encoders", "index", "storage"},
     "database": {"batch", "catalog", "embedding", "snapshot", "standing", "declare", "collection", "check", "upkeep", "encoders", "index", "storage", "options", "query"},
-    "__init__": {"database", "interop", "repair", "declare", "collection", "encoders", "query", "storage", "check"},
+    "__init__": {"database", "evaluation", "interop", "repair", "declare", "collection", "encoders", "query", "storage", "check"},
     "__main__": {"cli"},
 }
 
