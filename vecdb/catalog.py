@@ -241,6 +241,10 @@ class Catalogued:
         given = self._encoders.get((cid, declared.number))
         if given is not None and given.fingerprint == declared.fingerprint:
             return given
+        for (other, _), each in list(self._encoders.items()):  # of a field that took the place of another
+            if other == cid and each.fingerprint == declared.fingerprint:
+                self._encoders[cid, declared.number] = each
+                return each
         from vecdb import encoders
 
         assert declared.encoder is not None

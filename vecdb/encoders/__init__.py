@@ -9,7 +9,7 @@ but numpy is imported until an encoder that needs more is asked for.
 (1, 512)
 """
 
-from vecdb.encoders.base import Card, Encoder
+from vecdb.encoders.base import Card, Encoder, Tokenized, card_of
 from vecdb.encoders.bert import bert
 from vecdb.encoders.cross import CrossEncoder, cross_encoder
 from vecdb.encoders.function import function
@@ -21,8 +21,10 @@ __all__ = [
     "Card",
     "CrossEncoder",
     "Encoder",
+    "Tokenized",
     "available",
     "bert",
+    "card_of",
     "cross_encoder",
     "function",
     "get",
