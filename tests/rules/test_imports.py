@@ -47,15 +47,15 @@ LAYERS: dict[str, set[str]] = {
     "analysis": {"execute", "facets", "frames", "index", "progress", "query", "shown", "storage"},
     "adapting": {"shown"},
     "snapshot": {"collection", "index", "query", "storage"},
-    "standing": {"collection", "index", "query", "shown", "storage"},
-    "evaluation": {"__init__", "collection", "facets", "encoders", "execute", "index", "progress", "query", "reports", "shown", "standing"},
+    "standing": {"collection", "index", "query", "reports", "shown", "storage"},
+    "evaluation": {"__init__", "collection", "database", "declare", "embedding", "encoders", "execute", "facets", "frames", "index", "progress", "query", "reports", "shown", "standing"},
     "check": {"index", "storage", "_core", "database", "collection"},
     "repair": {"database", "arrays", "storage", "_core"},
     "upkeep": set(),
     "batch": {"index", "storage"},
     "catalog": {"batch", "collection", "declare", "encoders", "index", "storage"},
     "database": {"batch", "catalog", "embedding", "snapshot", "standing", "declare", "collection", "check", "upkeep", "encoders", "index", "storage", "options", "query"},
-    "__init__": {"evaluation", "database", "interop", "repair", "declare", "collection", "encoders", "query", "storage", "check"},
+    "__init__": {"database", "evaluation", "interop", "repair", "declare", "collection", "encoders", "query", "storage", "check"},
     "__main__": {"cli"},
 }
 
