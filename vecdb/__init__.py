@@ -21,6 +21,7 @@ from vecdb.types import REMOVE, Explanation, Group, Hit, Hits, Plan, Problem, Re
 
 if TYPE_CHECKING:
     from vecdb import encoders
+    from vecdb.diagnosis import diagnose
     from vecdb.interop.hnswlib import from_hnswlib
 
 
@@ -34,6 +35,10 @@ def __getattr__(name: str) -> Any:
         from vecdb.interop.hnswlib import from_hnswlib
 
         return from_hnswlib
+    if name == "diagnose":
+        from vecdb.diagnosis import diagnose
+
+        return diagnose
     raise AttributeError(f"module 'vecdb' has no attribute {name!r}")
 
 
@@ -61,6 +66,7 @@ __all__ = [
     "SparseVector",
     "Vector",
     "__version__",
+    "diagnose",
     "encoders",
     "errors",
     "from_hnswlib",

@@ -41,6 +41,7 @@ LAYERS: dict[str, set[str]] = {
     "embedding": {"encoders", "storage"},
     "progress": set(),
     "reports": {"shown"},
+    "diagnosis": {"analysis", "collection", "encoders", "frames", "ingest", "progress", "reports", "shown", "storage", "text"},
     "tables": {"progress"},
     "interop": {"arrays", "ingest", "index", "storage"},
     "collection": {"analysis", "arrays", "cursor", "declare", "embedding", "encoders", "execute", "facets", "index", "ingest", "interop", "progress", "query", "ranking", "storage", "tables"},
@@ -53,7 +54,7 @@ LAYERS: dict[str, set[str]] = {
     "batch": {"index", "storage"},
     "catalog": {"batch", "collection", "declare", "encoders", "index", "storage"},
     "database": {"batch", "catalog", "embedding", "snapshot", "standing", "declare", "collection", "check", "upkeep", "encoders", "index", "storage", "options", "query"},
-    "__init__": {"database", "interop", "repair", "declare", "collection", "encoders", "query", "storage", "check"},
+    "__init__": {"database", "diagnosis", "interop", "repair", "declare", "collection", "encoders", "query", "storage", "check"},
     "__main__": {"cli"},
 }
 
