@@ -41,6 +41,7 @@ LAYERS: dict[str, set[str]] = {
     "embedding": {"encoders", "storage"},
     "progress": set(),
     "reports": {"shown"},
+    "diagnosis": {"analysis", "collection", "encoders", "frames", "ingest", "progress", "reports", "shown", "storage", "text"},
     "tables": {"progress"},
     "interop": {"arrays", "ingest", "index", "storage"},
     "collection": {"adapting", "analysis", "arrays", "cursor", "declare", "embedding", "encoders", "evaluation", "execute", "facets", "index", "ingest", "interop", "progress", "query", "ranking", "storage", "tables"},
@@ -55,7 +56,7 @@ LAYERS: dict[str, set[str]] = {
     "batch": {"index", "storage"},
     "catalog": {"batch", "collection", "declare", "encoders", "index", "storage"},
     "database": {"batch", "catalog", "embedding", "snapshot", "standing", "declare", "collection", "check", "upkeep", "encoders", "index", "storage", "options", "query"},
-    "__init__": {"database", "evaluation", "interop", "repair", "declare", "collection", "encoders", "query", "storage", "check"},
+    "__init__": {"adapting", "database", "diagnosis", "evaluation", "interop", "repair", "declare", "collection", "encoders", "query", "storage", "check"},
     "__main__": {"cli"},
 }
 
