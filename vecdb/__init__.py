@@ -21,14 +21,14 @@ from vecdb.types import REMOVE, Explanation, Group, Hit, Hits, Plan, Problem, Re
 
 if TYPE_CHECKING:
     from vecdb import encoders
-    from vecdb.diagnosis import diagnose
+    from vecdb.diagnosis.diagnose import diagnose
     from vecdb.evaluation.advise import advise
     from vecdb.evaluation.evaluate import evaluate
     from vecdb.interop.hnswlib import from_hnswlib
 
 _LATER = {  # by the module that has it
     "advise": "vecdb.evaluation.advise",
-    "diagnose": "vecdb.diagnosis",
+    "diagnose": "vecdb.diagnosis.diagnose",
     "evaluate": "vecdb.evaluation.evaluate",
     "from_hnswlib": "vecdb.interop.hnswlib",
 }
