@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from vecdb.batch import Batch, Catalog, PerThread
@@ -309,7 +310,10 @@ class Catalogued:
             raise NotFound(f"no collection {name!r:.60} in {self._env.path}")
         return found
 
-    def _create(self, schema: Schema, encoders: dict[int, Any]) -> Collection:
+    def _create(
+        self, schema: Schema, encoders: dict[int, Any], kept: Mapping[str, bytes] = MappingProxyType({})
+    ) -> Collection:  # fmt: skip
+        """`kept`: the maps that the declaration names (storage/maps.py)."""
         with self._batch() as batch:
             if schema.name in batch.catalog:
                 raise AlreadyExists(
@@ -317,8 +321,13 @@ class Catalogued:
                 )
             cid = batch.next_cid()
             last = batch.commit_number - 1  # its own commit may log rows already
-            graphed = [each.number for each in schema.vectors.values() if each.graphed]
-            state.write(batch.txn, cid, state.new(last, graphed, text=columns_of(schema).any))
+            graphed = [number for number, each in schema.by_number.items() if each.graphed]
+            first = state.new(last, graphed, text=columns_of(schema).any)
+            for hidden in schema.hidden.values():
+                first.vectors[hidden.field.number].held = state.NOBODY
+            state.write(batch.txn, cid, first)
+            for fingerprint, raw in kept.items():
+                maps.put(batch.txn, cid, fingerprint, raw)
             batch.change_catalog(schema.name, (cid, schema))
             made = self._handle(cid)
         self._know_encoders(cid, schema, schema, encoders)

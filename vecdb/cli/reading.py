@@ -116,39 +116,56 @@ def check(file: File, as_json: AsJson = False) -> None:
     raise typer.Exit(1 if problems else 0)
 
 
-def encoders(as_json: AsJson = False) -> None:
-    """List what can turn texts into vectors here.
+def encoders(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Only these, as name or name:parameter.", metavar="[NAME]..."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what can turn texts into vectors here, with what each was trained on and for.
 
     \b
     Example:
       vecdb encoders
+      vecdb encoders hashing bert:models/minilm
     """
     rows = []
-    for name in vecdb.encoders.available():
-        encoder = vecdb.encoders.get(name)
-        card = encoder.card
-        rows.append(
-            {
-                "name": name,
-                "dim": encoder.dim,
-                "metric": encoder.metric,
-                "languages": card.languages,
-                "licence": card.licence,
-                "trained on": card.trained_on,
-            }
-        )
+    for name in names or vecdb.encoders.available():
+        try:
+            rows.append(_card(name))
+        except vecdb.errors.InvalidArgument as error:
+            if names:
+                raise
+            rows.append({"name": name, "error": str(error)})  # another package's: the rest still works
     if as_json:
         show.print_json(rows)
         return
     out = show.console()
     for row in rows:
-        show.fields(out, list(row.items()))
+        hidden = () if "error" in row else ("max_tokens", "size_bytes", "parameters")
+        show.fields(out, [(key, value) for key, value in row.items() if key not in hidden])
         out.print()
-    if "wordllama" not in vecdb.encoders.available():
+    if not names and "wordllama" not in vecdb.encoders.available():
         print("for wordllama: pip install 'vecdb-engine[text]'", file=sys.stderr)
 
 
 # --- behind the commands --------------------------------------------------------------------
+
+
+def _card(name: str) -> dict[str, Any]:
+    """An encoder and its card as one row: words for people, numbers for programs."""
+    encoder = vecdb.encoders.get(name)
+    card = vecdb.encoders.card_of(encoder)
+    return {
+        "name": name,
+        "dim": encoder.dim,
+        "metric": encoder.metric,
+        **card.facts(),
+        "max_tokens": card.max_tokens,
+        "size_bytes": card.size_bytes,
+        "parameters": card.parameters,
+    }
 
 
 SPENT_ON = {

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vecdb.encoders.base import Card, Vectors, check_texts, check_vectors
+from vecdb.encoders.base import NOT_STATED, Card, Vectors, check_texts, check_vectors
 from vecdb.errors import InvalidArgument
 
 __all__ = ["FunctionEncoder", "function"]
@@ -21,12 +21,7 @@ __all__ = ["FunctionEncoder", "function"]
 METRICS = ("cosine", "l2", "dot")
 LARGEST_DIM = 65_536
 
-_UNKNOWN = Card(
-    trained_on="not said",
-    languages="not said",
-    longest_input="not said",
-    licence="not said",
-)
+_UNKNOWN = Card(NOT_STATED, NOT_STATED, NOT_STATED, NOT_STATED)
 
 
 class FunctionEncoder:

@@ -30,7 +30,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.encoders.base import Card, Vectors, check_texts
+from vecdb.encoders.base import Card, Vectors, check_texts, one_text
 from vecdb.errors import InvalidArgument
 
 __all__ = ["HashingEncoder"]
@@ -68,7 +68,11 @@ class HashingEncoder:
         languages="any that separates words; others by character n-grams",
         longest_input="unlimited",
         licence="Apache-2.0",
+        similarity="the same words and the same beginnings, endings and middles of words",
+        size_bytes=0,
+        parameters=0,
     )
+    max_tokens = None
 
     def __init__(self, dim: int = DEFAULT_DIM) -> None:
         if not SMALLEST_DIM <= dim <= LARGEST_DIM:
@@ -96,6 +100,10 @@ class HashingEncoder:
     def encode_queries(self, texts: Sequence[str], /) -> Vectors:
         """Return the float32 vectors (n, dim) of `texts`: queries are treated as documents."""
         return self.encode_documents(texts)
+
+    def tokens(self, text: str, /) -> list[str]:
+        """Return the words that a text is split into; each counts with its n-grams."""
+        return [word for word in _split(one_text(text, f"encoder {self.name!r}")) if word]
 
     def _encode(self, texts: list[str]) -> Vectors:
         """Add up the features of each text's words, then scale each text to length 1."""

@@ -33,7 +33,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.encoders.base import Card, Vectors, check_texts
+from vecdb.encoders.base import Vectors, check_texts, one_text
+from vecdb.encoders.cards import card_of_folder
 from vecdb.encoders.places import cached, packaged
 from vecdb.errors import InvalidArgument
 
@@ -70,11 +71,15 @@ class Model2VecEncoder:
         self.dim = int(self._table.shape[1])
         self._nothing = _or_first_axis(self._table.mean(axis=0, dtype=np.float64).astype(np.float32))
         cut = "unlimited" if self._max_length is None else f"{self._max_length} tokens"
-        self.card = Card(
-            trained_on=f"distilled by model2vec; {found / 'README.md'} may say from what",
-            languages="those of the model it was distilled from",
+        self.max_tokens = self._max_length
+        self.card = card_of_folder(
+            [found],
             longest_input=cut,
-            licence="that of the model; see its folder",
+            max_tokens=self.max_tokens,
+            size_bytes=files[0].stat().st_size,
+            parameters=self._table.size + (0 if self._weights is None else self._weights.size),
+            similarity="cosine",
+            origin="token embeddings of one model, without its network",
         )
 
     def __repr__(self) -> str:
@@ -94,6 +99,12 @@ class Model2VecEncoder:
     def encode_queries(self, texts: Sequence[str], /) -> Vectors:
         """Return the float32 vectors (n, dim) of `texts`: queries are treated as documents."""
         return self.encode_documents(texts)
+
+    def tokens(self, text: str, /) -> list[str]:
+        """Return the pieces of a whole text, the unknown ones too, which its vector leaves out."""
+        one = one_text(text, f"encoder {self.name!r}")
+        coded = self._tokenizer.encode(one, add_special_tokens=False)
+        return [*coded.tokens, *(piece for more in coded.overflowing for piece in more.tokens)]
 
     def _pooled(self, ids: list[int]) -> NDArray[Any]:
         if not ids:

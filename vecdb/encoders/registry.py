@@ -3,7 +3,9 @@
 A name is `family` or `family:parameter` ("hashing", "hashing:256", "model2vec:/some/folder").
 Families come from vecdb itself, from `register`, and from other packages through the entry-point
 group "vecdb.encoders"; a registered one hides the others, and vecdb's own hide those of packages, so
-that installing something never changes what a name means.
+that installing something never changes what a name means: two packages that offer one name are refused,
+and one that is broken costs its own name alone. `available` reads the names of entry points and runs
+nothing of the packages.
 
 Encoders are made when first asked for and kept: loading one may cost seconds. There is no lock;
 two threads that ask at once may load twice, and both get the one that was kept.
@@ -12,6 +14,7 @@ two threads that ask at once may load twice, and both get the one that was kept.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from vecdb.encoders import wordllama
@@ -19,12 +22,13 @@ from vecdb.encoders.base import Encoder
 from vecdb.encoders.bert import BertEncoder, lacks_bert
 from vecdb.encoders.hashing import HashingEncoder
 from vecdb.encoders.model2vec import Model2VecEncoder, lacks_model2vec
+from vecdb.encoders.onnx import lacks_onnx, onnx
 from vecdb.encoders.sentence_transformers import (
     SentenceTransformersEncoder,
     lacks_sentence_transformers,
 )
 from vecdb.encoders.wordllama import WordLlamaEncoder
-from vecdb.errors import InvalidArgument
+from vecdb.errors import InvalidArgument, VecdbError
 
 __all__ = ["available", "get", "missing", "register"]
 
@@ -37,8 +41,9 @@ _made: dict[str, Encoder] = {}
 def get(name: str | Encoder) -> Encoder:
     """Return the encoder called `name`; an encoder object is returned as it is.
 
-    Raises InvalidArgument for an unknown name, listing the known ones, and for a family whose
-    packages are not installed, naming what to install.
+    Raises InvalidArgument for an unknown name, listing the known ones; for a family whose packages are
+    not installed, naming what to install; and for another package's encoder that cannot be loaded or
+    made, naming the package and the reason.
 
     >>> get("hashing:64").dim
     64
@@ -76,7 +81,9 @@ def register(name: str, factory: Callable[..., Encoder]) -> None:
 
 
 def available() -> list[str]:
-    """Return the names that `get` accepts here, sorted; what lacks a package is left out.
+    """Return the names that `get` knows here, sorted; what lacks a package is left out.
+
+    Encoders of other packages are named without being loaded: `get` says whether one works.
 
     >>> "hashing" in available()
     True
@@ -101,8 +108,7 @@ def _factory(family: str) -> Callable[..., Encoder]:
             return ours[family][0]
     points = _entry_points()
     if family in points:
-        loaded: Callable[..., Encoder] = points[family].load()
-        return loaded
+        return _of_package(family, points[family])
     known = sorted({*_registered, *_BUILT_IN, *_OF_FOLDERS, *points})
     raise InvalidArgument(
         f"there is no encoder {family!r}; known are {', '.join(known)}; "
@@ -111,14 +117,12 @@ def _factory(family: str) -> Callable[..., Encoder]:
 
 
 def _call(factory: Callable[..., Encoder], family: str, parameter: str) -> Encoder:
-    if not parameter:
-        return factory()
+    given = (parameter,) if parameter else ()
     try:
-        return factory(parameter)
+        return factory(*given)
     except TypeError as exc:
-        raise InvalidArgument(
-            f"encoder {family!r} does not take the parameter {parameter!r}: {exc}"
-        ) from exc
+        what = f"does not take the parameter {parameter!r}" if given else "could not be made"
+        raise InvalidArgument(f"encoder {family!r} {what}: {exc}") from exc
 
 
 def _as_encoder(candidate: object, who: str) -> Encoder:
@@ -133,10 +137,64 @@ def _as_encoder(candidate: object, who: str) -> Encoder:
     )
 
 
-def _entry_points() -> dict[str, Any]:
-    from importlib.metadata import entry_points  # 10 ms, and seldom needed
+def _entry_points() -> dict[str, list[Any]]:
+    """What packages offer, by name; a package whose metadata cannot be read offers nothing."""
+    from importlib.metadata import distributions, entry_points  # 10 ms, and seldom needed
 
-    return {point.name: point for point in entry_points(group=GROUP)}
+    try:
+        points = list(entry_points(group=GROUP))
+    except Exception:  # one package's damaged metadata: each for itself
+        points = []
+        for each in distributions():
+            with suppress(Exception):
+                points += [point for point in each.entry_points if point.group == GROUP]
+    found: dict[str, list[Any]] = {}
+    for point in points:
+        same = found.setdefault(point.name, [])
+        if all(point.value != other.value for other in same):
+            same.append(point)
+    return found
+
+
+def _of_package(family: str, points: list[Any]) -> Callable[..., Encoder]:
+    """The factory that another package offers; every error of it names the package."""
+    if len(points) > 1:
+        raise InvalidArgument(
+            f"encoder {family!r} is offered by several packages: {', '.join(map(_told, points))}; "
+            "uninstall one, or register the one that is meant"
+        )
+    told = _told(points[0])
+    try:
+        factory = points[0].load()
+    except Exception as error:  # whatever importing it raises
+        raise InvalidArgument(
+            f"encoder {family!r} of {told} cannot be loaded: {type(error).__name__}: {error}; "
+            "install that package anew, or uninstall it"
+        ) from error
+    if not callable(factory):
+        raise InvalidArgument(
+            f"encoder {family!r} of {told} is no factory but {type(factory).__name__}: the entry point "
+            "must name a callable that returns the encoder"
+        )
+
+    def made(*parameters: str) -> Encoder:
+        try:
+            return _as_encoder(factory(*parameters), f"what {told} returns for encoder {family!r}")
+        except (VecdbError, TypeError):  # a TypeError says which parameters it does not take
+            raise
+        except Exception as error:
+            raise InvalidArgument(
+                f"encoder {family!r} of {told} could not be made: {type(error).__name__}: {error}"
+            ) from error
+
+    return made
+
+
+def _told(point: Any) -> str:
+    """An entry point in words."""
+    dist = getattr(point, "dist", None)
+    package = f"package {dist.name} {dist.version}" if dist is not None else "a package"
+    return f"{package} ({point.value})"
 
 
 def _hashing(parameter: str | None = None) -> Encoder:
@@ -153,6 +211,10 @@ def _bert(parameter: str | None = None) -> Encoder:
 
 def _model2vec(parameter: str | None = None) -> Encoder:
     return Model2VecEncoder(_folder("model2vec", parameter))
+
+
+def _onnx(parameter: str | None = None) -> Encoder:
+    return onnx(_folder("onnx", parameter))
 
 
 def _sentence_transformers(parameter: str | None = None) -> Encoder:
@@ -181,5 +243,6 @@ _BUILT_IN: dict[str, tuple[Callable[..., Encoder], Callable[[], str | None]]] = 
 _OF_FOLDERS: dict[str, tuple[Callable[..., Encoder], Callable[[], str | None]]] = {
     "bert": (_bert, lacks_bert),
     "model2vec": (_model2vec, lacks_model2vec),
+    "onnx": (_onnx, lacks_onnx),
     "sentence_transformers": (_sentence_transformers, lacks_sentence_transformers),
 }

@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from vecdb.encoders.base import Card, Vectors, check_texts, check_vectors
+from vecdb.encoders.base import NOT_STATED, Vectors, check_texts, check_vectors, one_text
+from vecdb.encoders.cards import card_of_folder
 from vecdb.errors import InvalidArgument
 
 __all__ = ["SentenceTransformersEncoder", "lacks_sentence_transformers", "sentence_transformers"]
@@ -35,6 +36,7 @@ REMEDY = "pip install 'vecdb-engine[st]'"
 METRICS = {"cosine": "cosine", "dot": "dot", "dot_product": "dot", "euclidean": "l2"}
 _SIGNS = ("modules.json", "config.json")  # one of them shows a model's folder
 _CONTENT = {".json", ".txt", ".safetensors", ".bin", ".model", ".pt", ".py"}
+_WEIGHTS = {".safetensors", ".bin", ".pt"}
 _ELSEWHERE = {"onnx", "openvino", ".git", ".cache"}  # other forms of the same model
 
 
@@ -61,11 +63,16 @@ class SentenceTransformersEncoder:
         self._documents = _way(self._model, "document")
         self._queries = _way(self._model, "query")
         longest = getattr(self._model, "max_seq_length", None)
-        self.card = Card(
-            trained_on=f"see {found / 'README.md'}",
-            languages="those of the model",
-            longest_input="not said" if longest is None else f"{longest} tokens",
-            licence="that of the model; see its folder",
+        self._tokenizer = getattr(self._model, "tokenizer", None)
+        special = _special(self._tokenizer)
+        self.max_tokens = max(0, longest - special) if isinstance(longest, int) else None
+        self.card = card_of_folder(
+            [found],
+            longest_input=NOT_STATED if longest is None else f"{longest} tokens",
+            max_tokens=self.max_tokens,
+            size_bytes=sum(path.stat().st_size for path in _contents(found) if path.suffix in _WEIGHTS),
+            parameters=_parameters(self._model),
+            similarity=self.metric,
         )
 
     def __repr__(self) -> str:
@@ -78,6 +85,10 @@ class SentenceTransformersEncoder:
     def encode_queries(self, texts: Sequence[str], /) -> Vectors:
         """Return the float32 vectors (n, dim) of `texts` looked for."""
         return self._encode(self._queries, texts)
+
+    def tokens(self, text: str, /) -> list[str]:
+        """Return the pieces of a whole text; [] where the model has no tokenizer that tells."""
+        return _pieces(self._tokenizer, one_text(text, f"encoder {self.name!r}"))
 
     def _encode(self, encode: Callable[[list[str]], Any], texts: Sequence[str]) -> Vectors:
         who = f"encoder {self.name!r}"
@@ -132,14 +143,47 @@ def _way(model: Any, kind: str) -> Callable[[list[str]], Any]:
     return lambda texts: model.encode(texts, **options)
 
 
+def _special(tokenizer: Any) -> int:
+    """How many special tokens stand around a text; 0 where nothing tells."""
+    try:
+        return int(tokenizer.num_special_tokens_to_add())
+    except Exception:  # a tokenizer of another kind
+        return 0
+
+
+def _pieces(tokenizer: Any, text: str) -> list[str]:
+    try:
+        if hasattr(tokenizer, "tokenize"):
+            return [str(each) for each in tokenizer.tokenize(text)]
+        coded = tokenizer.encode(text, add_special_tokens=False)
+        return [*coded.tokens, *(piece for more in coded.overflowing for piece in more.tokens)]
+    except Exception:  # a tokenizer of another kind
+        return []
+
+
+def _parameters(model: Any) -> int | None:
+    try:
+        return sum(int(each.numel()) for each in model.parameters())
+    except Exception:  # a model of another kind
+        return None
+
+
+def _contents(folder: Path) -> list[Path]:
+    """Every file that the vectors may depend on."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in _CONTENT
+        and not _ELSEWHERE & set(path.relative_to(folder).parts)
+        and path.is_file()
+    ]
+
+
 def _digest(folder: Path) -> str:
     """Return a digest of every file that the vectors depend on, by its path inside the folder."""
     digest = hashlib.sha256(b"sentence_transformers 1")
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        if path.suffix not in _CONTENT or _ELSEWHERE & set(inside.parts) or not path.is_file():
-            continue
-        digest.update(str(inside).encode() + b"\0")
+    for path in _contents(folder):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0")
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:32]

@@ -85,6 +85,11 @@ class Tensors:
         place = self._place(name)
         return place.shape[0] if place is not None and place.shape else 0
 
+    @property
+    def cells(self) -> int:
+        """How many numbers all tensors hold."""
+        return sum(int(np.prod(each.shape, dtype=object)) for each in self._places.values())
+
     def _place(self, name: str) -> _Place | None:
         for spelled in (self._prefix + name, name):
             for each in (spelled, _older(spelled)):

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.encoders.base import Card, Vectors, check_texts
+from vecdb.encoders.base import Card, Vectors, check_texts, one_text
 from vecdb.errors import InvalidArgument
 
 __all__ = ["WordLlamaEncoder", "missing"]
@@ -49,12 +49,7 @@ class WordLlamaEncoder:
     """
 
     metric = "cosine"
-    card = Card(
-        trained_on="Llama 2 70B's token embeddings, then sentence pairs (l2_supercat)",
-        languages="English above all",
-        longest_input="unlimited; the mean blurs beyond a few hundred words",
-        licence="MIT (wordllama); Llama 2 Community License (origin of the embeddings)",
-    )
+    max_tokens = None
 
     def __init__(self, dim: int = DIMS[0]) -> None:
         if dim not in DIMS:
@@ -65,6 +60,15 @@ class WordLlamaEncoder:
         self.fingerprint = _digest(weights, tokenizer, dim)
         self._table = _read_table(weights, dim)
         self._tokenizer = _read_tokenizer(tokenizer)
+        self.card = Card(
+            trained_on="token embeddings of Llama 2 models, then sentence pairs (l2_supercat)",
+            languages="English above all",
+            longest_input="unlimited; the mean blurs beyond a few hundred words",
+            licence="MIT (wordllama); Llama 2 Community License (origin of the embeddings)",
+            similarity="cosine; general likeness of sentences: clustering, ranking, near-duplicates",
+            size_bytes=weights.stat().st_size,
+            parameters=self._table.size,
+        )
 
     def __repr__(self) -> str:
         return f"WordLlamaEncoder({self.dim})"
@@ -83,6 +87,11 @@ class WordLlamaEncoder:
     def encode_queries(self, texts: Sequence[str], /) -> Vectors:
         """Return the float32 vectors (n, dim) of `texts`: queries are treated as documents."""
         return self.encode_documents(texts)
+
+    def tokens(self, text: str, /) -> list[str]:
+        """Return the pieces of a text, a space written as a low line."""
+        one = one_text(text, f"encoder {self.name!r}")
+        return list(self._tokenizer.encode(one, add_special_tokens=False).tokens)
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         """Return the token numbers of each text, at least one."""

@@ -68,6 +68,16 @@ class WordPieces:
         coded = self._encode([self._enough(text) for text in texts])
         return [one.ids or [0] for one in coded]  # no tokenizer of these families gives none
 
+    def pieces(self, text: str) -> list[str]:
+        """The pieces of a whole text, without special ones."""
+        coded = self._tokenizer.encode(text, add_special_tokens=False)
+        return [*coded.tokens, *(piece for more in coded.overflowing for piece in more.tokens)]
+
+    @property
+    def special(self) -> int:
+        """How many special tokens stand around a text."""
+        return int(self._tokenizer.num_special_tokens_to_add(False))
+
     def encode_pairs(self, pairs: list[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
         """The token numbers of each pair, and to which of the two a token belongs."""
         coded = self._encode([(self._enough(a), self._enough(b)) for a, b in pairs])

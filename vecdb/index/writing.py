@@ -430,7 +430,7 @@ class Writing(Folding, TextFolding, Sweeping):
     def add_hidden(self, schema: Schema, declared: VectorField) -> None:
         """Go on with one more vector field behind another, which no row has yet. Costs a record a block."""
         self.add_field(schema, declared)
-        self.state.vectors[declared.number].held = BitMap().serialize()
+        self.state.vectors[declared.number].held = state.NOBODY
         layout = schema.layout(declared)
         none = np.zeros(layout.block_rows, np.bool_)
         for block in layout.full_blocks(self.state.slots):

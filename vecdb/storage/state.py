@@ -60,6 +60,8 @@ from pyroaring import BitMap
 
 from vecdb.storage import codec, keys, records, rows
 
+NOBODY: Final = bytes(BitMap().serialize())  # of `held`: no row
+
 
 @dataclass(slots=True)
 class FieldState:
