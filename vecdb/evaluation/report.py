@@ -426,6 +426,8 @@ def _losses(systems: Mapping[str, System], metric: str) -> list[str]:
             whole.append(name)
             continue
         told = f"{name}: the index loses {said_difference(compared)} of {metric}"
+        if compared.difference < 0:  # what approximation put elsewhere was not relevant
+            told = told.replace("loses -", "gains ", 1)
         if not compared.differing:
             told = f"{name}: the index loses nothing of {metric}"
         elif compared.p_value > 0.05:
