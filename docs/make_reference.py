@@ -24,6 +24,9 @@ from vecdb import encoders, errors, query, repair, tables
 from vecdb.analysis.clusters import Clusters
 from vecdb.analysis.histogram import Histogram
 from vecdb.analysis.predict import Prediction
+from vecdb.evaluation.report import Evaluation, System
+from vecdb.evaluation.significance import Comparison, Estimate
+from vecdb.evaluation.verdict import Pair
 from vecdb.facets import Facets
 from vecdb.query import build
 from vecdb.snapshot import Snapshot, SnapshotCollection
@@ -72,6 +75,10 @@ def sections() -> Iterator[tuple[str, str, list[Entry]]]:
                                 ("WatchBatch", WatchBatch), ("SearchLog", SearchLog),
                                 ("LogEntry", LogEntry),
                                 ("ReplayReport", ReplayReport), ("Replayed", Replayed)]  # fmt: skip
+    yield "Evaluation", "How to read it is in [choosing.md](choosing.md).", [
+        *of_vecdb("evaluate"), ("Evaluation", Evaluation), ("System", System), ("Estimate", Estimate),
+        ("Comparison", Comparison), ("Pair", Pair),
+    ]  # fmt: skip
     yield (
         "Filters",
         "`vecdb.F` gives fields: `F.year`, `F[\"any name\"]`, `F.a.b`. Comparisons and the methods "

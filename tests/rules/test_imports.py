@@ -68,7 +68,7 @@ ONE_DOOR = {"lmdb": "vecdb.storage.", "msgpack": "vecdb.storage.codec"}
 
 BASE = {"numpy", "lmdb", "msgpack", "pyroaring"}
 EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib", "pandas", "pyarrow", "sentence_transformers", "Stemmer", "snowballstemmer", "onnxruntime", "torch"}
-FILES_OF_AN_EXTRA = {f"vecdb.cli.{name}" for name in ("app", "opening", "reading", "searching", "writing")}  # imported by nothing but a function
+FILES_OF_AN_EXTRA = {f"vecdb.cli.{name}" for name in ("app", "evaluating", "opening", "reading", "searching", "writing")}  # imported by nothing but a function
 
 
 def modules() -> list[tuple[str, Path]]:
