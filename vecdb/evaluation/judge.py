@@ -34,6 +34,7 @@ GRADES: Final = {0: "not relevant", 1: "touches it", 2: "relevant", 3: "just wha
 MOST_PER_QUERY: Final = 1_000
 LINES: Final = 8  # of a document's text
 WIDTH: Final = 88
+FEWEST: Final = 5  # queries from which on the ways are compared
 ASK: Final = "0-3, s skip, n next query, u undo, q quit, ? help: "
 HELP: Final = """\
   0 not relevant    1 touches it    2 relevant    3 just what was wanted
@@ -68,8 +69,8 @@ def judge(
         try:
             _Talk(sheet, source, target, str(collection.name)).run()
         except KeyboardInterrupt:  # J1
-            _say(target, "\n")
-        _say(target, summary(sheet))
+            pass
+        _say(target, "\n" + summary(sheet))
     return sheet.qrels
 
 
@@ -166,7 +167,6 @@ class _Talk:
             except (OSError, ValueError):  # closed, or no text
                 raise _Gone from None
             if not line:  # the end of the input
-                _say(self.target, "\n")
                 return
             word = line.strip().lower()
             if word in ("q", "quit"):
@@ -227,7 +227,7 @@ def _standings(sheet: Sheet) -> Iterator[str]:
         for name, ranking in sheet.pools[qid].rankings.items():
             values.setdefault(name, []).append(metric.of(ranking, sheet.qrels[qid]))
     values = {name: each for name, each in values.items() if len(each) == len(useful)}
-    if len(values) < 2 or len(useful) < 2:
+    if len(values) < 2 or len(useful) < FEWEST:
         return
     order = sorted(values, key=lambda name: -sum(values[name]))
     said = ", ".join(f"{name} {sum(values[name]) / len(useful):.3f}" for name in order)
