@@ -21,10 +21,17 @@ from vecdb.types import REMOVE, Explanation, Group, Hit, Hits, Plan, Problem, Re
 
 if TYPE_CHECKING:
     from vecdb import encoders
+    from vecdb.diagnosis.diagnose import diagnose
     from vecdb.evaluation.advise import advise
+    from vecdb.evaluation.evaluate import evaluate
     from vecdb.interop.hnswlib import from_hnswlib
 
-_LATER = {"advise": "vecdb.evaluation.advise", "from_hnswlib": "vecdb.interop.hnswlib"}
+_LATER = {  # by the module that has it
+    "advise": "vecdb.evaluation.advise",
+    "diagnose": "vecdb.diagnosis.diagnose",
+    "evaluate": "vecdb.evaluation.evaluate",
+    "from_hnswlib": "vecdb.interop.hnswlib",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -63,8 +70,10 @@ __all__ = [
     "Vector",
     "__version__",
     "advise",
+    "diagnose",
     "encoders",
     "errors",
+    "evaluate",
     "from_hnswlib",
     "open",
     "repair",

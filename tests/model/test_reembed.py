@@ -88,6 +88,7 @@ def test_a_bridge_is_in_the_file_and_its_loss_in_stats(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @data.needs_data()
 def test_cranfield_on_the_way_from_wordllama_to_minilm() -> None:
     pytest.importorskip("wordllama")
