@@ -164,7 +164,8 @@ def test_what_cannot_be_stored_is_left_out_by_name() -> None:
     rows[7, 63] = 1
     c = vecdb.open().create_collection("c", dim=64)
     c.add(range(50), rows)
-    advice = advise(c, {i: rows[i] for i in range(20) if i != 7}, {i: {i: 1} for i in range(20)}, metric="mrr@5")
+    some = [i for i in range(20) if i != 7]
+    advice = advise(c, {i: rows[i] for i in some}, {i: {i: 1} for i in some}, metric="mrr@5")
     assert advice.left_out["first 32 f32"] == "1 of 50 documents would be zero vectors"
     c = vecdb.open().create_collection("c", dim=64, metric="l2")
     c.add(range(50), rows * 1e6)
@@ -186,28 +187,29 @@ def test_a_snapshot_and_a_transaction_are_asked_as_they_are() -> None:
     c, queries, qrels = world()
     db = c._db
     whole = advise(c, queries, qrels).to_json()
+    snap_rows = c.vectors(list(range(200)))
     with db.snapshot() as snap:
         c.delete(list(range(200)))
         assert advise(snap["papers"], queries, qrels).to_json() == whole
     with db.transaction():
-        c.delete(list(range(200, 210)))
+        c.add(list(range(200)), -snap_rows)
         assert advise(c, queries, qrels).to_json() != whole
 
 
 MISUSES: list[tuple[dict[str, Any], str]] = [
     ({"papers": 5}, "papers is a int"),
-    ({"queries": ["a"]}, "queries is a list"),
-    ({"qrels": [1]}, "qrels is a list"),
-    ({"qrels": {"q0-0": [1]}}, "qrels\\['q0-0'\\] is a list"),
-    ({"qrels": {"q0-0": {1: "x"}}}, "qrels\\['q0-0'\\]\\[1\\] is 'x'"),
+    ({"queries": ["a"]}, "queries is {id: text, vector or query object}, not a list"),
+    ({"qrels": [1]}, "qrels is {query id: {document id: grade}}, not a list"),
+    ({"qrels": {"q0-0": [1]}}, "qrels\\['q0-0'\\] is {document id: grade}, not a list"),
+    ({"qrels": {"q0-0": {1: "x"}}}, "qrels\\['q0-0'\\]\\[1\\]='x': a grade is a finite number"),
     ({"qrels": {"q0-0": {1: math.nan}}}, "a grade is a finite number"),
-    ({"qrels": {"q0-0": {1: 0}}}, "no query has a judgement above 0"),
-    ({"qrels": {"other": {1: 1}}}, "no query has a judgement above 0"),
-    ({"qrels": {}}, "no query has a judgement above 0"),
-    ({"qrels": {"q0-0": {"1": 1}}}, "no document that is judged relevant is in collection 'papers', such as '1'"),
-    ({"queries": {"q0-0": "text"}}, "query is a text, but the vector field has no encoder"),
-    ({"queries": {"q0-0": [1, 2]}}, "queries\\['q0-0'\\]: query has shape \\(2,\\)"),
-    ({"queries": {"q0-0": np.ones((2, DIM))}}, "queries\\['q0-0'\\]: give one text, or one vector"),
+    ({"qrels": {"q0-0": {1: 0}}}, "ndcg@10 of collection 'papers' is 0 for all 1 judged queries"),
+    ({"qrels": {"other": {1: 1}}}, "qrels has no judgement for any query"),
+    ({"qrels": {}}, "qrels has no judgement for any query"),
+    ({"qrels": {"q0-0": {"1": 1}}}, "document '1' is not in collection 'papers'.*though 1 is"),
+    ({"queries": {"q0-0": "text"}, "qrels": {"q0-0": {1: 1}}}, "query is a text, but the vector field has no encoder"),
+    ({"queries": {"q0-0": [1, 2]}, "qrels": {"q0-0": {1: 1}}}, "queries\\['q0-0'\\]: query has shape \\(2,\\)"),
+    ({"queries": {"q0-0": np.ones((2, DIM))}, "qrels": {"q0-0": {1: 1}}}, "queries\\['q0-0'\\]: give one text, or one vector"),
     ({"metric": "ndcg@0"}, "ndcg@0"),
     ({"metric": "speed"}, "speed"),
     ({"keep": 0}, "keep=0: give the share"),

@@ -274,7 +274,8 @@ def test_several_vector_fields_are_several_ways() -> None:
 
 MISUSES: list[tuple[Any, str]] = [
     (lambda c: c.judge({}, input=io.StringIO()), "queries is empty"),
-    (lambda c: c.judge(5, input=io.StringIO()), "queries is a int"),
+    (lambda c: c.judge(5, input=io.StringIO()), "queries is a int; give"),
+    (lambda c: c.judge({(1, 2): "x"}, input=io.StringIO()), "an id is a str or an int"),
     (lambda c: c.judge({"q": " "}, input=io.StringIO()), "queries\\['q'\\] is an empty text"),
     (lambda c: c.judge({"q": 5}, input=io.StringIO()), "queries\\['q'\\] is a int"),
     (lambda c: c.judge({"q": [1, 2]}, input=io.StringIO()), "queries\\['q'\\], searched by vectors: query"),

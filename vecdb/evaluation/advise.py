@@ -21,16 +21,16 @@ dimensions of noise change neighbours and answer no query.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from vecdb.errors import InvalidArgument
 from vecdb.evaluation import significance
 from vecdb.evaluation.advice import Advice, Option
+from vecdb.evaluation.judgements import Judged, judged_of, queries_of
 from vecdb.evaluation.metrics import Metric, deepest, parse
 from vecdb.evaluation.shorter import BITS, WAYS, Shorter, components, scores, unit
 
@@ -62,14 +62,14 @@ def advise(
     """Return which dimensions and which dtype of a collection's vectors keep 99 % of the quality.
 
     `papers`: a collection, `using` its vector field; `queries` {query id: text or vector}; `qrels` {query id:
-    {id: grade}}, of which those with a grade above 0 count. Tried are 3/4 to 1/16 of the dimensions, the
+    {id: grade}}, as `vecdb.evaluate` takes them. Tried are 3/4 to 1/16 of the dimensions, the
     first ones and the principal components of the vectors, each as f32, f16, i8 and b1 (bits), as far as that
     is no more than what is stored. `keep`: the share of `metric` that is to be kept.
 
     Ranks exactly, as of one commit: about 50 times queries · rows · dimensions multiplications (2 s for 225
     queries and 1,400 rows of 384). Of more than 100,000 rows a sample of as many is ranked, drawn by `seed`,
-    with all that were judged. InvalidArgument for a field without one dense vector a row, where nothing that
-    is relevant is in the collection, and where its vectors find none of it.
+    with all that were judged. InvalidArgument for a field without one dense vector a row, for judgements of
+    what is not there, and where the vectors find nothing that is relevant.
 
     >>> import numpy as np, vecdb
     >>> rng = np.random.default_rng(0)
@@ -83,12 +83,12 @@ def advise(
     """
     wanted = parse(metric)
     share = _share(keep)
-    given = _judged(queries, qrels)
-    rows, asked, declared, name = _read(papers, given, qrels, using, seed)
-    asked_ids = list(given)
-    grades = [qrels[qid] for qid in asked_ids]
+    given = queries_of(queries, texts=False)
+    found = _read(papers, given, qrels, using, seed)
+    judged, rows, declared = found.judged, found.rows, found.declared
+    asked, asked_ids = found.asked, list(judged.queries)
+    grades: list[Mapping[Id, Any]] = list(judged.grades.values())
     plain = Shorter(declared.dim, declared.dim, "as they are", declared.dtype, _metric_of(declared))
-    _need_judged(rows.ids, grades, papers.name)
     before = _judge_ranking(plain, rows, rows.vectors, asked, grades, wanted)
     if not any(before):
         raise InvalidArgument(
@@ -105,8 +105,8 @@ def advise(
             continue
         options.append(_option(each, after, before, asked_ids, share, seed))
     base = next(option for option in options if option.shorter is plain)
-    notes = list(_notes(rows, asked_ids, queries, declared, before))
-    several = name if len(papers.schema.vectors) > 1 else None
+    notes = list(_notes(rows, judged, declared))
+    several = found.name if len(papers.schema.vectors) > 1 else None
     return Advice(
         options, base, metric=wanted.name, keep=share, queries=len(grades), of=papers.name, using=several,
         encoder=declared.encoder, notes=notes, left_out=left_out,
@@ -125,24 +125,33 @@ class _Rows:
     of: int  # how many there are in all
 
 
-def _read(
-    papers: Any, given: Mapping[Any, Any], qrels: Any, using: str | None, seed: int
-) -> tuple[_Rows, Floats, Any, str]:
-    """Rows and queries as float32, the field's declaration and its name; as of one commit."""
+class _Read(NamedTuple):
+    """What a collection and judgements give: rows, judged queries and their vectors, and the field."""
+
+    rows: _Rows
+    judged: Judged
+    asked: Floats
+    declared: Any
+    name: str
+
+
+def _read(papers: Any, given: dict[Id, Any], qrels: Any, using: str | None, seed: int) -> _Read:
+    """Rows and queries as float32, and the field; as of one commit."""
     if not hasattr(papers, "_taking"):
         raise InvalidArgument(f"papers is a {type(papers).__name__}; give a collection, such as db['papers']")
     with papers._reading() as (txn, view):
         name, declared = papers._compared(view.schema, using)
         taking = papers._taking(txn, view, name, None)
-        asked = _asked(papers, declared, given)
         slots, ids = taking.slots, taking.ids(taking.slots)
+        judged = judged_of(given, qrels, set(ids), f"collection {papers.name!r}")
+        asked = _asked(papers, declared, judged.queries)
         if len(slots) > MOST_ROWS:
-            judged = {id for qid in given for id in qrels[qid]}
-            wanted = np.array([id in judged for id in ids])
+            known = {id for grades in judged.grades.values() for id in grades}
+            wanted = np.array([id in known for id in ids])
             wanted[np.random.default_rng(seed).choice(len(ids), MOST_ROWS, replace=False)] = True
             slots, ids = slots[wanted], [id for id, there in zip(ids, wanted, strict=True) if there]
         stored = taking.geometry.queries(taking.stored(slots))
-        return _Rows(ids, stored, len(taking)), asked, declared, name
+        return _Read(_Rows(ids, stored, len(taking)), judged, asked, declared, name)
 
 
 def _asked(papers: Any, declared: Any, given: Mapping[Any, Any]) -> Floats:
@@ -161,41 +170,6 @@ def _asked(papers: Any, declared: Any, given: Mapping[Any, Any]) -> Floats:
                 raise InvalidArgument(f"queries[{qid!r:.60}]: give one text, or one vector ({declared.dim},)")
             found[at] = vector
     return found
-
-
-def _judged(queries: Any, qrels: Any) -> dict[Any, Any]:
-    """The queries of which something relevant is known."""
-    for name, value, like in (("queries", queries, "text"), ("qrels", qrels, "{id: grade}")):
-        if not isinstance(value, Mapping):
-            raise InvalidArgument(f"{name} is a {type(value).__name__}; give {{query id: {like}}}")
-    found = {}
-    for qid, grades in qrels.items():
-        if not isinstance(grades, Mapping):
-            raise InvalidArgument(f"qrels[{qid!r:.60}] is a {type(grades).__name__}; give {{id: grade}}")
-        for id, grade in grades.items():
-            number = isinstance(grade, int | float | np.integer | np.floating) and not isinstance(grade, bool)
-            if not number or not math.isfinite(float(grade)):
-                raise InvalidArgument(
-                    f"qrels[{qid!r:.60}][{id!r:.60}] is {grade!r:.40}; a grade is a finite number"
-                )
-        if qid in queries and any(grade > 0 for grade in grades.values()):
-            found[qid] = queries[qid]
-    if not found:
-        raise InvalidArgument(
-            "no query has a judgement above 0: give queries {query id: text} and qrels {query id: {id: "
-            "grade}} with the same query ids; papers.judge makes judgements"
-        )
-    return found
-
-
-def _need_judged(ids: list[Id], grades: list[Mapping[Id, Any]], name: str) -> None:
-    there = set(ids)
-    if not any(id in there for each in grades for id, grade in each.items() if grade > 0):
-        example = next(iter(grades[0]))
-        raise InvalidArgument(
-            f"no document that is judged relevant is in collection {name!r}, such as {example!r:.60}: are "
-            "the ids of qrels those of the rows (an int is no str)?"
-        )
 
 
 def _share(keep: Any) -> float:
@@ -307,18 +281,20 @@ def _option(
     return Option(shorter, figures, share, low, high, keeps, more, seed)
 
 
-def _notes(
-    rows: _Rows, ids: list[Any], queries: Mapping[Any, Any], declared: Any, before: list[float]
-) -> Iterator[str]:
+def _notes(rows: _Rows, judged: Judged, declared: Any) -> Iterator[str]:
     """What a reader must know."""
+    count = len(judged.queries)
     if rows.of > len(rows.ids):
         yield (
             f"Ranked were {len(rows.ids):,} of {rows.of:,} rows, drawn at random, and all that are judged: "
             "figures are higher than over all, what is kept of them about the same."
         )
-    if len(ids) < len(queries):
-        yield f"{len(queries) - len(ids):,} of {len(queries):,} queries have no document judged relevant."
-    if len(before) < 30:
-        yield f"{len(before):,} judged queries are few: intervals are wide, and what looks kept may not be."
+    if judged.unjudged:
+        whole = count + judged.unjudged
+        yield f"{judged.unjudged:,} of {whole:,} queries have no judgement, and take no part."
+    if judged.hopeless:
+        yield f"{judged.hopeless:,} of {count:,} judged queries have no document with a grade above 0."
+    if count < 30:
+        yield f"{count:,} judged queries are few: intervals are wide, and what looks kept may not be."
     if declared.dtype == "b1":
         yield "The vectors are bits already: only fewer of them were tried."

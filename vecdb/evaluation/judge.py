@@ -23,6 +23,7 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from vecdb.errors import InvalidArgument, VecdbError
+from vecdb.evaluation.judgements import queries_of
 from vecdb.evaluation.pooling import DEPTH, Pool, pooled, ways_of
 from vecdb.reports.cells import clean
 from vecdb.types import Id
@@ -255,7 +256,7 @@ def checked_queries(queries: Any) -> dict[Any, Any]:
     if isinstance(queries, str):
         queries = [queries]
     if isinstance(queries, Mapping):
-        found = dict(queries)
+        found: dict[Any, Any] = queries_of(queries, texts=False)
     elif isinstance(queries, Sequence) and all(isinstance(each, str) for each in queries):
         found = {each: each for each in queries}
     else:
@@ -263,7 +264,7 @@ def checked_queries(queries: Any) -> dict[Any, Any]:
             f"queries is a {type(queries).__name__}; give {{query id: text}}, or a list of texts"
         )
     if not found:
-        raise InvalidArgument("queries is empty: give {query id: text}, one at least")
+        raise InvalidArgument("queries is empty: there is nothing to ask")
     for qid, query in found.items():
         if isinstance(query, str) and not query.strip():
             raise InvalidArgument(f"queries[{qid!r:.60}] is an empty text")

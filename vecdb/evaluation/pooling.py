@@ -106,7 +106,7 @@ def pool_of(rankings: Mapping[str, Sequence[Id]], hits: dict[Id, Hit] | None = N
     """The documents of some rankings, in the order of what their judgements tell (P1, P2).
 
     >>> pool_of({"vectors": ["a", "b", "c"], "words": ["c", "b", "x"]}).order
-    ['c', 'b', 'a', 'x']
+    ['c', 'a', 'b', 'x']
     """
     weights: dict[Id, list[float]] = {}
     for at, ranking in enumerate(rankings.values()):
