@@ -170,7 +170,23 @@ def test_what_cannot_be_stored_is_left_out_by_name() -> None:
     c = vecdb.open().create_collection("c", dim=64, metric="l2")
     c.add(range(50), rows * 1e6)
     advice = advise(c, {i: rows[i] * 1e6 for i in range(20)}, {i: {i: 1} for i in range(20)}, metric="mrr@5")
-    assert advice.left_out["64 f16"] == "numbers too large for f16" and "64 i8" not in advice.left_out
+    assert advice.left_out["64 f16"] == "numbers too large or too small for f16" and "64 i8" not in advice.left_out
+
+
+def test_it_can_be_watched_and_small_things_are_no_special_case() -> None:
+    seen: list[Any] = []
+    c, queries, qrels = world()
+    advise(c, queries, qrels, progress=lambda done, total: seen.append((done, total)))
+    assert seen[0][0] == 0 and seen[-1][0] == seen[-1][1] == len(seen) - 1
+    for metric in ("cosine", "l2", "dot"):
+        one = vecdb.open().create_collection("one", dim=1, metric=metric)
+        one.add("a", [0.5])
+        advice = advise(one, {"q": [1.0]}, {"q": {"a": 1}})
+        assert len(advice.options) + len(advice.left_out) == 4 and advice.base.mean == 1 and advice.to_html()
+        same = vecdb.open().create_collection("same", dim=16, metric=metric)
+        same.add(range(30), np.full((30, 16), 1e-39 if metric != "cosine" else 1, np.float32))
+        advice = advise(same, {"q": np.ones(16)}, {"q": {3: 1}}, metric="recall@30")
+        assert advice.best.share == 1 and str(advice)
 
 
 def test_of_many_rows_a_sample_with_all_that_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ dimensions of noise change neighbours and answer no query.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -32,7 +32,8 @@ from vecdb.evaluation import significance
 from vecdb.evaluation.advice import Advice, Option
 from vecdb.evaluation.judgements import Judged, judged_of, queries_of
 from vecdb.evaluation.metrics import Metric, deepest, parse
-from vecdb.evaluation.shorter import BITS, WAYS, Shorter, components, scores, unit
+from vecdb.evaluation.shorter import BITS, Shorter, components, scores, unit
+from vecdb.progress import reporter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -58,6 +59,7 @@ def advise(
     metric: str = "ndcg@10",
     keep: float = 0.99,
     seed: int = 0,
+    progress: Any = False,
 ) -> Advice:
     """Return which dimensions and which dtype of a collection's vectors keep 99 % of the quality.
 
@@ -66,8 +68,9 @@ def advise(
     first ones and the principal components of the vectors, each as f32, f16, i8 and b1 (bits), as far as that
     is no more than what is stored. `keep`: the share of `metric` that is to be kept.
 
-    Ranks exactly, as of one commit: about 50 times queries · rows · dimensions multiplications (2 s for 225
-    queries and 1,400 rows of 384). Of more than 100,000 rows a sample of as many is ranked, drawn by `seed`,
+    Ranks exactly, as of one commit: some 30 times queries · rows · dimensions multiplications (2 s for 225
+    queries and 1,400 rows of 384; as many for 60,000 rows 20 s and 0.6 GB). `progress`: True for a bar, or a
+    callable (done, total). Of more than 100,000 rows a sample of as many is ranked, drawn by `seed`,
     with all that were judged. InvalidArgument for a field without one dense vector a row, for judgements of
     what is not there, and where the vectors find nothing that is relevant.
 
@@ -95,16 +98,21 @@ def advise(
             f"{wanted.name} of collection {papers.name!r} is 0 for all {len(grades):,} judged queries: there "
             "is no quality to keep; see papers.evaluate and vecdb.diagnose"
         )
-    left_out: dict[str, str] = {}
-    options: list[Option] = []
-    for each in _ways(plain, rows.vectors, seed):
-        try:
-            after = before if each is plain else _figures(each, rows, asked, grades, wanted)
-        except _Unusable as error:
-            left_out[each.name] = str(error)
-            continue
-        options.append(_option(each, after, before, asked_ids, share, seed))
-    base = next(option for option in options if option.shorter is plain)
+    base = _option(plain, before, before, asked_ids, share, seed)
+    options, left_out = [base], dict[str, str]()
+    with reporter(progress, "advise") as report:
+        families = list(_families(plain, rows.vectors, seed))
+        for done, floats in enumerate(families):
+            report(done, len(families))
+            fewer, fewer_asked = floats.fewer(rows.vectors), floats.fewer(asked)
+            for each in _coded(floats, fewer, plain):
+                try:
+                    after = _figures(each, rows, fewer, fewer_asked, grades, wanted)
+                except _Unusable as error:
+                    left_out[each.name] = str(error)
+                else:
+                    options.append(_option(each, after, before, asked_ids, share, seed))
+        report(len(families), len(families))
     notes = list(_notes(rows, judged, declared))
     several = found.name if len(papers.schema.vectors) > 1 else None
     return Advice(
@@ -189,44 +197,48 @@ class _Unusable(Exception):
     """Why a way is no option."""
 
 
-def _ways(plain: Shorter, vectors: Floats, seed: int) -> Iterator[Shorter]:
-    """Every way that takes no more bytes than the vectors as they are, those first."""
-    yield plain
-    codes = [code for code in BITS if BITS[code] <= BITS[plain.dtype]]
+def _families(plain: Shorter, vectors: Floats, seed: int) -> Iterator[Shorter]:
+    """Every way to fewer dimensions, as floats; first that to as many."""
     dims = sorted({int(plain.dim * share) for share in SHARES}, reverse=True)
-    dims = [dim for dim in dims if dim >= LEAST_DIM]
-    metric = plain.given_metric
+    metric, full = plain.given_metric, plain.dim
+    yield Shorter(full, full, "as they are", "f32", metric)
     matrix = mean = None
-    if plain.dtype != "b1" and plain.dim <= WIDEST:
+    if plain.dtype != "b1" and full <= WIDEST:
         some = vectors
         if len(vectors) > LEARNED:
             some = vectors[np.random.default_rng(seed).choice(len(vectors), LEARNED, replace=False)]
         matrix, mean = components(unit(some) if metric == "cosine" else some, metric)
-    for dim in [plain.dim, *dims]:
-        for way in (WAYS[:1] if dim == plain.dim else WAYS[1:]):
-            turned, moved = None, None
-            if way == "principal components":
-                if matrix is None:
-                    continue
-                turned, moved = matrix[:, :dim], mean
-            floats = Shorter(plain.dim, dim, way, "f32", metric, turned, moved)
-            fewer = floats.fewer(vectors)
-            largest = float(np.abs(fewer).max(initial=0))
-            factor = 127 / largest if largest and metric != "cosine" else 1.0
-            middle = None if plain.dtype == "b1" else fewer.mean(axis=0)
-            for code in codes:
-                if code != plain.dtype or dim != plain.dim:
-                    yield Shorter(plain.dim, dim, way, code, metric, turned, moved, factor, middle)
+    for dim in dims:
+        if dim >= LEAST_DIM:
+            yield Shorter(full, dim, "first dimensions", "f32", metric)
+            if matrix is not None:
+                yield Shorter(full, dim, "principal components", "f32", metric, matrix[:, :dim], mean)
+
+
+def _coded(floats: Shorter, fewer: Floats, plain: Shorter) -> Iterator[Shorter]:
+    """One way to fewer dimensions, as every dtype that is not larger than what is stored."""
+    largest = float(np.abs(fewer).max(initial=0))
+    factor = 127 / largest if largest and floats.given_metric != "cosine" else 1.0
+    middle = None if plain.dtype == "b1" else fewer.mean(axis=0)
+    for code in BITS:
+        if BITS[code] <= BITS[plain.dtype] and (code, floats.dim) != (plain.dtype, plain.dim):
+            yield replace(floats, dtype=code, factor=factor, middle=middle)
 
 
 def _figures(
-    shorter: Shorter, rows: _Rows, asked: Floats, grades: list[Mapping[Id, Any]], metric: Metric
-) -> list[float]:
-    """The metric of each query, ranked by shorter vectors (A1)."""
-    documents = shorter.coded(_checked(shorter, shorter.fewer(rows.vectors), "documents"))
-    queries = shorter.asked(_checked(shorter, shorter.fewer(asked), "queries"))
-    if documents.dtype == np.float16 and not np.isfinite(documents).all():
-        raise _Unusable("numbers too large for f16")
+    shorter: Shorter, rows: _Rows, fewer: Floats, asked: Floats, grades: list[Mapping[Id, Any]],
+    metric: Metric,
+) -> list[float]:  # fmt: skip
+    """The metric of each query, ranked by vectors and queries in fewer dimensions (A1, A3)."""
+    if shorter.given_metric == "cosine" and shorter.dtype != "b1":
+        for what, some in (("documents", fewer), ("queries", asked)):
+            gone = len(some) - int(np.count_nonzero(some.any(axis=1)))
+            if gone:
+                raise _Unusable(f"{gone:,} of {len(some):,} {what} would be zero vectors")
+    documents, queries = shorter.coded(fewer), shorter.asked(asked)
+    for some in (documents, queries):
+        if some.dtype.kind == "f" and not np.isfinite(some).all():
+            raise _Unusable(f"numbers too large or too small for {shorter.dtype}")
     return _judge_ranking(shorter, rows, documents, queries, grades, metric)
 
 
@@ -243,15 +255,6 @@ def _judge_ranking(
         for row, judged in zip(near, grades[at : at + step], strict=True):
             found.append(metric.of([rows.ids[i] for i in _top(row, depth)], judged))
     return found
-
-
-def _checked(shorter: Shorter, fewer: Floats, what: str) -> Floats:
-    """Refuse vectors that vanish under cosine, which no field takes (A3)."""
-    if shorter.given_metric == "cosine" and shorter.dtype != "b1":
-        gone = int(np.count_nonzero(~fewer.any(axis=1)))
-        if gone:
-            raise _Unusable(f"{gone:,} of {len(fewer):,} {what} would be zero vectors")
-    return fewer
 
 
 def _top(near: Floats, depth: int) -> npt.NDArray[np.intp]:

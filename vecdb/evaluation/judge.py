@@ -64,7 +64,14 @@ def judge(
     qrels = checked_known(known)
     source, target = _streams(input, output)
     ways = ways_of(collection, using, searches) if _needs_ways(asked, using, searches) else {}
-    pools = pooled(collection, asked, ways, max(DEPTH, 2 * count))
+    names = ", ".join(ways) or "themselves"
+    with suppress(_Gone):
+        _say(target, f"Ranking {len(asked):,} quer{'y' if len(asked) == 1 else 'ies'} by {names} ...\n")
+
+    def wanted(qid: Any, order: list[Id]) -> list[Id]:
+        return to_judge(order, qrels.get(qid, {}), count)
+
+    pools = pooled(collection, asked, ways, max(DEPTH, 2 * count), wanted)
     sheet = Sheet(asked, pools, qrels, count)
     with suppress(_Gone):
         try:
@@ -97,9 +104,7 @@ class Sheet:
         self._answered: list[tuple[int, bool]] = []  # turn, whether a grade was given
         self.turns: list[tuple[Any, Id]] = []
         for qid in pools:
-            judged = qrels.get(qid, {})
-            unjudged = [id for id in pools[qid].order if id not in judged]
-            self.turns += [(qid, id) for id in unjudged[: max(0, per_query - len(judged))]]
+            self.turns += [(qid, id) for id in to_judge(pools[qid].order, qrels.get(qid, {}), per_query)]
 
     @property
     def place(self) -> tuple[Any, Id] | None:
@@ -141,6 +146,12 @@ class Sheet:
         qid, _ = self.turns[self._turn]
         mine = [at for at, (each, _) in enumerate(self.turns) if each == qid]
         return order.index(qid) + 1, len(order), mine.index(self._turn) + 1, len(mine)
+
+
+def to_judge(order: list[Id], judged: Mapping[Id, Any], per_query: int) -> list[Id]:
+    """The documents to be asked for of one query: those first in order that are not judged yet."""
+    unjudged = [id for id in order if id not in judged]
+    return unjudged[: max(0, per_query - len(judged))]
 
 
 class _Talk:
