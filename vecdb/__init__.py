@@ -21,6 +21,7 @@ from vecdb.types import REMOVE, Explanation, Group, Hit, Hits, Plan, Problem, Re
 
 if TYPE_CHECKING:
     from vecdb import encoders
+    from vecdb.adapting.fit import fit_adapter
     from vecdb.interop.hnswlib import from_hnswlib
 
 
@@ -34,6 +35,10 @@ def __getattr__(name: str) -> Any:
         from vecdb.interop.hnswlib import from_hnswlib
 
         return from_hnswlib
+    if name == "fit_adapter":
+        from vecdb.adapting.fit import fit_adapter
+
+        return fit_adapter
     raise AttributeError(f"module 'vecdb' has no attribute {name!r}")
 
 
@@ -63,6 +68,7 @@ __all__ = [
     "__version__",
     "encoders",
     "errors",
+    "fit_adapter",
     "from_hnswlib",
     "open",
     "repair",

@@ -45,7 +45,7 @@ LAYERS: dict[str, set[str]] = {
     "interop": {"arrays", "ingest", "index", "storage"},
     "collection": {"adapting", "analysis", "arrays", "cursor", "declare", "embedding", "encoders", "evaluation", "execute", "facets", "index", "ingest", "interop", "progress", "query", "ranking", "storage", "tables"},
     "analysis": {"execute", "facets", "frames", "index", "progress", "query", "shown", "storage"},
-    "adapting": {"shown"},
+    "adapting": {"collection", "evaluation", "facets", "query", "reports", "shown"},
     "snapshot": {"collection", "index", "query", "storage"},
     "standing": {"collection", "index", "query", "shown", "storage"},
     "evaluation": {"collection", "encoders", "execute", "index", "progress", "query", "reports", "shown", "standing"},
@@ -55,7 +55,7 @@ LAYERS: dict[str, set[str]] = {
     "batch": {"index", "storage"},
     "catalog": {"batch", "collection", "declare", "encoders", "index", "storage"},
     "database": {"batch", "catalog", "embedding", "snapshot", "standing", "declare", "collection", "check", "upkeep", "encoders", "index", "storage", "options", "query"},
-    "__init__": {"database", "interop", "repair", "declare", "collection", "encoders", "query", "storage", "check"},
+    "__init__": {"adapting", "database", "interop", "repair", "declare", "collection", "encoders", "query", "storage", "check"},
     "__main__": {"cli"},
 }
 
