@@ -241,6 +241,10 @@ class Catalogued:
         given = self._encoders.get((cid, declared.number))
         if given is not None and given.fingerprint == declared.fingerprint:
             return given
+        for (other, _), each in list(self._encoders.items()):  # of a field that took the place of another
+            if other == cid and each.fingerprint == declared.fingerprint:
+                self._encoders[cid, declared.number] = each
+                return each
         from vecdb import encoders
 
         assert declared.encoder is not None
@@ -351,6 +355,6 @@ def _delete_log(txn: Any, cid: int, part: int) -> None:
     found = cursor.set_range(keys.log(cid, 0, 0))
     while found:
         key = bytes(cursor.key())
-        if key >= keys.state(cid):
+        if key >= keys.condemned(cid):  # and resting slots, the last byte of whose keys may be any
             return
         found = cursor.delete() if keys.log_position(key)[1] == part else cursor.next()

@@ -54,8 +54,7 @@ def test_intervals_cover_the_true_mean(monkeypatch: pytest.MonkeyPatch, count: i
 def test_the_test_raises_few_false_alarms(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Two systems of equal quality, whose figures go together and are zero together often."""
     rounds = 5 * ROUNDS
-    if ROUNDS < 2_000:
-        monkeypatch.setattr(significance, "FLIPS", 500)
+    flips = 500 if ROUNDS < 2_000 else significance.FLIPS
     monkeypatch.setattr(significance, "RESAMPLES", 2)
     rng = np.random.default_rng([SEED, count])
     alarms = 0
@@ -63,7 +62,7 @@ def test_the_test_raises_few_false_alarms(monkeypatch: pytest.MonkeyPatch, count
         easy = rng.beta(1, 1, count) * (rng.random(count) > 0.2)
         noise = rng.beta(0.5, 0.5, (2, count)) - 0.5
         a, b = np.clip(easy + 0.4 * noise, 0, 1)
-        alarms += compare(a, b, seed=at).p_value <= 0.05
+        alarms += compare(a, b, seed=at, flips=flips).p_value <= 0.05
     print(f"{count} queries, {rounds} rounds, seed {SEED}: false alarms {alarms / rounds:.1%}")
     assert 0.03 <= alarms / rounds <= 0.07
 
@@ -164,8 +163,7 @@ def test_the_number_of_further_queries_settles_it(monkeypatch: pytest.MonkeyPatc
     more = more_needed(base, np.zeros(40))
     assert more is not None and 250 < more < 400
     monkeypatch.setattr(significance, "RESAMPLES", 2)
-    monkeypatch.setattr(significance, "FLIPS", 500)
-    found = [compare(rng.normal(0.03, 0.2, 40 + more), np.zeros(40 + more), seed=at).p_value <= 0.05 for at in range(300)]
+    found = [compare(rng.normal(0.03, 0.2, 40 + more), np.zeros(40 + more), seed=at, flips=500).p_value <= 0.05 for at in range(300)]
     print(f"{more} more of 40, 300 rounds, seed {SEED}: settled {np.mean(found):.1%}")
     assert 0.73 <= float(np.mean(found)) <= 0.87
     assert more_needed(base, np.zeros(40), level=0.99) > more

@@ -59,8 +59,9 @@ def fit_adapter(
 
     Exactly one source: `pairs` [(query, id)], `triplets` [(query, id, id)] whose second id must stay behind
     the first, `labels` the metadata field whose equal values belong together, `feedback=True` the choices in
-    the search log. A query is a text, a vector (d,) or `vecdb.query.ById(id)`. `using`: the vector field, where
-    there are several. `holdout`: the share of the queries (of the rows, for labels) that the report is of.
+    the search log. A query is a text, a vector (d,) or `vecdb.query.ById(id)`. `using`: the vector field,
+    where there are several. `holdout`: the share of the queries (of the rows, for labels) that is kept for the
+    report.
 
     The map is chosen among whitening, discriminants and contrastive maps near the identity by a part of what
     is not held out. `adapter.report` says what it gains on the held-out part, `adapter.helps` whether that is

@@ -8,8 +8,8 @@ Invariants (checked by tests/unit/test_fit_adapter.py):
   M1  figures are those of vecdb.evaluation.metrics on these rankings; ties stand in the order of rows.
 
 Rejected: held-out rows of labels among themselves alone. With a fifth of the rows a query's tenth neighbour
-is as far as its fiftieth of all, where other maps are best: on Fashion-MNIST the map chosen so gained 8 points
-there and none among all rows. That its label is not known to the map is what makes a row a fair query.
+is as far as its fiftieth of all, where other maps are best: on Fashion-MNIST the map chosen so gained 8
+points there and none among all rows. That its label is not known to the map is what makes a row a fair query.
 """
 
 from __future__ import annotations

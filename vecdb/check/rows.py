@@ -87,9 +87,10 @@ def _row(
     of: Subject, now: state.State, rid: int, row: Row, inline_from: dict[int, int]
 ) -> Iterator[Problem]:
     where = of.at(f"row {rid}")
-    graphed = [
-        each.number for each in of.graphed if seats.has(each, now.vectors.get(each.number), rid, row.fields)
-    ]
+    graphed = [number for number in row.inline if number in now.vectors]  # a dead row names no others
+    if not row.dead:
+        fields = ((each, now.vectors.get(each.number)) for each in of.graphed)
+        graphed = [each.number for each, mine in fields if seats.has(each, mine, rid, row.fields)]
     sole = any(layout.sole for layout in of.layouts.values())
     if graphed and rid >= PLAIN or not graphed and rid < PLAIN and sole:
         yield Problem("R4", where, "its number is a slot's exactly if it has no vector")

@@ -140,9 +140,18 @@ class Handle:
 
             with self._reading() as (txn, _):
                 raw = maps.get(txn, self._cid, fingerprint)
-            found = (kind or Adapter).from_bytes(raw)
+            try:
+                found = (kind or Adapter).from_bytes(raw)
+            except (InvalidArgument, Corrupt) as error:
+                raise rows.damaged("X1", maps.key_of(self._cid, fingerprint), str(error)) from None
             self._db._maps[fingerprint] = found
         return found
+
+    def _bridge(self, fingerprint: str) -> Any:
+        """The map from the queries of an encoder that is on its way to the vectors of the one before."""
+        from vecdb.adapting.bridge import Bridge
+
+        return self._map(fingerprint, Bridge)
 
     # --- vector fields -------------------------------------------------------------------
 

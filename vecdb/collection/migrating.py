@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vecdb.adapting.adapter import Adapter
+    from vecdb.adapting.bridge import Loss
     from vecdb.encoders.base import Encoder
 
     Rids = npt.NDArray[np.int64]
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 FIRST_STEP: Final = 256  # rows of the first commit; the others follow from how long it took
 MOST_STEP: Final = 8192
 STEP_S: Final = 0.05  # how long a commit may keep the writer lock, about
+SAMPLE: Final = 1000  # rows on which the bridge between two encoders is learned, at most
+LEAST_SAMPLE: Final = 150  # and at least: from fewer it may find less than the old encoder alone
 LAST_ROWS: Final = 32  # that many may be left to the commit that switches
 
 
@@ -88,9 +91,9 @@ class MigratingVerbs(Handle):
         >>> _ = c.add(["a", "b"], [[1, 0], [0.6, 0.8]])
         >>> c.apply_adapter(Adapter([[0, 1], [1, 0]], metric="cosine"), force=True)
         >>> c.vectors("a").tolist(), c.search([1, 0], k=1).ids
-        ([0.0, 1.0], ['a'])
+        ([[0.0, 1.0]], ['a'])
         >>> c.rollback_vectors(); c.vectors("a").tolist()
-        [1.0, 0.0]
+        [[1.0, 0.0]]
         """
         self._db._outside_transaction("apply_adapter")
         from vecdb.adapting.adapter import Adapter as Kind
@@ -122,14 +125,15 @@ class MigratingVerbs(Handle):
         bridge: bool = True,
         progress: Any = False,
         cancel: Any = None,
-    ) -> None:
-        """Encode all rows of a field anew, with another encoder.
+    ) -> Loss | None:
+        """Encode all rows of a field anew, with another encoder; return what its bridge lost.
 
         Built and switched as by `apply_adapter`; `vecdb.encoders.get` names encoders. Rows are encoded from
         the text that the field's encoder reads (`source`). With `bridge` a map from the new encoder's
         vectors to the old ones is learned first, so that texts that are searched meanwhile are encoded by
-        the new one and find rows of both kinds. The new encoder's vectors are cached in the file as always.
-        Raises InvalidArgument where a row has a vector but no text, naming the first.
+        the new one and find rows of both kinds; what it loses is measured and returned (None without one),
+        and is in `stats()` meanwhile. The new encoder's vectors are cached in the file as always. Raises
+        InvalidArgument where a row has a vector but no text, naming the first.
 
         >>> import vecdb
         >>> db = vecdb.open(); c = db.create_collection("c", encoder="hashing:64")
@@ -148,7 +152,7 @@ class MigratingVerbs(Handle):
             if declared.fingerprint == found.fingerprint and not declared.adapters:
                 if hidden is not None:
                     self._db._encoders[self._cid, declared.number] = found
-                    return  # a call before has done it
+                    return None  # a call before has done it
                 refuse(f"reembed: field {name!r} has encoder {found.name!r} already; nothing was changed")
             self._refuse_previous(name, hidden, "reembed")
             made = replace(
@@ -158,12 +162,16 @@ class MigratingVerbs(Handle):
                 adapters=(), given=None,
             )  # fmt: skip
             self._refuse_textless(name, declared, made)
-            self._begin(name, declared, made, {})
+            built = self._built_bridge(declared, made, found) if bridge else None
+            kept = {} if built is None else {built.fingerprint: built.to_bytes()}
+            self._begin(name, declared, made, kept, None if built is None else built.fingerprint)
         elif hidden.field.fingerprint != found.fingerprint:
             self._refuse_other(name, hidden)
-        number = self.schema.hidden[name].field.number
-        self._db._encoders[self._cid, number] = found
+        hidden = self._hidden(self.schema, name)
+        loss: Loss | None = None if hidden.bridge is None else self._bridge(hidden.bridge).loss
+        self._db._encoders[self._cid, hidden.field.number] = found
         self._go_on(name, progress, cancel, "reembed")
+        return loss
 
     def rollback_vectors(self, using: str | None = None) -> None:
         """Give a field its previous vectors back, or abandon the new ones that are being made.
@@ -268,6 +276,24 @@ class MigratingVerbs(Handle):
             "it one, or take its vector away; the vectors stay as they are"
         )
 
+    def _built_bridge(self, declared: VectorField, made: VectorField, encoder: Encoder) -> Any:
+        """A map from the new encoder's queries to the field's vectors, learned on a sample of its rows."""
+        from vecdb.adapting.bridge import learn
+
+        if declared.dtype not in ("f32", "f16"):
+            return None
+        with self._reading() as (txn, view):
+            held = self._holders(txn, view, declared)
+            every = view.live & BitMap(range(min(view.slots, PLAIN))) if held is None else held.rids
+            if len(every) < LEAST_SAMPLE:
+                return None
+            rng = np.random.default_rng(0)
+            rids = np.sort(rng.permutation(np.array(every, np.uint32))[:SAMPLE])
+            texts = [_text_of(made, rows.get(txn, self._cid, rid)) or "" for rid in rids.tolist()]
+            old = vectors.read(txn, self._cid, view.schema.layout(declared), rids).astype(np.float32)
+        new = embed(self._db, encoder, texts, made.metric)  # each row has a text: it was looked at
+        return learn(new, old, metric=declared.metric)
+
     # --- the way ---------------------------------------------------------------------------
 
     def _begin(
@@ -328,7 +354,7 @@ class MigratingVerbs(Handle):
     ) -> Any:
         """What new vectors are made of: texts, or the vectors that the field has."""
         beside = schema.vectors[name]
-        if _by_adapter(hidden, beside):
+        if hidden.is_image_of(beside):
             stored = vectors.read(txn, self._cid, schema.layout(beside), rids.astype(np.uint32))
             return stored.astype(np.float32)
         texts = []
@@ -397,11 +423,6 @@ class MigratingVerbs(Handle):
             number, after = self._hidden(schema, name).field.number, schema.without_hidden(name)
             self._db._drop_field(batch, self._cid, number, after)
             maps.sweep(batch.txn, self._cid, after)
-
-
-def _by_adapter(hidden: Hidden, named: VectorField) -> bool:
-    """Whether the new vectors are images of the field's own."""
-    return hidden.role == NEXT and len(hidden.field.adapters) > len(named.adapters)
 
 
 def _text_of(declared: VectorField, row: Row) -> str | None:

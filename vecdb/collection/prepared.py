@@ -151,7 +151,10 @@ class PreparedSearch:
                 if verbs._db._logged is not None:
                     verbs._log(query, self._request.as_asked(self._written), hits)
                 return hits
-        name, declared = verbs._searched(verbs.schema, self._using or self._written, query)
+        schema, using = verbs.schema, self._using or self._written
+        if verbs._crosses(schema, query, using):
+            return verbs._ask(query, self._request, self._shape, self._written, self._matches)
+        name, declared = verbs._searched(schema, using, query)
         check_radius(self._request, declared.metric)
         vector, single = verbs._query(query, declared)
         if ready is not None and single and vector is not query:
@@ -160,6 +163,8 @@ class PreparedSearch:
                 self._note(query, vector, hits)
                 return hits
         with verbs._reading() as (txn, view):
+            if view.schema is not schema and view.schema.vectors.get(name) != declared:
+                return self(query)  # its vectors became others between the query and the snapshot
             context = verbs._context(
                 txn, view, name, declared, self._request.where, self._matches(txn, view)
             )

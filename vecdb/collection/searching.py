@@ -18,7 +18,7 @@ import numpy as np
 
 from vecdb.arrays import checked, given_query
 from vecdb.collection.handle import Handle, Where, parse_record, refuse
-from vecdb.errors import NotFound
+from vecdb.errors import EncoderMismatch, NotFound
 from vecdb.execute import Context, Request
 from vecdb.index.effort import WIDEST
 from vecdb.index.view import Cut
@@ -87,8 +87,19 @@ class Searching(Handle):
     def _encode_queries(self, declared: VectorField, texts: list[str]) -> npt.NDArray[np.float32]:
         if declared.encoder is None:
             refuse(f"query is a text, but the vector field has no encoder; {self._with_encoders()}")
-        found = np.asarray(self._encoder(declared).encode_queries(texts), np.float32)
+        return self._encoded_by(self._encoder(declared), declared, texts)
+
+    def _encoded_by(self, encoder: Any, declared: VectorField, texts: list[str]) -> npt.NDArray[np.float32]:
+        """Texts as queries (n, d) in a field."""
+        found = np.asarray(encoder.encode_queries(texts), np.float32)
         return self._images(declared, checked(np.atleast_2d(found), declared.metric))
+
+    def _at_hand(self, declared: VectorField) -> Any:
+        """A field's encoder, None where it is not at hand."""
+        try:
+            return self._encoder(declared)
+        except EncoderMismatch:
+            return None
 
     def _made_ready(self, ready: Any, declared: VectorField) -> Any:
         """A search that was made ready, for queries as they are given."""

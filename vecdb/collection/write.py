@@ -377,7 +377,8 @@ class WriteVerbs(Handle):
                 continue
             old = rows.get(writing.txn, self._cid, rid)
             given = {number: part.at(at) for number, part in arrays.items()}
-            if self._same_vectors(writing, rid, old, given):
+            stale = _stale(writing, old, new[at].text, new[at].metadata)
+            if not stale and self._same_vectors(writing, rid, old, given):
                 writing.rewrite(rid, old, new[at].text, new[at].metadata, new[at].state)
             else:
                 writing.remove(key, rid, old)
@@ -391,8 +392,19 @@ class WriteVerbs(Handle):
     def _same_vectors(
         self, writing: Writing, rid: int, old: Row, given: Mapping[int, Any]
     ) -> bool:
-        """Whether a row has exactly these vectors, by field number; None: it has none there."""
+        """Whether a row has exactly these vectors, by field number; None: it has none there.
+
+        Fields behind others count where one is given: two vectors may have one image.
+        """
         schema = writing.schema
+        for behind in schema.hidden.values():
+            wanted = given.get(behind.field.number)
+            if wanted is not None:
+                if not writing.has(behind.field, rid, old):
+                    return False
+                stored = self._stored(writing.txn, schema, behind.field, rid, old)
+                if stored.tobytes() != wanted.tobytes():
+                    return False
         for declared in schema.vectors.values():
             wanted = given.get(declared.number)
             if (wanted is not None) != (declared.member in old.fields):
@@ -471,9 +483,10 @@ class WriteVerbs(Handle):
             packed = codec.pack_metadata(metadata, where) if metadata else b""
             state = writing.state_of(metadata, text)
             whole = None
-            if new_vectors:
-                whole = self._kept_vectors(writing, rid, old, new_vectors) | new_vectors
-            if whole is None or self._same_vectors(writing, rid, old, whole):
+            stale = _stale(writing, old, text, packed)
+            if new_vectors or stale:
+                whole = self._kept_vectors(writing, rid, old, stale.union(new_vectors)) | new_vectors
+            if whole is None or (not stale and self._same_vectors(writing, rid, old, whole)):
                 writing.rewrite(rid, old, text, packed, state)
                 continue
             key = keys.prefix(keys.IDS, self._cid) + old.idkey
@@ -529,7 +542,7 @@ class WriteVerbs(Handle):
         schema = writing.schema
         kept = list(schema.vectors.values())
         for name, behind in schema.hidden.items():
-            if schema.vectors[name].number not in changed:
+            if schema.vectors[name].number not in changed and behind.field.number not in changed:
                 kept.append(behind.field)
         return {
             each.number: self._stored(writing.txn, schema, each, rid, old)
@@ -550,6 +563,22 @@ class Change(NamedTuple):
     patch: Metadata
     text: str | None  # None: it stays
     vectors: dict[int, Any]  # by field number; None: the field's vector goes; or UNSOURCED
+
+
+def _stale(writing: Writing, old: Row, text: bytes | None, metadata: bytes) -> set[int]:
+    """The fields behind others whose vector of a row, made of its text, is not that of its new text."""
+    found: set[int] = set()
+    for name, behind in writing.schema.hidden.items():
+        if behind.encodes_beside(writing.schema.vectors[name]):
+            if _source(behind.field, old.text, old.metadata) != _source(behind.field, text, metadata):
+                found.add(behind.field.number)
+    return found
+
+
+def _source(declared: VectorField, text: bytes | None, metadata: bytes | None) -> str | None:
+    """The text that a field's encoder reads of a row as it is stored."""
+    said = codec.unpack_metadata(metadata) if metadata and declared.source is not None else {}
+    return source_of(declared, said, None if text is None else text.decode())
 
 
 def _of_row(made: dict[int, list[Any]], at: int) -> dict[int, Any]:

@@ -135,12 +135,14 @@ def interval(
     return Estimate(mean, low, high, per_query)
 
 
-def compare(a: Sequence[float], b: Sequence[float], *, level: float = LEVEL, seed: int = 0) -> Comparison:
+def compare(
+    a: Sequence[float], b: Sequence[float], *, level: float = LEVEL, seed: int = 0, flips: int = FLIPS
+) -> Comparison:
     """Return by how much the mean of `a` exceeds that of `b`, and whether that is more than chance.
 
     `a` and `b` have a value for each query, in one order. Cost: 10,000 resamples and as many arrangements of
-    signs, 50 ms for 225 queries; all arrangements where at most 13 queries differ. InvalidArgument where
-    lengths differ. Source: paired randomisation (Smucker, Allan and Carterette, CIKM 2007).
+    signs (`flips`), 50 ms for 225 queries; all arrangements where at most 13 queries differ. InvalidArgument
+    where lengths differ. Source: paired randomisation (Smucker, Allan and Carterette, CIKM 2007).
 
     >>> from vecdb.evaluation.significance import compare
     >>> compare([0.5, 0.25], [0.5, 0.25]).p_value
@@ -149,7 +151,7 @@ def compare(a: Sequence[float], b: Sequence[float], *, level: float = LEVEL, see
     differences = _differences(a, b)
     low, high = _bootstrap(differences, _level(level), seed)
     return Comparison(
-        float(differences.mean()), low, high, _randomised(differences, seed), len(differences),
+        float(differences.mean()), low, high, _randomised(differences, seed, flips), len(differences),
         int(np.count_nonzero(differences)),
     )  # fmt: skip
 
@@ -287,7 +289,7 @@ def student(part: float, degrees: int) -> float:
 # -- the test ------------------------------------------------------------------------------------
 
 
-def _randomised(differences: Floats, seed: int) -> float:
+def _randomised(differences: Floats, seed: int, flips: int = FLIPS) -> float:
     """Two-sided p of the mean difference, among arrangements of the signs of what differs."""
     moved = differences[differences != 0]
     if not len(moved):
@@ -299,15 +301,15 @@ def _randomised(differences: Floats, seed: int) -> float:
         return float((np.abs((2.0 * (numbers & 1) - 1) @ moved) >= seen).mean())
     if len(moved) > LARGE:
         z = max(0.0, seen) / math.sqrt(float((moved**2).sum()))
-        return max(math.erfc(z / math.sqrt(2)), 1 / (FLIPS + 1))
+        return max(math.erfc(z / math.sqrt(2)), 1 / (flips + 1))
     rng = np.random.default_rng([seed, 2])
     rows = max(1, _CHUNK // len(moved))
     as_far = 0
-    for start in range(0, FLIPS, rows):
-        size = min(rows, FLIPS - start)
+    for start in range(0, flips, rows):
+        size = min(rows, flips - start)
         signs = 2.0 * rng.integers(0, 2, (size, len(moved)), dtype=np.int8) - 1
         as_far += int(np.count_nonzero(np.abs(signs @ moved) >= seen))
-    return (1 + as_far) / (1 + FLIPS)
+    return (1 + as_far) / (1 + flips)
 
 
 # -- arguments -----------------------------------------------------------------------------------

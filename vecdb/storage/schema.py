@@ -120,6 +120,14 @@ class Hidden:
     field: VectorField
     bridge: str | None = None  # fingerprint of the map from its queries to the vectors of the named field
 
+    def is_image_of(self, named: VectorField) -> bool:
+        """Whether its vectors are being made of those that the named field has, by an adapter."""
+        return self.role == NEXT and len(self.field.adapters) > len(named.adapters)
+
+    def encodes_beside(self, named: VectorField) -> bool:
+        """Whether its vectors are made of rows' texts, whatever is given to the named field."""
+        return not (self.is_image_of(named) or self.takes_given_of(named))
+
     def takes_given_of(self, named: VectorField) -> bool:
         """Whether it was the named field's before, and what is given to that can be stored in it too."""
         mine = self.field

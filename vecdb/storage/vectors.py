@@ -276,6 +276,11 @@ def read(
     return found
 
 
+def _says(row: Row, layout: Layout) -> bool:
+    """Whether a record says that it has a vector in a field; a dead row's names what travels in it alone."""
+    return (layout.number if row.dead else layout.member) in row.fields
+
+
 def inline_of(row: Row | None, cid: int, layout: Layout, slot: int) -> npt.NDArray[Any] | None:
     """The vector in the record of a row whose block is not written; None where it has none.
 
@@ -283,8 +288,7 @@ def inline_of(row: Row | None, cid: int, layout: Layout, slot: int) -> npt.NDArr
     """
     found = None if row is None else row.inline.get(layout.number)
     if found is None:
-        said = row is not None and (layout.sole or layout.member in row.fields)
-        if said and not layout.partial:
+        if row is not None and not layout.partial and (layout.sole or _says(row, layout)):
             raise rows.damaged("V3", keys.row(cid, slot), "its vector is in no block and not inline")
         return None
     if len(found) != layout.stride:
