@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from vecdb.batch import Batch, Catalog, PerThread
@@ -21,7 +22,7 @@ from vecdb.collection import Collection
 from vecdb.declare import Vector, declare, field_of
 from vecdb.errors import AlreadyExists, EncoderMismatch, InvalidArgument, NotFound, SchemaError
 from vecdb.index.columns import columns_of
-from vecdb.storage import keys, searchlog, state
+from vecdb.storage import keys, maps, searchlog, state
 from vecdb.storage.schema import Schema, VectorField, check_name, read_all, validate
 
 if TYPE_CHECKING:
@@ -207,11 +208,18 @@ class Catalogued:
                 known = ", ".join(map(repr, schema.vectors))
                 raise NotFound(f"no vector field {name!r:.60} in {schema.name!r}; there are: {known}")
             number, after = schema.vectors[name].number, schema.without_vector(name)
-            batch.writing(cid).drop_field(number)
-            for kind in (keys.VECTORS, keys.MANY, keys.LINKS, keys.EFFORT):
-                _delete_range(batch.txn, keys.prefix(kind, cid) + bytes((number,)))
-            _delete_log(batch.txn, cid, keys.log_links(number))
-            batch.change_catalog(schema.name, (cid, after))
+            if name in schema.hidden:
+                self._drop_field(batch, cid, schema.hidden[name].field.number, schema.without_hidden(name))
+            self._drop_field(batch, cid, number, after)
+            maps.sweep(batch.txn, cid, after)
+
+    def _drop_field(self, batch: Batch, cid: int, number: int, after: Schema) -> None:
+        """Take a vector field's records away, and go on under the declaration without it."""
+        batch.writing(cid).drop_field(number)
+        for kind in (keys.VECTORS, keys.MANY, keys.LINKS, keys.EFFORT):
+            _delete_range(batch.txn, keys.prefix(kind, cid) + bytes((number,)))
+        _delete_log(batch.txn, cid, keys.log_links(number))
+        batch.change_catalog(after.name, (cid, after))
 
     # --- behind the verbs ----------------------------------------------------------------
 
@@ -233,6 +241,10 @@ class Catalogued:
         given = self._encoders.get((cid, declared.number))
         if given is not None and given.fingerprint == declared.fingerprint:
             return given
+        for (other, _), each in list(self._encoders.items()):  # of a field that took the place of another
+            if other == cid and each.fingerprint == declared.fingerprint:
+                self._encoders[cid, declared.number] = each
+                return each
         from vecdb import encoders
 
         assert declared.encoder is not None
@@ -298,7 +310,10 @@ class Catalogued:
             raise NotFound(f"no collection {name!r:.60} in {self._env.path}")
         return found
 
-    def _create(self, schema: Schema, encoders: dict[int, Any]) -> Collection:
+    def _create(
+        self, schema: Schema, encoders: dict[int, Any], kept: Mapping[str, bytes] = MappingProxyType({})
+    ) -> Collection:  # fmt: skip
+        """`kept`: the maps that the declaration names (storage/maps.py)."""
         with self._batch() as batch:
             if schema.name in batch.catalog:
                 raise AlreadyExists(
@@ -306,8 +321,13 @@ class Catalogued:
                 )
             cid = batch.next_cid()
             last = batch.commit_number - 1  # its own commit may log rows already
-            graphed = [each.number for each in schema.vectors.values() if each.graphed]
-            state.write(batch.txn, cid, state.new(last, graphed, text=columns_of(schema).any))
+            graphed = [number for number, each in schema.by_number.items() if each.graphed]
+            first = state.new(last, graphed, text=columns_of(schema).any)
+            for hidden in schema.hidden.values():
+                first.vectors[hidden.field.number].held = state.NOBODY
+            state.write(batch.txn, cid, first)
+            for fingerprint, raw in kept.items():
+                maps.put(batch.txn, cid, fingerprint, raw)
             batch.change_catalog(schema.name, (cid, schema))
             made = self._handle(cid)
         self._know_encoders(cid, schema, schema, encoders)

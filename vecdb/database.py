@@ -106,6 +106,7 @@ class Database(Catalogued):
         )  # fmt: skip
         self._closed = False
         self._encoders: dict[tuple[int, int], Any] = {}  # by collection and vector field
+        self._maps: dict[str, Any] = {}  # adapters and bridges by fingerprint, which says all of them
         self._reset()
         _OPEN.add(self)
 

@@ -96,7 +96,7 @@ class WhyVerbs(Composing):
             context = self._context(txn, view, name, declared, request.where)
             row = rows.get(txn, self._cid, rid)
             excluded = _excluding(request.where, said_by(record_of(row), view.schema))
-            if declared.number not in row.fields:
+            if declared.member not in row.fields:
                 field = "" if len(view.schema.vectors) == 1 else f" in field {name!r}"
                 reasons = [f"{shown!r} has no vector{field}: only filters find it"]
                 reasons += [f"the filter excludes it too: {excluded}"] if excluded else []
