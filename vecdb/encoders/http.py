@@ -11,7 +11,7 @@ Invariants (checked by tests/unit/test_http.py):
   2. The key is in no repr, error, fingerprint, file or pickle.
   3. The fingerprint is made of the model's name, `dimensions`, the prefixes and `revision`, not of the
      address: a service may move from one machine to another. That the same model answers is looked at
-     by PROBES: their vectors are kept in the file, and a model that gives them otherwise is refused
+     by PROBES: their vectors are kept in the file's cache, and a model that gives them otherwise is refused
      (embedding.py).
   4. No file decides where texts are sent: a collection does not record the address, and the encoder is given
      again when the file is opened again.
@@ -188,20 +188,31 @@ def http(
     (HttpEncoder('http://localhost:8080/v1/embeddings', 'bge-small'), 384)
     """
     url, address = _address(base_url)
-    _check(isinstance(model, str) and 1 <= len(model) <= 200, f"model={model!r:.60}: give a str of 1 to 200 characters")
-    for name, size in (("dim", dim), ("dimensions", dimensions)):
-        _check(size is None or _whole(size, 1, LARGEST_DIM), f"{name}={size!r:.40}: give an int from 1 to {LARGEST_DIM}")
-    _check(dim is None or dimensions in (None, dim), f"dim={dim} and dimensions={dimensions} differ; one is enough")
-    _check(metric in METRICS, f"metric={metric!r:.40}: choose one of {', '.join(METRICS)}")
-    _check(_whole(batch_size, 1, 100_000), f"batch_size={batch_size!r:.40}: give an int from 1 to 100000")
-    _check(_whole(batch_characters, 1, 1 << 30), f"batch_characters={batch_characters!r:.40}: give an int from 1")
-    _check(_whole(max_retries, 0, 100), f"max_retries={max_retries!r:.40}: give an int from 0 to 100")
-    _check(_positive(timeout_s), f"timeout_s={timeout_s!r:.40}: give seconds above 0")
-    for name, rate in (("requests_per_minute", requests_per_minute), ("texts_per_minute", texts_per_minute)):
-        _check(rate is None or _positive(rate), f"{name}={rate!r:.40}: give a number above 0, or None")
-    _check(encoding_format in FORMATS, f"encoding_format={encoding_format!r:.40}: choose float or base64")
-    for name, text in (("document_prefix", document_prefix), ("query_prefix", query_prefix), ("revision", revision)):
+    for name, value, low, high in (
+        ("dim", dim, 1, LARGEST_DIM), ("dimensions", dimensions, 1, LARGEST_DIM),
+        ("batch_size", batch_size, 1, 100_000), ("batch_characters", batch_characters, 1, 1 << 30),
+        ("max_retries", max_retries, 0, 100),
+    ):  # fmt: skip
+        open_ended = value is None and name in ("dim", "dimensions")
+        fits = open_ended or (type(value) is int and low <= value <= high)
+        _check(fits, f"{name}={value!r:.40}: give an int from {low} to {high}")
+    for name, rate in (
+        ("timeout_s", timeout_s), ("requests_per_minute", requests_per_minute),
+        ("texts_per_minute", texts_per_minute),
+    ):  # fmt: skip
+        open_ended = rate is None and name != "timeout_s"
+        fits = open_ended or (type(rate) in (int, float) and 0 < float(rate or 0) < float("inf"))
+        _check(fits, f"{name}={rate!r:.40}: give a finite number above 0")
+    for name, text in (
+        ("document_prefix", document_prefix), ("query_prefix", query_prefix), ("revision", revision),
+    ):  # fmt: skip
         _check(isinstance(text, str), f"{name} must be a str, not {type(text).__name__}")
+    named = isinstance(model, str) and 1 <= len(model) <= 200
+    _check(named, f"model={model!r:.60}: give a str of 1 to 200 characters")
+    _check(dim is None or dimensions in (None, dim), f"dim={dim} and dimensions={dimensions} differ")
+    _check(metric in METRICS, f"metric={metric!r:.40}: choose one of {', '.join(METRICS)}")
+    known = encoding_format in FORMATS
+    _check(known, f"encoding_format={encoding_format!r:.40}: choose one of {', '.join(FORMATS)}")
     _check(isinstance(card, Card), f"card must be a vecdb.encoders.Card, not {type(card).__name__}")
     limits = Limits(float(timeout_s), max_retries, requests_per_minute, texts_per_minute)
     request: dict[str, Any] = {"model": model, "encoding_format": encoding_format}
@@ -231,13 +242,15 @@ def _batches(texts: list[str], count: int, characters: int) -> Iterator[tuple[in
 def _address(base_url: Any) -> tuple[str, str]:
     """Where to post, and the same for people: without what may be secret in it."""
     _check(isinstance(base_url, str), f"base_url must be a str, not {type(base_url).__name__}")
-    _check(base_url.isascii() and base_url.isprintable() and " " not in base_url, "base_url holds a blank or a sign that no address has")
+    plain = base_url.isascii() and base_url.isprintable() and " " not in base_url
+    _check(plain, "base_url holds a blank or a sign that no address has")
     try:
         parts = urlsplit(base_url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        host = None
-    _check(bool(host) and parts.scheme in ("http", "https"), "base_url must be like http://localhost:8080/v1 or https://host/v1")
+        host, parts = None, urlsplit("")
+    good = bool(host) and parts.scheme in ("http", "https")
+    _check(good, "base_url must be like http://localhost:8080/v1 or https://host/v1")
     _check("@" not in parts.netloc, "base_url holds a user or password: give api_key= or headers=")
     path = parts.path.rstrip("/")
     path = path if path.endswith("/embeddings") else f"{path}/embeddings"
@@ -252,7 +265,8 @@ def _headers(api_key: Any, more: Any) -> dict[str, str]:
         made["Authorization"] = f"Bearer {api_key}"
     _check(more is None or isinstance(more, Mapping), f"headers must be a dict, not {type(more).__name__}")
     for name, value in (more or {}).items():
-        _check(_is_header(name) and name.replace("-", "").replace("_", "").isalnum(), f"headers: {name!r:.60} is no name of a header")
+        named = _is_header(name) and name.replace("-", "").replace("_", "").isalnum()
+        _check(named, f"headers: {name!r:.60} is no name of a header")
         _check(_is_header(value), f"headers: the value of {name!r} must be a str of printable ASCII")
         made[name] = value
     return made
@@ -265,15 +279,9 @@ def _is_header(value: Any) -> bool:
 def _hint(status: int) -> str:
     if status in (401, 403):
         return " (give api_key=; it is neither pickled nor stored)"
-    return " (is base_url the one that ends before /embeddings, and model one that it serves?)" if status == 404 else ""
-
-
-def _whole(value: Any, low: int, high: int) -> bool:
-    return type(value) is int and low <= value <= high
-
-
-def _positive(value: Any) -> bool:
-    return type(value) in (int, float) and 0 < value < float("inf")
+    if status == 404:
+        return " (base_url ends before /embeddings; does it serve this model?)"
+    return ""
 
 
 def _check(fits: bool, otherwise: str) -> None:

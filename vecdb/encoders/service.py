@@ -42,7 +42,7 @@ class Refused(Exception):
     """The service answered that it will not: trying again is of no use."""
 
     def __init__(self, status: int, said: str) -> None:
-        super().__init__(f"HTTP {status}: {said}")
+        super().__init__(f"HTTP {status}: {said}" if status else said)
         self.status = status
 
 
@@ -97,6 +97,8 @@ class Service:
             except BadAnswer as error:
                 last = self._clean(f"a bad answer, {error}")
             except OSError as error:  # time-outs, resets, names that are not found, TLS
+                if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                    raise Refused(0, self._clean(str(error))) from None
                 last = self._clean(f"{type(error).__name__}: {getattr(error, 'reason', None) or error}")
             except Broken as error:
                 last = self._clean(f"a broken answer, {error}")
@@ -125,14 +127,14 @@ class Service:
 
     def _read(self, answer: Any) -> bytes:
         """The whole body, within the time and the size that an answer may take."""
-        until = self.clock() + self._limits.timeout_s
+        until = time.monotonic() + self._limits.timeout_s
         parts, size = [], 0
         while part := answer.read(AT_ONCE):
             parts.append(part)
             size += len(part)
             if size > LARGEST_ANSWER:
                 raise Broken(f"more than {LARGEST_ANSWER >> 20} MB")
-            if self.clock() > until:
+            if time.monotonic() > until:
                 raise TimeoutError(f"not done after {self._limits.timeout_s:g} s")
         expected = answer.headers.get("content-length")
         if expected is not None and expected.isdigit() and size < int(expected):
@@ -165,7 +167,7 @@ class Service:
             self.sleep(begin - now)
 
     def _wait(self, attempt: int, asked: float | None) -> None:
-        if asked is not None:
+        if asked:
             with self._lock:  # the next request, whichever thread's, waits for it
                 self._free_at = max(self._free_at, self.clock() + asked)
             return
