@@ -58,9 +58,9 @@ def fit_adapter(
     """Return a linear map of a field's vectors that brings together what belongs together.
 
     Exactly one source: `pairs` [(query, id)], `triplets` [(query, id, id)] whose second id must stay behind
-    the first, `labels` the metadata field whose equal values belong together, `feedback=True` the choices in
-    the search log. A query is a text, a vector (d,) or `vecdb.query.ById(id)`. `using`: the vector field,
-    where there are several. `holdout`: the share of the queries (of the rows, for labels) that is kept for the
+    the first, `labels` the metadata field whose equal values belong together, `feedback=True` the choices
+    in the search log. A query is a text, a vector (d,) or `vecdb.query.ById(id)`. `using`: the vector field,
+    where there are several. `holdout`: the share of the queries (of rows, for labels) that is kept for the
     report.
 
     The map is chosen among whitening, discriminants and contrastive maps near the identity by a part of what
