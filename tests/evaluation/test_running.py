@@ -74,7 +74,7 @@ def test_a_poor_index_is_told_from_a_poor_model() -> None:
     lost = poor["search"].loss["recall@10"]
     print(poor)
     assert poor["search"].exact["recall@10"].mean == 1 and lost.low > 0 and lost.p_value < 0.01
-    assert "The index of search loses 0." in poor.verdict and "may be chance" not in poor.verdict
+    assert "search: the index loses 0." in poor.verdict and "may be chance" not in poor.verdict
     assert exact["search"].loss["recall@10"].differing == 0 and "loses nothing" in exact.verdict
     ready = json.loads(poor.to_json())["systems"][0]
     assert ready["lost_by_the_index"]["recall@10"]["difference"] == pytest.approx(lost.difference)

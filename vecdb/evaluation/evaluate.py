@@ -90,12 +90,12 @@ def evaluate(
 ) -> Evaluation:  # fmt: skip
     """Return how well encoders find what was judged relevant, with intervals, costs and a verdict.
 
-    `encoders`: names or objects, or {label: either}; "bm25" ranks by words and "hybrid:<encoder>" by both.
-    `corpus`: {id: text}, or a collection, whose rows' texts count. `queries`: {id: text}. `qrels`: {query id:
-    {document id: grade}}, a grade above 0 being relevant; queries without judgements are left out and
-    counted. `metrics`: see `vecdb.evaluation.metrics`; the first decides the verdict. `language`: of the
-    words ("english": its stemmer and stop words, extra `text`). `seed`: of intervals and tests. `progress`:
-    True, or a callable (done, total) of texts.
+    `encoders`: names or objects, or {label: either}; "bm25" ranks by words and "hybrid:<encoder or label>"
+    by both. `corpus`: {id: text}, or a collection, whose rows' texts count. `queries`: {id: text}. `qrels`:
+    {query id: {document id: grade}}, a grade above 0 being relevant; queries without judgements are left
+    out and counted. `metrics`: see `vecdb.evaluation.metrics`; the first decides the verdict. `language`:
+    of the words ("english": its stemmer and stop words, extra `text`). `seed`: of intervals and tests.
+    `progress`: True, or a callable (done, total) of texts.
 
     Cost: every text once an encoder, one matrix product, 0.1 s a system for intervals and tests. Memory: the
     vectors, 4 · d bytes a text. InvalidArgument names the first bad id, grade or encoder; an encoder that
@@ -151,7 +151,7 @@ def systems_of(encoders: Any) -> list[Given]:
     if not named:
         refuse('encoders is empty: give names or objects, as ["wordllama", "bm25"]')
     ours = {each.name: each for _, each in named if not isinstance(each, str) and hasattr(each, "name")}
-    ours |= {label: each for label, each in named if label and not isinstance(each, str)}
+    ours |= {label: each for label, each in named if label}
     found: list[Given] = []
     for at, (label, each) in enumerate(named):
         given = _given(label, each, ours, at)
@@ -172,10 +172,11 @@ def _given(label: str | None, each: Any, ours: Mapping[str, Any], at: int) -> Gi
         return Given(label or each, None, True)
     if not each.startswith(HYBRID):
         return Given(label or each, _ranked_by(get(each)), False)
-    part = each.removeprefix(HYBRID)
-    if part in ("", BM25) or part.startswith(HYBRID):
+    part: Any = each.removeprefix(HYBRID)
+    part = ours.get(part, part)
+    if isinstance(part, str) and (part in ("", BM25) or part.startswith(HYBRID)):
         refuse(f"encoders: {each!r:.60}: write hybrid:<encoder>, as in 'hybrid:wordllama'; words are BM25's")
-    return Given(label or each, _ranked_by(get(ours.get(part, part))), True)
+    return Given(label or each, _ranked_by(get(part)), True)
 
 
 def _ranked_by(encoder: Encoder) -> Encoder:
