@@ -58,7 +58,7 @@ class Run:
         self.adapter = seed
         self.user = nursery.start(
             "tests.faults.killed_migrator:use", self.path, seed, verb == "reembed", DIM
-        )  # fmt: skip
+        )
         assert self.user.line.get(PATIENCE) == ("ready",)
         self.db = vecdb.open(self.path)
 
@@ -69,6 +69,9 @@ class Run:
             self.ask("adapter", self.adapter)
             expected = [0]
             self.until_done(self.verb, most)
+            self.ask("look")
+            if self.tally.wrong:
+                break
             expected.append(1)
             if self.rng.random() < 0.7 or self.verb == "reembed":
                 self.until_done("roll back", most)
@@ -126,6 +129,7 @@ class Run:
         problems = self.db.check()
         if problems:
             self.tally.wrong.append(f"check after {verb}: {[str(each) for each in problems[:3]]}")
+            return
         figures = self.db["c"].stats()["vectors"][FIELD]
         if "next" in figures:
             self.tally.midway += 0 < figures["next"]["rows"] < figures["rows"]
