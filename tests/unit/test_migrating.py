@@ -515,6 +515,31 @@ def test_a_rollback_without_the_encoder_names_it(tmp_path: Path) -> None:
         assert db.get_or_create_collection("c", encoder=E1).search("text number 5", 1).ids == [5]
 
 
+def test_given_vectors_become_encoded_ones_and_come_back(db: vecdb.Database) -> None:
+    c = db.create_collection("c", dim=DIM)
+    c.add(list(range(ROWS)), vectors(ROWS), texts=texts(ROWS))
+    c.reembed(E2)
+    assert c.schema.encoder == "two" and c.search("text number 5", 1).ids == [5]
+    c.add("new", texts="a new text")
+    refused(c, c.rollback_vectors, "'new'", "given, not encoded")
+    c.delete("new")
+    c.update(3, metadata={"n": 1})  # keeps its place in both
+    c.rollback_vectors()
+    assert c.schema.encoder is None and c.vectors(list(range(ROWS))).tolist() == vectors(ROWS).tolist()
+
+
+@pytest.mark.parametrize("dtype", ["i8", "b1"])
+def test_vectors_of_other_dtypes_can_be_encoded_anew(db: vecdb.Database, dtype: str) -> None:
+    c = db.create_collection("c", dim=DIM, dtype=dtype, metric="dot" if dtype == "i8" else "hamming")
+    given = (vectors(ROWS) * 20).astype(np.int8) if dtype == "i8" else vectors(ROWS) > 0
+    c.add(list(range(ROWS)), given, texts=texts(ROWS))
+    before = content(c)
+    c.reembed(E2)
+    assert c.schema.dtype == "f32" and c.search("text number 5", 1, exact=True).ids
+    c.rollback_vectors()
+    assert content(c) == before and c.schema.dtype == dtype
+
+
 def test_adapters_upon_encoders(db: vecdb.Database) -> None:
     c = worded(db)
     one = adapter(of=E1.fingerprint)
