@@ -296,8 +296,8 @@ class MigratingVerbs(Handle):
     def _refuse_unknown(self, name: str, row: Row) -> NoReturn:
         refuse(
             f"row {rows.id_from(row.idkey)!r} was written since, and the previous vectors of field {name!r} "
-            "were given, not encoded: nobody knows its own. Delete it or take its vector away, or keep the new "
-            "ones with drop_previous_vectors(); the vectors stay as they are"
+            "were given, not encoded: nobody knows its own. Delete it or take its vector away, or keep the "
+            "new ones with drop_previous_vectors(); the vectors stay as they are"
         )
 
     def _built_bridge(self, declared: VectorField, made: VectorField, encoder: Encoder) -> Any:
