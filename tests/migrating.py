@@ -14,13 +14,16 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 import vecdb
 from vecdb.adapting.adapter import Adapter
+from vecdb.collection import migrating
 from vecdb.errors import InvalidArgument
+from vecdb.index import sweeping
 from vecdb.index.follow import Follower
 
 FIELD = "v"  # the field that migrates
@@ -41,9 +44,20 @@ def encoder(name: str, dim: int, letters: int | None = None) -> Any:
     )
 
 
+def hurried(patch: Any) -> None:
+    """Steps of a few rows, and rounds of upkeep that begin with few dead slots."""
+    patch.setattr(migrating, "FIRST_STEP", 3)
+    patch.setattr(migrating, "MOST_STEP", 6)
+    patch.setattr(migrating, "LAST_ROWS", 1)
+    patch.setattr(sweeping, "LEAST", 8)
+
+
 def encoders(dim: int) -> list[Any]:
-    """Three, the first of which cannot tell texts apart that begin with the same letter."""
-    return [encoder(f"first {dim}", dim, 1), encoder(f"whole {dim}", dim + 3), encoder(f"two {dim}", dim - 1, 2)]
+    """Three, the first of which cannot tell texts apart that begin with the same letter; known by name."""
+    made = [encoder(f"first {dim}", dim, 1), encoder(f"whole {dim}", dim + 3), encoder(f"two {dim}", dim - 1, 2)]
+    for each in made:
+        vecdb.encoders.register(each.name, lambda each=each: each)
+    return made
 
 
 @dataclass(frozen=True)
@@ -99,6 +113,63 @@ class Was:
     recipe: Recipe
 
 
+class Reader:
+    """The collection as a process sees it that has the file open to read."""
+
+    def __init__(self, sprout: Any) -> None:
+        self.sprout = sprout
+
+    def ask(self, verb: str, *arguments: Any, **named: Any) -> Any:
+        self.sprout.line.put((verb, arguments, named))
+        verdict, found = self.sprout.line.get(60)
+        assert verdict == "answer", found
+        return found
+
+    def __len__(self) -> int:
+        return int(self.ask("__len__"))
+
+    def get(self, id: int) -> Any:
+        return SimpleNamespace(**self.ask("get", id))
+
+    def count(self, where: Any) -> int:
+        return int(self.ask("count", where))
+
+    def search(self, *arguments: Any, **named: Any) -> Any:
+        return Found(*self.ask("search", *arguments, **named))
+
+
+@dataclass(frozen=True)
+class Found:
+    """Hits, as they come through a pipe."""
+
+    ids: list[int]
+    distances: Any
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def read_beside(line: Any, path: str, dim: int) -> None:
+    """The process of a `Reader`: answers until the other side ends."""
+    encoders(dim)
+    with vecdb.open(path, mode="r") as db:
+        c = db["c"]
+        while True:
+            try:
+                verb, arguments, named = line.get()
+            except EOFError:
+                return
+            try:
+                found = getattr(c, verb)(*arguments, **named)
+                if verb == "get":
+                    found = {"metadata": dict(found.metadata), "text": found.text, "vectors": dict(found.vectors)}
+                elif verb == "search":
+                    found = (found.ids, np.array(found.distances))
+                line.put(("answer", found))
+            except Exception as error:
+                line.put(("error", f"{type(error).__name__}: {error}"))
+
+
 class World:
     """The collection, the dict, and who looks beside."""
 
@@ -121,6 +192,7 @@ class World:
         self.rows: dict[int, Known] = {}
         self.snapshots: list[tuple[Any, Was]] = []
         self.beside = Follower(self.c._cid, lambda: 0, 1) if beside else None
+        self.reader: Reader | None = None  # a process beside
         self.counts: Counter[str] = Counter()
         self.number = 0
 
@@ -386,10 +458,6 @@ class World:
         self.close()
         self.db = vecdb.open(self.path, durability="none", upkeep=False)
         self.c = self.db["c"]
-        for each in self.encoders:
-            for number, declared in self.c.schema.by_number.items():
-                if declared.encoder == each.name:
-                    self.db._encoders[self.c._cid, number] = each
         if self.beside is not None:
             self.beside = Follower(self.c._cid, lambda: 0, 1)
 
@@ -399,6 +467,9 @@ class World:
         self.compare(self.c, Was(self.rows, self.recipe))
         for snapshot, was in self.snapshots:
             self.compare(snapshot["c"], was)
+        if self.reader is not None:
+            self.compare(self.reader, Was(self.rows, self.recipe))
+            self.counts["asked beside"] += 1
         if self.beside is not None:
             self.follow()
         if check:

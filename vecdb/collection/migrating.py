@@ -50,7 +50,7 @@ FIRST_STEP: Final = 256  # rows of the first commit; the others follow from how 
 MOST_STEP: Final = 8192
 STEP_S: Final = 0.05  # how long a commit may keep the writer lock, about
 SAMPLE: Final = 1000  # rows on which the bridge between two encoders is learned, at most
-LEAST_SAMPLE: Final = 50  # and at least
+LEAST_SAMPLE: Final = 150  # and at least: from fewer it may find less than the old encoder alone
 LAST_ROWS: Final = 32  # that many may be left to the commit that switches
 
 
@@ -91,9 +91,9 @@ class MigratingVerbs(Handle):
         >>> _ = c.add(["a", "b"], [[1, 0], [0.6, 0.8]])
         >>> c.apply_adapter(Adapter([[0, 1], [1, 0]], metric="cosine"), force=True)
         >>> c.vectors("a").tolist(), c.search([1, 0], k=1).ids
-        ([0.0, 1.0], ['a'])
+        ([[0.0, 1.0]], ['a'])
         >>> c.rollback_vectors(); c.vectors("a").tolist()
-        [1.0, 0.0]
+        [[1.0, 0.0]]
         """
         self._db._outside_transaction("apply_adapter")
         from vecdb.adapting.adapter import Adapter as Kind
@@ -162,7 +162,7 @@ class MigratingVerbs(Handle):
                 adapters=(), given=None,
             )  # fmt: skip
             self._refuse_textless(name, declared, made)
-            built = self._built_bridge(declared, found) if bridge else None
+            built = self._built_bridge(declared, made, found) if bridge else None
             kept = {} if built is None else {built.fingerprint: built.to_bytes()}
             self._begin(name, declared, made, kept, None if built is None else built.fingerprint)
         elif hidden.field.fingerprint != found.fingerprint:
@@ -276,7 +276,7 @@ class MigratingVerbs(Handle):
             "it one, or take its vector away; the vectors stay as they are"
         )
 
-    def _built_bridge(self, declared: VectorField, encoder: Encoder) -> Any:
+    def _built_bridge(self, declared: VectorField, made: VectorField, encoder: Encoder) -> Any:
         """A map from the new encoder's queries to the field's vectors, learned on a sample of its rows."""
         from vecdb.adapting.bridge import learn
 
@@ -289,9 +289,9 @@ class MigratingVerbs(Handle):
                 return None
             rng = np.random.default_rng(0)
             rids = np.sort(rng.permutation(np.array(every, np.uint32))[:SAMPLE])
-            texts = [_text_of(declared, rows.get(txn, self._cid, rid)) for rid in rids.tolist()]
+            texts = [_text_of(made, rows.get(txn, self._cid, rid)) or "" for rid in rids.tolist()]
             old = vectors.read(txn, self._cid, view.schema.layout(declared), rids).astype(np.float32)
-        new = embed(self._db, encoder, [text for text in texts if text is not None], declared.metric)
+        new = embed(self._db, encoder, texts, made.metric)  # each row has a text: it was looked at
         return learn(new, old, metric=declared.metric)
 
     # --- the way ---------------------------------------------------------------------------

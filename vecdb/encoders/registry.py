@@ -22,6 +22,7 @@ from vecdb.encoders.base import Encoder
 from vecdb.encoders.bert import BertEncoder, lacks_bert
 from vecdb.encoders.hashing import HashingEncoder
 from vecdb.encoders.model2vec import Model2VecEncoder, lacks_model2vec
+from vecdb.encoders.onnx import lacks_onnx, onnx
 from vecdb.encoders.sentence_transformers import (
     SentenceTransformersEncoder,
     lacks_sentence_transformers,
@@ -212,6 +213,10 @@ def _model2vec(parameter: str | None = None) -> Encoder:
     return Model2VecEncoder(_folder("model2vec", parameter))
 
 
+def _onnx(parameter: str | None = None) -> Encoder:
+    return onnx(_folder("onnx", parameter))
+
+
 def _sentence_transformers(parameter: str | None = None) -> Encoder:
     return SentenceTransformersEncoder(_folder("sentence_transformers", parameter))
 
@@ -238,5 +243,6 @@ _BUILT_IN: dict[str, tuple[Callable[..., Encoder], Callable[[], str | None]]] = 
 _OF_FOLDERS: dict[str, tuple[Callable[..., Encoder], Callable[[], str | None]]] = {
     "bert": (_bert, lacks_bert),
     "model2vec": (_model2vec, lacks_model2vec),
+    "onnx": (_onnx, lacks_onnx),
     "sentence_transformers": (_sentence_transformers, lacks_sentence_transformers),
 }

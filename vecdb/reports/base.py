@@ -49,8 +49,8 @@ class Report:
     subtitle: str = ""
 
     def sections(self) -> list[Section]:
-        """Return the parts of the page, each under its title."""
-        raise NotImplementedError
+        """Return the parts of the page, each under its title; none where a report adds none."""
+        return []
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain Python values.

@@ -23,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 
 from vecdb.errors import InvalidArgument
-from vecdb.reports.cells import clean, label, width_of, written
+from vecdb.reports.cells import clean, decimals_of, label, width_of, written
 from vecdb.reports.scales import LARGEST, Scale, scale, usable
 
 WIDTH: Final = 680.0
@@ -87,7 +87,8 @@ def intervals(
     there = [row for row in shown if usable(row[2])]
     bare = sum(not (usable(low) and usable(high)) for _, low, mean, high in there)
     names = [label(row[0]) for row in shown]
-    figures = [_figures(row) for row in shown]
+    places = decimals_of([v for row in shown for v in row[1:] if usable(v)])
+    figures = [_figures(row, places) for row in shown]
     left = max([width_of(name) for name in names], default=0) * _LETTER + _GAP
     right = max([width_of(words) for words in figures], default=0) * _LETTER + _GAP
     reach = [float(v) for row in there for v in row[1:] if usable(v)]
@@ -120,13 +121,13 @@ def intervals(
     return Plot(title, f"{axis}. {told or 'No values.'}", WIDTH, bottom + 42, "".join(parts), note, data)
 
 
-def _figures(row: Sequence[Any]) -> str:
+def _figures(row: Sequence[Any], places: int) -> str:
     _, low, mean, high = row
     if not usable(mean):
         return "–"
     if not (usable(low) and usable(high)):
-        return written(mean)
-    return f"{written(mean, 3)} [{written(low, 3)}, {written(high, 3)}]"
+        return written(float(mean), places)
+    return f"{written(float(mean), places)} [{written(float(low), places)}, {written(float(high), places)}]"
 
 
 def _whisker(over: Scale, y: float, row: Sequence[Any]) -> str:

@@ -18,6 +18,10 @@ from typing import Any
 
 from vecdb.collection.searching import Options
 from vecdb.errors import InvalidArgument, VecdbError
+from vecdb.query.written import plain
+from vecdb.reports.base import Report
+from vecdb.reports.page import Prose, Section, Table
+from vecdb.reports.plots import histogram
 from vecdb.shown import text_table
 from vecdb.standing.log import LogEntry
 from vecdb.standing.queue import MAX_SHOWN
@@ -66,12 +70,14 @@ class Replayed:
         return self.before == self.after
 
 
-@dataclass(frozen=True, slots=True)
-class ReplayReport:
+@dataclass(frozen=True)
+class ReplayReport(Report):
     """What became of logged searches; made by `collection.replay`.
 
     `.searches` is a list of Replayed, `.failed` of (entry, why it could not be run), `.metrics` a dict of
-    (then, now) by name over the searches with a choice: "mrr", "hit rate", "ndcg".
+    (then, now) by name over the searches with a choice: "mrr", "hit rate", "ndcg". `.by`: the other model, if
+    there was one, and `.left_out`: how many rows it could make no vector of. `to_html` and `to_json` as of
+    every report.
 
     >>> import vecdb
     >>> db = vecdb.open(); c = db.create_collection("c", dim=2, metric="l2")
@@ -91,6 +97,18 @@ class ReplayReport:
 
     searches: list[Replayed]
     failed: list[tuple[LogEntry, str]] = field(default_factory=list)
+    by: str = ""
+    left_out: int = 0
+
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        """What the page is called."""
+        return "Logged searches run again" + (f" by {self.by}" if self.by else "")
+
+    @property
+    def subtitle(self) -> str:  # type: ignore[override]
+        """How many there are, in a line."""
+        return f"{_searches(len(self.searches))} run again, {len(self.failed):,} could not be"
 
     @property
     def same(self) -> bool:
@@ -142,9 +160,66 @@ class ReplayReport:
         ]  # fmt: skip
         return pandas.DataFrame(rows, columns=list(names))
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain Python values; queries and filters as their JSON."""
+        return {
+            "title": self.title, "by": self.by or None, "left_out": self.left_out, "overlap": self.overlap,
+            "metrics": {name: {"then": a, "now": b} for name, (a, b) in self.metrics.items()},
+            "searches": [
+                {
+                    "id": each.entry.id, "query": plain(each.entry.query), "before": each.before,
+                    "after": each.after, "overlap": each.overlap, "chosen": each.entry.chosen,
+                }
+                for each in self.searches
+            ],
+            "failed": [
+                {"id": entry.id, "query": plain(entry.query), "why": why} for entry, why in self.failed
+            ],
+        }  # fmt: skip
+
+    def sections(self) -> list[Section]:
+        """Return the parts of the page: the summary, how much is shared, what moved most, what failed."""
+        rows = [(name, a, b, b - a) for name, (a, b) in self.metrics.items()]
+        judged = sum(bool(each.entry.chosen) for each in self.searches)
+        said = f"By the choices of {_searches(judged)}, which were made of what was shown then"
+        figures = [Table(("figure", "then", "now", "change"), rows, said)] if rows else []
+        shared = histogram(
+            {"searches": [each.overlap for each in self.searches]},
+            title="How much of both answers is the same",
+            axis="share of the longer answer that both have", bins=20,
+        )  # fmt: skip
+        parts = [
+            Section("Summary", [Prose("\n".join(self._summary()), strong=True), *figures]),
+            Section("What is shared", [shared]),
+            Section("What moved most", [Table(_MOVED, [_moved(each) for each in self._most()])]),
+        ]
+        if self.failed:
+            why = [(shorten(repr(entry.query), 120), reason) for entry, reason in self.failed]
+            parts.append(Section("What could not be run", [Table(("query", "why"), why)]))
+        return parts
+
+    def _most(self) -> list[Replayed]:
+        """The searches that answer otherwise, those with the least in common first."""
+        return sorted((each for each in self.searches if not each.same), key=lambda each: each.overlap)
+
+    def _summary(self) -> list[str]:
+        count = len(self.searches)
+        lines = [self.subtitle + (f", by {self.by}" if self.by else "")]
+        if self.left_out:
+            lines.append(f"rows without a vector of it: {self.left_out:,}")
+        if count:
+            same = sum(each.same for each in self.searches)
+            lines.append(f"as then {same:,} ({100 * same / count:.0f} %), mean overlap {self.overlap:.3f}")
+        return lines
+
     def __str__(self) -> str:
         count = len(self.searches)
-        lines = [f"{_searches(count)} run again, {len(self.failed):,} could not be"]
+        lines = [self.subtitle]
+        if self.by:
+            lines[0] = f"{lines[0]}, by {self.by}"
+        if self.left_out:
+            without = f"{self.left_out:,} row{'' if self.left_out == 1 else 's'}"
+            lines.append(f"  no vector of it: {without}, which it cannot find")
         if count:
             same = sum(each.same for each in self.searches)
             lines.append(f"  as then        {same:,} ({same / count:.0%})".replace("%)", " %)"))
@@ -156,15 +231,9 @@ class ReplayReport:
                 f"  judged by the choices of {_searches(judged)}, which were made of what was shown then:"
             )
             lines += [f"    {name:12} {a:.3f} then, {b:.3f} now" for name, (a, b) in metrics.items()]
-        most = sorted((each for each in self.searches if not each.same), key=lambda each: each.overlap)
+        most = self._most()
         if most:
-            rows = [
-                (
-                    f"{each.overlap:.2f}", str(len(each.new)), str(len(each.lost)), str(len(each.moved)),
-                    shorten(repr(each.entry.query), 60),
-                )
-                for each in most[:_SHOWN]
-            ]  # fmt: skip
+            rows = [(f"{a:.2f}", str(b), str(c), str(d), e) for a, b, c, d, e in map(_moved, most[:_SHOWN])]
             lines.append("  what moved most: overlap, new, lost, moved, query")
             lines += text_table(rows, numbers=4)
         lines += [f"  could not be run: {shorten(why, 90)}" for _, why in self.failed[:_SHOWN]]
@@ -203,6 +272,14 @@ def replayed(
             db._queue.replays -= 1
         db._local.quiet = before
     return ReplayReport(found, failed)
+
+
+_MOVED = ("overlap", "new", "lost", "moved", "query")
+
+
+def _moved(each: Replayed) -> tuple[float, int, int, int, str]:
+    query = shorten(repr(each.entry.query), 60)
+    return each.overlap, len(each.new), len(each.lost), len(each.moved), query
 
 
 def _searches(count: int) -> str:
