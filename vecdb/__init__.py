@@ -21,6 +21,7 @@ from vecdb.types import REMOVE, Explanation, Group, Hit, Hits, Plan, Problem, Re
 
 if TYPE_CHECKING:
     from vecdb import encoders
+    from vecdb.adapting.fit import fit_adapter
     from vecdb.diagnosis.diagnose import diagnose
     from vecdb.evaluation.advise import advise
     from vecdb.evaluation.evaluate import evaluate
@@ -30,6 +31,7 @@ _LATER = {  # by the module that has it
     "advise": "vecdb.evaluation.advise",
     "diagnose": "vecdb.diagnosis.diagnose",
     "evaluate": "vecdb.evaluation.evaluate",
+    "fit_adapter": "vecdb.adapting.fit",
     "from_hnswlib": "vecdb.interop.hnswlib",
 }
 
@@ -74,6 +76,7 @@ __all__ = [
     "encoders",
     "errors",
     "evaluate",
+    "fit_adapter",
     "from_hnswlib",
     "open",
     "repair",

@@ -164,12 +164,29 @@ def test_what_cannot_be_stored_is_left_out_by_name() -> None:
     rows[7, 63] = 1
     c = vecdb.open().create_collection("c", dim=64)
     c.add(range(50), rows)
-    advice = advise(c, {i: rows[i] for i in range(20) if i != 7}, {i: {i: 1} for i in range(20)}, metric="mrr@5")
+    some = [i for i in range(20) if i != 7]
+    advice = advise(c, {i: rows[i] for i in some}, {i: {i: 1} for i in some}, metric="mrr@5")
     assert advice.left_out["first 32 f32"] == "1 of 50 documents would be zero vectors"
     c = vecdb.open().create_collection("c", dim=64, metric="l2")
     c.add(range(50), rows * 1e6)
     advice = advise(c, {i: rows[i] * 1e6 for i in range(20)}, {i: {i: 1} for i in range(20)}, metric="mrr@5")
-    assert advice.left_out["64 f16"] == "numbers too large for f16" and "64 i8" not in advice.left_out
+    assert advice.left_out["64 f16"] == "numbers too large or too small for f16" and "64 i8" not in advice.left_out
+
+
+def test_it_can_be_watched_and_small_things_are_no_special_case() -> None:
+    seen: list[Any] = []
+    c, queries, qrels = world()
+    advise(c, queries, qrels, progress=lambda done, total: seen.append((done, total)))
+    assert seen[0][0] == 0 and seen[-1][0] == seen[-1][1] == len(seen) - 1
+    for metric in ("cosine", "l2", "dot"):
+        one = vecdb.open().create_collection("one", dim=1, metric=metric)
+        one.add("a", [0.5])
+        advice = advise(one, {"q": [1.0]}, {"q": {"a": 1}})
+        assert len(advice.options) + len(advice.left_out) == 4 and advice.base.mean == 1 and advice.to_html()
+        same = vecdb.open().create_collection("same", dim=16, metric=metric)
+        same.add(range(30), np.full((30, 16), 1e-39 if metric != "cosine" else 1, np.float32))
+        advice = advise(same, {"q": np.ones(16)}, {"q": {3: 1}}, metric="recall@30")
+        assert advice.best.share == 1 and str(advice)
 
 
 def test_of_many_rows_a_sample_with_all_that_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,28 +203,29 @@ def test_a_snapshot_and_a_transaction_are_asked_as_they_are() -> None:
     c, queries, qrels = world()
     db = c._db
     whole = advise(c, queries, qrels).to_json()
+    snap_rows = c.vectors(list(range(200)))
     with db.snapshot() as snap:
         c.delete(list(range(200)))
         assert advise(snap["papers"], queries, qrels).to_json() == whole
     with db.transaction():
-        c.delete(list(range(200, 210)))
+        c.add(list(range(200)), -snap_rows)
         assert advise(c, queries, qrels).to_json() != whole
 
 
 MISUSES: list[tuple[dict[str, Any], str]] = [
     ({"papers": 5}, "papers is a int"),
-    ({"queries": ["a"]}, "queries is a list"),
-    ({"qrels": [1]}, "qrels is a list"),
-    ({"qrels": {"q0-0": [1]}}, "qrels\\['q0-0'\\] is a list"),
-    ({"qrels": {"q0-0": {1: "x"}}}, "qrels\\['q0-0'\\]\\[1\\] is 'x'"),
+    ({"queries": ["a"]}, "queries is {id: text, vector or query object}, not a list"),
+    ({"qrels": [1]}, "qrels is {query id: {document id: grade}}, not a list"),
+    ({"qrels": {"q0-0": [1]}}, "qrels\\['q0-0'\\] is {document id: grade}, not a list"),
+    ({"qrels": {"q0-0": {1: "x"}}}, "qrels\\['q0-0'\\]\\[1\\]='x': a grade is a finite number"),
     ({"qrels": {"q0-0": {1: math.nan}}}, "a grade is a finite number"),
-    ({"qrels": {"q0-0": {1: 0}}}, "no query has a judgement above 0"),
-    ({"qrels": {"other": {1: 1}}}, "no query has a judgement above 0"),
-    ({"qrels": {}}, "no query has a judgement above 0"),
-    ({"qrels": {"q0-0": {"1": 1}}}, "no document that is judged relevant is in collection 'papers', such as '1'"),
-    ({"queries": {"q0-0": "text"}}, "query is a text, but the vector field has no encoder"),
-    ({"queries": {"q0-0": [1, 2]}}, "queries\\['q0-0'\\]: query has shape \\(2,\\)"),
-    ({"queries": {"q0-0": np.ones((2, DIM))}}, "queries\\['q0-0'\\]: give one text, or one vector"),
+    ({"qrels": {"q0-0": {1: 0}}}, "ndcg@10 of collection 'papers' is 0 for all 1 judged queries"),
+    ({"qrels": {"other": {1: 1}}}, "qrels has no judgement for any query"),
+    ({"qrels": {}}, "qrels has no judgement for any query"),
+    ({"qrels": {"q0-0": {"1": 1}}}, "document '1' is not in collection 'papers'.*though 1 is"),
+    ({"queries": {"q0-0": "text"}, "qrels": {"q0-0": {1: 1}}}, "query is a text, but the vector field has no encoder"),
+    ({"queries": {"q0-0": [1, 2]}, "qrels": {"q0-0": {1: 1}}}, "queries\\['q0-0'\\]: query has shape \\(2,\\)"),
+    ({"queries": {"q0-0": np.ones((2, DIM))}, "qrels": {"q0-0": {1: 1}}}, "queries\\['q0-0'\\]: give one text, or one vector"),
     ({"metric": "ndcg@0"}, "ndcg@0"),
     ({"metric": "speed"}, "speed"),
     ({"keep": 0}, "keep=0: give the share"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 
-from vecdb.embedding import embed
+from vecdb.embedding import check_probes, embed, way
 from vecdb.errors import Corrupt, EncoderMismatch, FilterError, InvalidArgument
 from vecdb.fields import Declared
 from vecdb.fields import declared as declared_fields
@@ -118,10 +118,12 @@ class Handle:
             raise EncoderMismatch(
                 f"collection {self.name!r} was made with encoder {declared.encoder!r} "
                 f"(fingerprint {declared.fingerprint}), but the one at hand has fingerprint "
-                f"{found.fingerprint}: vectors of two encoders cannot be compared; install the "
-                f"original one, give it to get_or_create_collection({self.name!r}, encoder=), or "
-                "build a new collection"
+                f"{found.fingerprint}: vectors of two encoders cannot be compared. To go over to the one at "
+                f"hand: {way(self.name)}, which keeps every row and the old vectors until the new "
+                "are there; or install the original one, or give it to "
+                f"get_or_create_collection({self.name!r}, encoder=). Vectors work without it"
             )
+        check_probes(self._db, found, self.name)
         return found
 
     # --- adapters ------------------------------------------------------------------------
