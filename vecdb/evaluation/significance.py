@@ -248,7 +248,7 @@ def _bootstrap(values: Floats, level: float, seed: int) -> tuple[float, float]:
 
 def _resampled(values: Floats, seed: int) -> Floats:
     """Means of RESAMPLES samples of the values, each as many as there are, with repeats."""
-    rng = np.random.default_rng([seed, 1])
+    rng = np.random.default_rng([check_seed(seed), 1])
     count = len(values)
     rows = max(1, _CHUNK // count)
     parts = []
@@ -302,7 +302,7 @@ def _randomised(differences: Floats, seed: int, flips: int = FLIPS) -> float:
     if len(moved) > LARGE:
         z = max(0.0, seen) / math.sqrt(float((moved**2).sum()))
         return max(math.erfc(z / math.sqrt(2)), 1 / (flips + 1))
-    rng = np.random.default_rng([seed, 2])
+    rng = np.random.default_rng([check_seed(seed), 2])
     rows = max(1, _CHUNK // len(moved))
     as_far = 0
     for start in range(0, flips, rows):
@@ -333,6 +333,13 @@ def _floats(name: str, values: Any) -> Floats:
     if len(wrong):
         _refuse(f"{name}[{wrong[0]}] is {found[wrong[0]]}: give finite numbers")
     return found
+
+
+def check_seed(seed: Any) -> int:
+    """Return the seed as an int; InvalidArgument."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        _refuse(f"seed={seed!r:.40}: give an int from 0 on")
+    return int(seed)
 
 
 def _level(level: float) -> float:
