@@ -27,8 +27,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from vecdb.errors import InvalidArgument, NotFound
-from vecdb.evaluation.evaluate import METRICS
+from vecdb.errors import InvalidArgument, NotFound, VecdbError
+from vecdb.evaluation.evaluate import METRICS, MOST_RANKED
 from vecdb.evaluation.judgements import Qrels, check_label, judged_of, queries_of, refuse
 from vecdb.evaluation.metrics import Metric, deepest, parse_all
 from vecdb.evaluation.report import Evaluation, System
@@ -71,6 +71,8 @@ def evaluate_running(
 ) -> Evaluation:  # fmt: skip
     """See `Collection.evaluate`."""
     wanted, seed = parse_all(metrics), check_seed(seed)
+    if (deepest(wanted) or 0) > MOST_RANKED:
+        refuse(f"metrics: a search gives at most {MOST_RANKED:,} hits: write a smaller rank behind @")
     ways = _ways(searches)
     _one_source(qrels, labels, feedback)
     db = collection._db
@@ -314,6 +316,11 @@ def _rankings(
             hits = rows.search(given, k, **chosen)
         except (InvalidArgument, NotFound) as error:
             raise InvalidArgument(f"{_named(name)}query {query!r:.60}: {error}") from error
+        except VecdbError:
+            raise
+        except Exception as error:  # of the user's own code, as a Rerank calls it
+            said = f"{type(error).__name__}: {error}"
+            raise InvalidArgument(f"{_named(name)}query {query!r:.60} failed: {said}") from error
         if isinstance(hits, list):
             several = shorten(repr(given), 60)
             refuse(f"{_named(name)}query {query!r:.60}: {several} is several queries, not one")

@@ -183,8 +183,9 @@ def more_needed(
 
     At that number a difference as large and as spread as the one seen is significant with probability `power`
     (normal approximation with Guenther's correction, 1981). None where it is significant already, where the
-    systems differ on no query, or where more than `most` would be needed. `level`: what counts as settled;
-    many comparisons take a stricter one. `p_value`: of a `compare` made before.
+    systems differ on no query or there is one query alone, or where more than `most` would be needed.
+    `level`: what counts as settled; many comparisons take a stricter one. `p_value`: of a `compare` made
+    before.
 
     >>> from vecdb.evaluation.significance import more_needed
     >>> more_needed([0.5, 0.7, 0.2, 0.9, 0.4, 0.3], [0.4, 0.7, 0.3, 0.7, 0.3, 0.3])
@@ -194,14 +195,15 @@ def more_needed(
     chance = 1 - _level(level)
     if not 0 < power < 1:
         _refuse(f"power={power!r:.40}: give a number between 0 and 1, such as 0.8")
-    spread = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
+    spread = float(differences.std(ddof=1)) if len(differences) > 1 else math.nan
     mean = abs(float(differences.mean()))
-    if not spread or not mean:
+    if len(differences) < 2 or not mean:
         return None
     if (_randomised(differences, seed) if p_value is None else p_value) < chance:
         return None
     one, other = _NORMAL.inv_cdf(1 - chance / 2), _NORMAL.inv_cdf(power)
-    needed = ((one + other) * spread / mean) ** 2 + one**2 / 2
+    least = 1 + math.log2(1 / chance)  # so many alike make the test's smallest p-value
+    needed = max(least, ((one + other) * spread / mean) ** 2 + one**2 / 2)
     more = math.ceil(needed) - len(differences)
     return max(1, more) if more <= most else None
 
