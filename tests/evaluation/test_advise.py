@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from typing import Any
 
 import data
@@ -96,6 +97,10 @@ def test_the_words_follow_from_the_figures() -> None:
     assert again.to_json() == advice.to_json(), "the same question, the same answer"
     said = json.loads(advice.to_json())
     assert said["best"] == advice.best.name and len(said["options"]) == len(advice.options)
+    copy = pickle.loads(pickle.dumps(advice))
+    assert copy.to_json() == advice.to_json()
+    some = c.vectors([1, 2])
+    assert (copy.best.documents(some) == advice.best.documents(some)).all()
     html = advice.to_html()
     assert html.count("<svg") == 2 and advice.best.name in html and "99 %" in html
     assert str(advice).startswith(advice.verdict) and repr(advice) == str(advice)

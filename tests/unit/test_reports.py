@@ -212,6 +212,16 @@ def test_what_is_left_out_is_counted() -> None:
     assert drawn.svg() == plots.points(xy, np.arange(5_000) % 20, title="t").svg()
 
 
+def test_what_is_drawn_is_what_programs_read() -> None:
+    values = np.random.default_rng(2).normal(size=100_000)
+    data = plots.histogram({"a": values, "b": values[:10]}, title="t", axis="x", bins=20).data
+    assert data["counts"]["a"].sum() == 100_000 and len(data["edges"]) == 21
+    assert (np.histogram(values, data["edges"])[0] == data["counts"]["a"]).all()
+    data = plots.points(np.c_[values, values], np.arange(100_000) % 3, list(range(100_000)), title="t").data
+    assert len(data["xy"]) == len(data["groups"]) == len(data["labels"]) == 2_000
+    assert all(data["xy"][n][0] == values[i] for n, i in enumerate(data["labels"]))
+
+
 def test_nothing_says_so() -> None:
     for drawn in (
         plots.intervals([], title="t", axis="a"), plots.histogram({}, title="t", axis="a"),
