@@ -176,7 +176,7 @@ def histogram(series: Mapping[Any, Any], *, title: str, axis: str, bins: int = 4
         parts.append(_legend([(name, at) for at, name in enumerate(names)], across.start, 14, "line"))
     told = [_spread(name, each) for name, each in zip(names, columns, strict=True)]
     note = _note(_further(len(series) - len(names)), (gone, _odd(gone)))
-    data = {"edges": edges, "counts": dict(zip(names, counts, strict=True))}
+    data = {"edges": edges, "counts": dict(zip(map(str, series), counts, strict=False))}
     words = f"{axis}. {'; '.join(told) or 'No values.'}"
     return Plot(title, words, WIDTH, bottom + 42, "".join(parts), note, data)
 
