@@ -145,6 +145,25 @@ def test_the_lines_of_code_run() -> None:
     assert len(names["cheaper"]) == len(named)
 
 
+def test_vectors_that_went_through_an_adapter_are_advised_on_as_they_are() -> None:
+    from vecdb.adapting.adapter import Adapter
+
+    papers = vecdb.open().create_collection("papers", encoder="hashing:64")
+    papers.add(list(range(60)), texts=[f"word{i % 20} word{i % 7} word{i % 3}" for i in range(60)])
+    papers.apply_adapter(
+        Adapter(np.random.default_rng(0).normal(size=(64, 48)), metric="cosine", encoder_fingerprint=papers.schema.fingerprint),
+        force=True,
+    )
+    queries = {i: f"word{i % 20} word{i % 7}" for i in range(20)}
+    advice = advise(papers, queries, {i: {i: 1} for i in queries}, metric="mrr@10", keep=0.5)
+    real = [parse("mrr@10").of(papers.search(text, 10, exact=True).ids, {i: 1}) for i, text in queries.items()]
+    assert advice.base.dim == 48 and abs(advice.base.mean - np.mean(real)) < 1e-9
+    assert any("went through an adapter" in note for note in advice.notes) and "encoders.get" not in advice.code
+    names: dict[str, Any] = {"advice": advice, "papers": papers, "db": vecdb.open(), "query": papers.vectors(3)}
+    exec(advice.code, names)
+    assert len(names["cheaper"]) == 60
+
+
 def test_shorter_encoders_have_fingerprints_of_their_own() -> None:
     base = vecdb.encoders.get("hashing")
     shorts = [

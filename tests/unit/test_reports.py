@@ -133,6 +133,29 @@ def test_a_page_loads_nothing_and_says_so() -> None:
     assert "url(" not in html and "@import" not in html
 
 
+def contrast(one: str, other: str) -> float:
+    """WCAG 2: the ratio of two colours' relative luminances."""
+    shades = []
+    for colour in (one, other):
+        digits = colour.lstrip("#") if len(colour) == 7 else "".join(c * 2 for c in colour.lstrip("#"))
+        parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        shades.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
+    return max(shades) / min(shades)
+
+
+@pytest.mark.parametrize("theme", ["_LIGHT", "_DARK", "_PAPER"])
+def test_everything_can_be_told_from_the_ground(theme: str) -> None:
+    from vecdb.reports import style
+
+    colours = dict(each.split(":") for each in getattr(style, theme).split(";"))
+    for name in ("--ink", "--soft", "--key"):
+        assert contrast(colours[name], colours["--ground"]) >= 4.5, name
+        assert contrast(colours[name], colours["--band"]) >= 4.5, name
+    for n in range(9):
+        assert contrast(colours[f"--c{n}"], colours["--ground"]) >= 3, n
+
+
 NUMBERS = st.one_of(
     st.none(), st.floats(), st.integers(-(10**20), 10**20), st.floats(-1, 1),
     st.sampled_from([0.0, -0.0, 1.0, 1e-320, 5e-324, 1e150, -1e150, 1e151, 10**400, True, "x", 1 + 1e-16]),

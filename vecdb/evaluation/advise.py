@@ -71,8 +71,8 @@ def advise(
     Ranks exactly, as of one commit: some 30 times queries · rows · dimensions multiplications (225 queries,
     384 dimensions: 1 s of a processor for 1,400 rows; 14 s, and 0.6 GB, for 62,666). `progress`: True for a
     bar, or a callable (done, total). Of more than 100,000 rows a sample of as many is ranked, drawn by
-    `seed`, with all that were judged. InvalidArgument for a field without one dense vector a row, for judgements of
-    what is not there, and where the vectors find nothing that is relevant.
+    `seed`, with all that were judged. InvalidArgument for a field without one dense vector a row, for
+    judgements of what is not there, and where the vectors find nothing that is relevant.
 
     >>> import numpy as np, vecdb
     >>> rng = np.random.default_rng(0)
@@ -117,7 +117,7 @@ def advise(
     several = found.name if len(papers.schema.vectors) > 1 else None
     return Advice(
         options, base, metric=wanted.name, keep=share, queries=len(grades), of=papers.name, using=several,
-        encoder=declared.encoder, notes=notes, left_out=left_out,
+        encoder=None if declared.adapters else declared.encoder, notes=notes, left_out=left_out,
     )  # fmt: skip
 
 
@@ -299,5 +299,7 @@ def _notes(rows: _Rows, judged: Judged, declared: Any) -> Iterator[str]:
         yield f"{judged.hopeless:,} of {count:,} judged queries have no document with a grade above 0."
     if count < 30:
         yield f"{count:,} judged queries are few: intervals are wide, and what looks kept may not be."
+    if declared.adapters:
+        yield "The vectors went through an adapter: what is searched for must do so, too, before this."
     if declared.dtype == "b1":
         yield "The vectors are bits already: only fewer of them were tried."
