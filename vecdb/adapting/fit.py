@@ -173,7 +173,7 @@ def _adapter(papers: Collection, task: Task, learned: Learned, report: AdapterRe
         scale = _BYTE / max(float(np.abs(images).max()), 1e-12)
     return Adapter(
         None if learned.low_rank else learned.matrix, low_rank=learned.low_rank, mean=learned.mean,
-        scale=scale, metric=metric, dtype=dtype, encoder_fingerprint=task.field.fingerprint,
+        scale=scale, metric=metric, dtype=dtype, encoder_fingerprint=task.field.space,
         collection=papers.name, using=task.name, report=report,
     )  # fmt: skip
 
