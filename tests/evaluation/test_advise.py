@@ -255,6 +255,9 @@ MISUSES: list[tuple[dict[str, Any], str]] = [
     ({"keep": 0}, "keep=0: give the share"),
     ({"keep": 1.5}, "keep=1.5"),
     ({"using": "x"}, "using='x'"),
+    ({"seed": "x"}, "seed='x': give an int from 0"),
+    ({"seed": -1}, "seed=-1"),
+    ({"progress": 5}, "progress"),
 ]
 
 
@@ -262,7 +265,7 @@ MISUSES: list[tuple[dict[str, Any], str]] = [
 def test_misuse(changed: dict[str, Any], words: str) -> None:
     c, queries, qrels = world(n=40)
     given = {"papers": c, "queries": queries, "qrels": qrels, **changed}
-    options = {name: given[name] for name in ("metric", "keep", "using") if name in given}
+    options = {name: given[name] for name in ("metric", "keep", "using", "seed", "progress") if name in given}
     with pytest.raises(InvalidArgument, match=words):
         advise(given["papers"], given["queries"], given["qrels"], **options)
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from operator import index
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -34,6 +35,7 @@ from vecdb.evaluation.judgements import Judged, judged_of, queries_of
 from vecdb.evaluation.metrics import Metric, deepest, parse
 from vecdb.evaluation.shorter import BITS, Shorter, components, scores, unit
 from vecdb.progress import reporter
+from vecdb.types import shorten
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -85,7 +87,7 @@ def advise(
     (1, 256)
     """
     wanted = parse(metric)
-    share = _share(keep)
+    share, seed = _share(keep), _seed(seed)
     given = queries_of(queries, texts=False)
     found = _read(papers, given, qrels, using, seed)
     judged, rows, declared = found.judged, found.rows, found.declared
@@ -182,8 +184,18 @@ def _asked(papers: Any, declared: Any, given: Mapping[Any, Any]) -> Floats:
 
 def _share(keep: Any) -> float:
     if isinstance(keep, bool) or not isinstance(keep, int | float) or not 0 < keep <= 1:
-        raise InvalidArgument(f"keep={keep!r:.40}: give the share to be kept, above 0 and at most 1, as 0.99")
+        raise InvalidArgument(f"keep={shorten(repr(keep), 40)}: give the share to be kept, above 0 and at most 1, as 0.99")
     return float(keep)
+
+
+def _seed(seed: Any) -> int:
+    try:
+        number = -1 if isinstance(seed, bool) else index(seed)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise InvalidArgument(f"seed={shorten(repr(seed), 40)}: give an int from 0")
+    return number
 
 
 def _metric_of(declared: Any) -> str:
@@ -277,7 +289,7 @@ def _option(
         return Option(shorter, figures, 1.0, 1.0, 1.0, "surely", None, seed)
     compared = significance.compare(after, wanted, seed=seed)
     share = keep + compared.difference / mean
-    low, high = (keep + each / mean for each in (compared.low, compared.high))
+    low, high = (max(0.0, keep + each / mean) for each in (compared.low, compared.high))
     words = (("surely", low), ("by the estimate", share), ("perhaps", high))
     keeps = next((word for word, figure in words if figure >= keep), "no")
     more = significance.more_needed(after, wanted, p_value=compared.p_value) if low < keep <= high else None
