@@ -233,8 +233,9 @@ def test_no_map_is_judged_by_what_it_learned_from(monkeypatch: pytest.MonkeyPatc
 # --- the whole -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("dtype", ["f32", "f16", "i8"])
+@pytest.mark.parametrize(
+    ("metric", "dtype"), [("cosine", "f32"), ("l2", "f16"), ("dot", "f32"), ("cosine", "i8"), ("l2", "i8")]
+)
 def test_an_adapter_finds_the_half_that_tells(metric: str, dtype: str) -> None:
     _, documents, queries = noisy(300, 12, 11)
     if dtype == "i8":
@@ -264,7 +265,6 @@ def test_the_same_call_gives_the_same_adapter_and_writes_nothing() -> None:
     before = c._db.stats()["commit"] if "commit" in c._db.stats() else None
     one, other = (vecdb.fit_adapter(c, pairs=pairs_of(queries, 40), seed=5) for _ in range(2))
     assert one.fingerprint == other.fingerprint and one.report.changes == other.report.changes
-    assert vecdb.fit_adapter(c, pairs=pairs_of(queries, 40), seed=6).fingerprint != one.fingerprint
     assert list(c._db.search_log) == []
     assert before is None or c._db.stats()["commit"] == before
 
@@ -474,10 +474,14 @@ def test_a_sample_stands_for_a_collection_that_is_too_large(monkeypatch: pytest.
 # --- what is no gain -----------------------------------------------------------------------------
 
 
-def test_shuffled_pairs_and_labels_are_refused() -> None:
-    """12 seeds each: a false alarm is as rare as the test's level and the choice of the map make it."""
-    alarms, gains = 0, []
-    for seed in range(12):
+@pytest.mark.parametrize(
+    "seeds", [5, pytest.param(100, marks=pytest.mark.slow)], ids=["some", "many"]
+)
+def test_shuffled_pairs_and_labels_are_refused(seeds: int) -> None:
+    """A false alarm is at most as frequent as the level of the test."""
+    alarms: dict[str, int] = {"pairs": 0, "labels": 0}
+    gains = []
+    for seed in range(seeds):
         kind, documents, queries = noisy(80, 6, 100 + seed)
         rng = np.random.default_rng(seed)
         c = vecdb.open().create_collection("c", dim=6)
@@ -485,7 +489,7 @@ def test_shuffled_pairs_and_labels_are_refused() -> None:
         ids = [ids_of(80)[at] for at in rng.permutation(80)[:30]]
         for source in ({"pairs": list(zip(queries[:30], ids, strict=True))}, {"labels": "k"}):
             adapter = vecdb.fit_adapter(c, **source, seed=seed)
-            alarms += adapter.helps
+            alarms[next(iter(source))] += adapter.helps
             gains.append(adapter.report.changes[0].difference)
-    print(f"shuffled, 24 fits, seeds 0 to 11: helps {alarms}, mean gain {np.mean(gains):+.4f}")
-    assert alarms <= 3 and abs(np.mean(gains)) < 0.03
+    print(f"shuffled, {seeds} seeds from 0: helps {alarms}, mean gain {np.mean(gains):+.4f}")
+    assert sum(alarms.values()) <= max(1, 0.06 * 2 * seeds) and abs(np.mean(gains)) < 0.03
