@@ -21,6 +21,7 @@ from vecdb.types import REMOVE, Explanation, Group, Hit, Hits, Plan, Problem, Re
 
 if TYPE_CHECKING:
     from vecdb import encoders
+    from vecdb.adapting.fine_tune import fine_tune
     from vecdb.evaluation.advise import advise
     from vecdb.evaluation.evaluate import evaluate
     from vecdb.interop.hnswlib import from_hnswlib
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _LATER = {  # by the module that has it
     "advise": "vecdb.evaluation.advise",
     "evaluate": "vecdb.evaluation.evaluate",
+    "fine_tune": "vecdb.adapting.fine_tune",
     "from_hnswlib": "vecdb.interop.hnswlib",
 }
 
@@ -71,6 +73,7 @@ __all__ = [
     "encoders",
     "errors",
     "evaluate",
+    "fine_tune",
     "from_hnswlib",
     "open",
     "repair",
