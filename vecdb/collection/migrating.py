@@ -384,6 +384,12 @@ class MigratingVerbs(Handle):
             text = _text_of(hidden.field, row)
             if text is None:
                 self._refuse_row(name, hidden.field, row)
+            if hidden.field.encoder is None:
+                refuse(
+                    f"row {rows.id_from(row.idkey)!r} was written since, and the previous vectors of field "
+                    f"{name!r} were given, not encoded: give it one with update(), or delete it; the vectors "
+                    "stay as they are"
+                )
             texts.append(text)
         return texts
 
