@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from typing import Any
 
 import data
@@ -96,6 +97,10 @@ def test_the_words_follow_from_the_figures() -> None:
     assert again.to_json() == advice.to_json(), "the same question, the same answer"
     said = json.loads(advice.to_json())
     assert said["best"] == advice.best.name and len(said["options"]) == len(advice.options)
+    copy = pickle.loads(pickle.dumps(advice))
+    assert copy.to_json() == advice.to_json()
+    some = c.vectors([1, 2])
+    assert (copy.best.documents(some) == advice.best.documents(some)).all()
     html = advice.to_html()
     assert html.count("<svg") == 2 and advice.best.name in html and "99 %" in html
     assert str(advice).startswith(advice.verdict) and repr(advice) == str(advice)
@@ -138,6 +143,25 @@ def test_the_lines_of_code_run() -> None:
     names = {"advice": advice, "papers": named, "db": db, "vecdb": vecdb, "query": next(iter(asked.values()))}
     exec(advice.code, names)
     assert len(names["cheaper"]) == len(named)
+
+
+def test_vectors_that_went_through_an_adapter_are_advised_on_as_they_are() -> None:
+    from vecdb.adapting.adapter import Adapter
+
+    papers = vecdb.open().create_collection("papers", encoder="hashing:64")
+    papers.add(list(range(60)), texts=[f"word{i % 20} word{i % 7} word{i % 3}" for i in range(60)])
+    papers.apply_adapter(
+        Adapter(np.random.default_rng(0).normal(size=(64, 48)), metric="cosine", encoder_fingerprint=papers.schema.fingerprint),
+        force=True,
+    )
+    queries = {i: f"word{i % 20} word{i % 7}" for i in range(20)}
+    advice = advise(papers, queries, {i: {i: 1} for i in queries}, metric="mrr@10", keep=0.5)
+    real = [parse("mrr@10").of(papers.search(text, 10, exact=True).ids, {i: 1}) for i, text in queries.items()]
+    assert advice.base.dim == 48 and abs(advice.base.mean - np.mean(real)) < 1e-9
+    assert any("went through an adapter" in note for note in advice.notes) and "encoders.get" not in advice.code
+    names: dict[str, Any] = {"advice": advice, "papers": papers, "db": vecdb.open(), "query": papers.vectors(3)}
+    exec(advice.code, names)
+    assert len(names["cheaper"]) == 60
 
 
 def test_shorter_encoders_have_fingerprints_of_their_own() -> None:
@@ -231,6 +255,9 @@ MISUSES: list[tuple[dict[str, Any], str]] = [
     ({"keep": 0}, "keep=0: give the share"),
     ({"keep": 1.5}, "keep=1.5"),
     ({"using": "x"}, "using='x'"),
+    ({"seed": "x"}, "seed='x': give an int from 0"),
+    ({"seed": -1}, "seed=-1"),
+    ({"progress": 5}, "progress"),
 ]
 
 
@@ -238,7 +265,7 @@ MISUSES: list[tuple[dict[str, Any], str]] = [
 def test_misuse(changed: dict[str, Any], words: str) -> None:
     c, queries, qrels = world(n=40)
     given = {"papers": c, "queries": queries, "qrels": qrels, **changed}
-    options = {name: given[name] for name in ("metric", "keep", "using") if name in given}
+    options = {name: given[name] for name in ("metric", "keep", "using", "seed", "progress") if name in given}
     with pytest.raises(InvalidArgument, match=words):
         advise(given["papers"], given["queries"], given["qrels"], **options)
 

@@ -285,6 +285,7 @@ MISUSES: list[tuple[Any, str]] = [
     (lambda c: c.judge(["a"], known={"a": [1]}, input=io.StringIO()), "known\\['a'\\] is a list"),
     (lambda c: c.judge(["a"], known={"a": {"d": "2"}}, input=io.StringIO()), "known\\['a'\\]\\['d'\\] is '2'"),
     (lambda c: c.judge(["a"], known={"a": {"d": math.nan}}, input=io.StringIO()), "a grade is a finite number"),
+    (lambda c: c.judge(["a"], known={"a": {"d": 2**2000}}, input=io.StringIO()), "a grade is a finite number"),
     (lambda c: c.judge(["a"], using="x", input=io.StringIO()), "using='x'"),
     (lambda c: c.judge(["a"], searches={}, input=io.StringIO()), "searches"),
     (lambda c: c.judge(["a"], searches={"x": 1}, input=io.StringIO()), "searches\\['x'\\]"),

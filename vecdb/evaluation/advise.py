@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from operator import index
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -34,6 +35,7 @@ from vecdb.evaluation.judgements import Judged, judged_of, queries_of
 from vecdb.evaluation.metrics import Metric, deepest, parse
 from vecdb.evaluation.shorter import BITS, Shorter, components, scores, unit
 from vecdb.progress import reporter
+from vecdb.types import shorten
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -68,11 +70,11 @@ def advise(
     first ones and the principal components of the vectors, each as f32, f16, i8 and b1 (bits), as far as that
     is no more than what is stored. `keep`: the share of `metric` that is to be kept.
 
-    Ranks exactly, as of one commit: some 30 times queries · rows · dimensions multiplications (2 s for 225
-    queries and 1,400 rows of 384; as many for 60,000 rows 20 s and 0.6 GB). `progress`: True for a bar, or a
-    callable (done, total). Of more than 100,000 rows a sample of as many is ranked, drawn by `seed`,
-    with all that were judged. InvalidArgument for a field without one dense vector a row, for judgements of
-    what is not there, and where the vectors find nothing that is relevant.
+    Ranks exactly, as of one commit: some 30 times queries · rows · dimensions multiplications (225 queries,
+    384 dimensions: 1 s of a processor for 1,400 rows; 14 s, and 0.6 GB, for 62,666). `progress`: True for a
+    bar, or a callable (done, total). Of more than 100,000 rows a sample of as many is ranked, drawn by
+    `seed`, with all that were judged. InvalidArgument for a field without one dense vector a row, for
+    judgements of what is not there, and where the vectors find nothing that is relevant.
 
     >>> import numpy as np, vecdb
     >>> rng = np.random.default_rng(0)
@@ -85,7 +87,7 @@ def advise(
     (1, 256)
     """
     wanted = parse(metric)
-    share = _share(keep)
+    share, seed = _share(keep), _seed(seed)
     given = queries_of(queries, texts=False)
     found = _read(papers, given, qrels, using, seed)
     judged, rows, declared = found.judged, found.rows, found.declared
@@ -117,7 +119,7 @@ def advise(
     several = found.name if len(papers.schema.vectors) > 1 else None
     return Advice(
         options, base, metric=wanted.name, keep=share, queries=len(grades), of=papers.name, using=several,
-        encoder=declared.encoder, notes=notes, left_out=left_out,
+        encoder=None if declared.adapters else declared.encoder, notes=notes, left_out=left_out,
     )  # fmt: skip
 
 
@@ -182,8 +184,19 @@ def _asked(papers: Any, declared: Any, given: Mapping[Any, Any]) -> Floats:
 
 def _share(keep: Any) -> float:
     if isinstance(keep, bool) or not isinstance(keep, int | float) or not 0 < keep <= 1:
-        raise InvalidArgument(f"keep={keep!r:.40}: give the share to be kept, above 0 and at most 1, as 0.99")
+        given = shorten(repr(keep), 40)
+        raise InvalidArgument(f"keep={given}: give the share to be kept, above 0 and at most 1, as 0.99")
     return float(keep)
+
+
+def _seed(seed: Any) -> int:
+    try:
+        number = -1 if isinstance(seed, bool) else index(seed)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise InvalidArgument(f"seed={shorten(repr(seed), 40)}: give an int from 0")
+    return number
 
 
 def _metric_of(declared: Any) -> str:
@@ -277,7 +290,7 @@ def _option(
         return Option(shorter, figures, 1.0, 1.0, 1.0, "surely", None, seed)
     compared = significance.compare(after, wanted, seed=seed)
     share = keep + compared.difference / mean
-    low, high = (keep + each / mean for each in (compared.low, compared.high))
+    low, high = (max(0.0, keep + each / mean) for each in (compared.low, compared.high))
     words = (("surely", low), ("by the estimate", share), ("perhaps", high))
     keeps = next((word for word, figure in words if figure >= keep), "no")
     more = significance.more_needed(after, wanted, p_value=compared.p_value) if low < keep <= high else None
@@ -299,5 +312,7 @@ def _notes(rows: _Rows, judged: Judged, declared: Any) -> Iterator[str]:
         yield f"{judged.hopeless:,} of {count:,} judged queries have no document with a grade above 0."
     if count < 30:
         yield f"{count:,} judged queries are few: intervals are wide, and what looks kept may not be."
+    if declared.adapters:
+        yield "The vectors went through an adapter: what is searched for must do so, too, before this."
     if declared.dtype == "b1":
         yield "The vectors are bits already: only fewer of them were tried."

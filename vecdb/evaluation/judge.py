@@ -15,7 +15,6 @@ Rejected: single keys without Enter. A line can be piped, recorded and edited be
 
 from __future__ import annotations
 
-import math
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +24,8 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from vecdb.errors import InvalidArgument, VecdbError
 from vecdb.evaluation.judgements import queries_of
 from vecdb.evaluation.pooling import DEPTH, Pool, pooled, ways_of
-from vecdb.reports.cells import clean
+from vecdb.reports.cells import clean, is_number
+from vecdb.reports.scales import usable
 from vecdb.types import Id
 
 if TYPE_CHECKING:
@@ -297,8 +297,7 @@ def checked_known(known: Any) -> Qrels:
         if not isinstance(grades, Mapping):
             raise InvalidArgument(f"known[{qid!r:.60}] is a {type(grades).__name__}; give {{id: grade}}")
         for id, grade in grades.items():
-            right = isinstance(grade, int | float) or hasattr(grade, "item")
-            if not right or isinstance(grade, bool) or not math.isfinite(float(grade)):
+            if not is_number(grade) or not usable(grade):
                 raise InvalidArgument(
                     f"known[{qid!r:.60}][{id!r:.60}] is {grade!r:.40}; a grade is a finite number"
                 )
