@@ -25,11 +25,11 @@ from vecdb import reports as reports_of
 from vecdb.analysis.clusters import Clusters
 from vecdb.analysis.histogram import Histogram
 from vecdb.analysis.predict import Prediction
+from vecdb.evaluation.advice import Advice, Option
 from vecdb.evaluation.report import Evaluation, System
+from vecdb.evaluation.shorter import Shorter
 from vecdb.evaluation.significance import Comparison, Estimate
 from vecdb.evaluation.verdict import Pair
-from vecdb.evaluation.advice import Advice, Option
-from vecdb.evaluation.shorter import Shorter
 from vecdb.facets import Facets
 from vecdb.query import build
 from vecdb.reports import plots

@@ -50,7 +50,7 @@ LAYERS: dict[str, set[str]] = {
     "snapshot": {"collection", "index", "query", "storage"},
     "standing": {"arrays", "collection", "index", "query", "reports", "shown", "storage"},
     "evaluation": {"__init__", "collection", "database", "declare", "embedding", "encoders", "execute", "facets", "frames", "index", "progress", "query", "reports", "shown", "standing"},
-    "check": {"index", "storage", "_core", "database", "collection"},
+    "check": {"adapting", "index", "storage", "_core", "database", "collection"},
     "repair": {"database", "arrays", "storage", "_core"},
     "upkeep": set(),
     "batch": {"index", "storage"},

@@ -79,7 +79,7 @@ def after(steps: int) -> Callable[[], bool]:
 
 
 def content(c: Any) -> list[Any]:
-    rows = [(r.id, r.text, r.metadata, {n: v.tobytes() for n, v in r.vectors.items()}) for r in c.scan()]
+    rows = [(r.id, r.text, r.metadata, {n: v.tobytes() for n, v in r.vectors.items()}) for r in c]
     return sorted(rows, key=repr)
 
 
@@ -414,7 +414,7 @@ def test_writes_before_at_and_after_the_switch_all_land(db: vecdb.Database) -> N
         assert c.search(query, 5, exact=True).ids == expected and c.search(query, 5).ids == expected
 
     c.apply_adapter(made, force=True, progress=progress)
-    assert sorted(model) == sorted(r.id for r in c.scan())
+    assert sorted(model) == sorted(r.id for r in c)
     assert np.allclose(c.vectors(list(model)), made(np.stack(list(model.values()))), atol=1e-6)
 
 
