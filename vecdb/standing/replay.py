@@ -268,6 +268,8 @@ class ReplayReport(Report):
             for name, (a, b) in metrics.items():
                 change = "" if name not in changes or a == b else f", change {_change(changes[name])}"
                 lines.append(f"    {name:12} {a:.3f} then, {b:.3f} now{change}")
+            if self.by:
+                lines.append("      (they favour what showed it: lower now is not yet a worse model)")
         most = self._most()
         if most:
             rows = [(f"{a:.2f}", str(b), str(c), str(d), e) for a, b, c, d, e in map(_moved, most[:_SHOWN])]
