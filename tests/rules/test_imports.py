@@ -46,7 +46,7 @@ LAYERS: dict[str, set[str]] = {
     "interop": {"arrays", "ingest", "index", "storage"},
     "collection": {"adapting", "analysis", "arrays", "cursor", "declare", "embedding", "encoders", "evaluation", "execute", "facets", "index", "ingest", "interop", "progress", "query", "ranking", "storage", "tables"},
     "analysis": {"execute", "facets", "frames", "index", "progress", "query", "shown", "storage"},
-    "adapting": {"collection", "encoders", "evaluation", "facets", "query", "reports", "shown"},
+    "adapting": {"collection", "encoders", "evaluation", "facets", "progress", "query", "reports", "shown"},
     "snapshot": {"collection", "index", "query", "storage"},
     "standing": {"arrays", "collection", "evaluation", "index", "query", "reports", "shown", "storage"},
     "evaluation": {"__init__", "collection", "database", "declare", "embedding", "encoders", "execute", "facets", "frames", "index", "progress", "query", "reports", "shown", "standing"},
