@@ -14,13 +14,16 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 import vecdb
 from vecdb.adapting.adapter import Adapter
+from vecdb.collection import migrating
 from vecdb.errors import InvalidArgument
+from vecdb.index import sweeping
 from vecdb.index.follow import Follower
 
 FIELD = "v"  # the field that migrates
@@ -41,9 +44,20 @@ def encoder(name: str, dim: int, letters: int | None = None) -> Any:
     )
 
 
+def hurried(patch: Any) -> None:
+    """Steps of a few rows, and rounds of upkeep that begin with few dead slots."""
+    patch.setattr(migrating, "FIRST_STEP", 3)
+    patch.setattr(migrating, "MOST_STEP", 6)
+    patch.setattr(migrating, "LAST_ROWS", 1)
+    patch.setattr(sweeping, "LEAST", 8)
+
+
 def encoders(dim: int) -> list[Any]:
-    """Three, the first of which cannot tell texts apart that begin with the same letter."""
-    return [encoder(f"first {dim}", dim, 1), encoder(f"whole {dim}", dim + 3), encoder(f"two {dim}", dim - 1, 2)]
+    """Three, the first of which cannot tell texts apart that begin with the same letter; known by name."""
+    made = [encoder(f"first {dim}", dim, 1), encoder(f"whole {dim}", dim + 3), encoder(f"two {dim}", dim - 1, 2)]
+    for each in made:
+        vecdb.encoders.register(each.name, lambda each=each: each)
+    return made
 
 
 @dataclass(frozen=True)
@@ -99,17 +113,76 @@ class Was:
     recipe: Recipe
 
 
+class Reader:
+    """The collection as a process sees it that has the file open to read."""
+
+    def __init__(self, sprout: Any) -> None:
+        self.sprout = sprout
+
+    def ask(self, verb: str, *arguments: Any, **named: Any) -> Any:
+        self.sprout.line.put((verb, arguments, named))
+        verdict, found = self.sprout.line.get(60)
+        assert verdict == "answer", found
+        return found
+
+    def __len__(self) -> int:
+        return int(self.ask("__len__"))
+
+    def get(self, id: int) -> Any:
+        return SimpleNamespace(**self.ask("get", id))
+
+    def count(self, where: Any) -> int:
+        return int(self.ask("count", where))
+
+    def search(self, *arguments: Any, **named: Any) -> Any:
+        return Found(*self.ask("search", *arguments, **named))
+
+
+@dataclass(frozen=True)
+class Found:
+    """Hits, as they come through a pipe."""
+
+    ids: list[int]
+    distances: Any
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def read_beside(line: Any, path: str, dim: int) -> None:
+    """The process of a `Reader`: answers until the other side ends."""
+    encoders(dim)
+    with vecdb.open(path, mode="r") as db:
+        c = db["c"]
+        while True:
+            try:
+                verb, arguments, named = line.get()
+            except EOFError:
+                return
+            try:
+                found = getattr(c, verb)(*arguments, **named)
+                if verb == "get":
+                    found = {"metadata": dict(found.metadata), "text": found.text, "vectors": dict(found.vectors)}
+                elif verb == "search":
+                    found = (found.ids, np.array(found.distances))
+                line.put(("answer", found))
+            except Exception as error:
+                line.put(("error", f"{type(error).__name__}: {error}"))
+
+
 class World:
     """The collection, the dict, and who looks beside."""
 
     def __init__(
         self, path: Path | str, seed: int, *, texts: bool, dim: int = 6, metric: str = "cosine",
-        dtype: str = "f32", ids: int = 40, beside: bool = True,
+        dtype: str = "f32", ids: int = 40, beside: bool = True, simple: bool = False,
     ) -> None:  # fmt: skip
+        """`simple`: every row has a vector, made of its text where texts are encoded."""
         self.path, self.seed = str(path), seed
         self.rng, self.np_rng = random.Random(seed), np.random.default_rng(seed)
         self.texts, self.metric, self.dtype, self.dim, self.ids = texts, metric, dtype, dim, ids
         self.encoders = encoders(dim) if texts else []
+        self.simple = simple
         self.loose = 6e-3 if dtype == "f16" else 2e-3
         self.db = vecdb.open(self.path, durability="none", upkeep=False)
         field = vecdb.Vector(None if texts else dim, metric=metric, dtype=dtype,
@@ -121,6 +194,7 @@ class World:
         self.rows: dict[int, Known] = {}
         self.snapshots: list[tuple[Any, Was]] = []
         self.beside = Follower(self.c._cid, lambda: 0, 1) if beside else None
+        self.reader: Reader | None = None  # a process beside
         self.counts: Counter[str] = Counter()
         self.number = 0
 
@@ -170,15 +244,15 @@ class World:
         self.counts["upsert"] += 1
 
     def some_row(self, textless: bool) -> Known:
-        text = self.some_text() if self.rng.random() < 0.9 else None
+        text = self.some_text() if self.simple or self.rng.random() < 0.9 else None
         other = Base.of(self.some_vector(OTHER_DIM)).given if self.rng.random() < 0.4 else None
         base = None
         if self.texts:
-            if self.rng.random() < 0.2 and (textless or text is not None):
+            if not self.simple and self.rng.random() < 0.2 and (textless or text is not None):
                 base = Base.of(self.some_vector())
             elif text is not None:
                 base = Base(None, text)
-        elif self.rng.random() < 0.9:
+        elif self.simple or self.rng.random() < 0.9:
             base = Base.of(self.some_vector())
         return Known(base, None, text, self.number, other)
 
@@ -386,10 +460,6 @@ class World:
         self.close()
         self.db = vecdb.open(self.path, durability="none", upkeep=False)
         self.c = self.db["c"]
-        for each in self.encoders:
-            for number, declared in self.c.schema.by_number.items():
-                if declared.encoder == each.name:
-                    self.db._encoders[self.c._cid, number] = each
         if self.beside is not None:
             self.beside = Follower(self.c._cid, lambda: 0, 1)
 
@@ -399,6 +469,9 @@ class World:
         self.compare(self.c, Was(self.rows, self.recipe))
         for snapshot, was in self.snapshots:
             self.compare(snapshot["c"], was)
+        if self.reader is not None:
+            self.compare(self.reader, Was(self.rows, self.recipe))
+            self.counts["asked beside"] += 1
         if self.beside is not None:
             self.follow()
         if check:
@@ -421,9 +494,11 @@ class World:
         assert sorted(hits.ids) == sorted(other)[:50] or len(other) > 50
 
     def same_row(self, record: Any, row: Known, vector: Any) -> None:
-        assert record is not None and record.metadata == {"n": row.n} and record.text == row.text
+        assert record is not None
+        assert (record.metadata, record.text) == ({"n": row.n}, row.text), (record.metadata, record.text, row.n, row.text)
         found = dict(record.vectors)
-        assert (FIELD in found) == (vector is not None) and (OTHER in found) == (row.other is not None)
+        names = {FIELD: vector, OTHER: row.other}
+        assert set(found) == {name for name, each in names.items() if each is not None}, (set(found), row)
         if vector is not None:
             assert self.alike(found[FIELD], vector), (found[FIELD][:4], vector[:4])
         if row.other is not None:
@@ -491,6 +566,14 @@ class World:
         for layer in (0, 1):
             for chunk in range(mine.n_chunks(layer)):
                 assert mine.chunk(layer, chunk) == other.chunk(layer, chunk), (which, layer, chunk)
+
+    def whole(self, c: Any, was: Was) -> None:
+        """Every row, and the searches."""
+        records = {record.id: record for record in c}
+        assert set(records) == set(was.rows), "rows are missing, or are too many"
+        for i, row in was.rows.items():
+            self.same_row(records[i], row, None if row.base is None else was.recipe.value(row.base))
+        self.compare(c, was)
 
     # --- a random life -------------------------------------------------------------------------
 

@@ -22,13 +22,17 @@ from vecdb.types import REMOVE, Explanation, Group, Hit, Hits, Plan, Problem, Re
 if TYPE_CHECKING:
     from vecdb import encoders
     from vecdb.adapting.fine_tune import fine_tune
+    from vecdb.adapting.fit import fit_adapter
+    from vecdb.diagnosis.diagnose import diagnose
     from vecdb.evaluation.advise import advise
     from vecdb.evaluation.evaluate import evaluate
     from vecdb.interop.hnswlib import from_hnswlib
 
 _LATER = {  # by the module that has it
     "advise": "vecdb.evaluation.advise",
+    "diagnose": "vecdb.diagnosis.diagnose",
     "evaluate": "vecdb.evaluation.evaluate",
+    "fit_adapter": "vecdb.adapting.fit",
     "fine_tune": "vecdb.adapting.fine_tune",
     "from_hnswlib": "vecdb.interop.hnswlib",
 }
@@ -70,9 +74,11 @@ __all__ = [
     "Vector",
     "__version__",
     "advise",
+    "diagnose",
     "encoders",
     "errors",
     "evaluate",
+    "fit_adapter",
     "fine_tune",
     "from_hnswlib",
     "open",

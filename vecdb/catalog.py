@@ -386,6 +386,6 @@ def _delete_log(txn: Any, cid: int, part: int) -> None:
     found = cursor.set_range(keys.log(cid, 0, 0))
     while found:
         key = bytes(cursor.key())
-        if key >= keys.state(cid):
+        if key >= keys.condemned(cid):  # and resting slots, the last byte of whose keys may be any
             return
         found = cursor.delete() if keys.log_position(key)[1] == part else cursor.next()

@@ -257,6 +257,7 @@ MISUSES: list[tuple[dict[str, Any], str]] = [
     ({"encoder": "hashing", "using": "x"}, "using='x'"),
     ({"using": "vector"}, "using='vector': goes with encoder="),
     ({"encoder": "hashing", "entries": [1]}, "entries"),
+    ({"encoder": "hashing", "entries": np.array(1)}, "entries: give those of db.search_log, not a ndarray"),
     ({"encoder": "hashing", "where": "n >"}, "n >|offset|expect"),
     ({"encoder": "hashing", "progress": 5}, "progress"),
     ({"encoder": "hashing", "cancel": 5}, "cancel"),

@@ -78,7 +78,7 @@ def test_a_bridge_is_in_the_file_and_its_loss_in_stats(tmp_path: Path) -> None:
         c = db["c"]
         told = c.stats()["vectors"]["vector"]["next"]
         assert 0 < told["rows"] < 600 and told["encoder"] == "hashing:256"
-        assert 0 <= told["bridge"].recall <= 1
+        assert 0 <= told["bridge"]["recall"] <= 1
         assert c.search(said[5], k=1).ids == [5] and "over the bridge" in c.search("sea").plan.strategy
         assert c.search(said[5], k=1, radius=0.5).ids == [5]  # the old vectors'
         assert not db.check()

@@ -41,21 +41,22 @@ LAYERS: dict[str, set[str]] = {
     "embedding": {"encoders", "storage"},
     "progress": set(),
     "reports": {"shown"},
+    "diagnosis": {"analysis", "collection", "encoders", "frames", "ingest", "progress", "reports", "shown", "storage", "text"},
     "tables": {"progress"},
     "interop": {"arrays", "ingest", "index", "storage"},
     "collection": {"adapting", "analysis", "arrays", "cursor", "declare", "embedding", "encoders", "evaluation", "execute", "facets", "index", "ingest", "interop", "progress", "query", "ranking", "storage", "tables"},
     "analysis": {"execute", "facets", "frames", "index", "progress", "query", "shown", "storage"},
-    "adapting": {"encoders", "evaluation", "progress", "reports", "shown"},
+    "adapting": {"collection", "encoders", "evaluation", "facets", "progress", "query", "reports", "shown"},
     "snapshot": {"collection", "index", "query", "storage"},
-    "standing": {"collection", "index", "query", "reports", "shown", "storage"},
+    "standing": {"arrays", "collection", "index", "query", "reports", "shown", "storage"},
     "evaluation": {"__init__", "collection", "database", "declare", "embedding", "encoders", "execute", "facets", "frames", "index", "progress", "query", "reports", "shown", "standing"},
-    "check": {"index", "storage", "_core", "database", "collection"},
+    "check": {"adapting", "index", "storage", "_core", "database", "collection"},
     "repair": {"database", "arrays", "storage", "_core"},
     "upkeep": set(),
     "batch": {"index", "storage"},
     "catalog": {"batch", "collection", "declare", "encoders", "index", "storage"},
     "database": {"batch", "catalog", "embedding", "snapshot", "standing", "declare", "collection", "check", "upkeep", "encoders", "index", "storage", "options", "query"},
-    "__init__": {"database", "evaluation", "interop", "repair", "declare", "collection", "encoders", "query", "storage", "check"},
+    "__init__": {"adapting", "database", "diagnosis", "evaluation", "interop", "repair", "declare", "collection", "encoders", "query", "storage", "check"},
     "__main__": {"cli"},
 }
 
@@ -67,7 +68,7 @@ ONE_DOOR = {"lmdb": "vecdb.storage.", "msgpack": "vecdb.storage.codec"}
 
 BASE = {"numpy", "lmdb", "msgpack", "pyroaring"}
 EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib", "pandas", "pyarrow", "sentence_transformers", "Stemmer", "snowballstemmer", "onnxruntime", "torch"}
-FILES_OF_AN_EXTRA = {f"vecdb.cli.{name}" for name in ("app", "opening", "reading", "searching", "writing")}  # imported by nothing but a function
+FILES_OF_AN_EXTRA = {f"vecdb.cli.{name}" for name in ("app", "evaluating", "opening", "reading", "searching", "writing")}  # imported by nothing but a function
 
 
 def modules() -> list[tuple[str, Path]]:

@@ -19,7 +19,10 @@ from math import isfinite
 from typing import Any, Final
 
 from vecdb.errors import InvalidArgument
-from vecdb.shown import html_table, text_table
+from vecdb.reports.base import Report
+from vecdb.reports.page import Prose, Section, Table
+from vecdb.reports.plots import intervals
+from vecdb.shown import text_table
 
 LEVEL: Final = 0.05  # of the test: how often no gain at all may pass for one
 
@@ -55,7 +58,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class AdapterReport:
+class AdapterReport(Report):
     """What an adapter gained on held-out data, and how it was chosen.
 
     `report["ndcg@10"]` is a `Change`; the first of `changes` decides `helps`. `unit` is what was split:
@@ -85,7 +88,7 @@ class AdapterReport:
     @property
     def helps(self) -> bool:
         """Whether the first metric surely gained."""
-        return bool(self.changes) and self.changes[0].is_gain
+        return bool(self.changes) and self.method != "identity" and self.changes[0].is_gain
 
     @property
     def verdict(self) -> str:
@@ -121,9 +124,58 @@ class AdapterReport:
         lines = [f"Adapter: {self.verdict}", *text_table(rows), split, *tried]
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
-    def _repr_html_(self) -> str:
-        head = ("metric", "before", "after", "gain", "interval", "p")
-        return html_table(head, self._rows(), caption=f"Adapter: {self.verdict}")
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        """The heading of its page."""
+        return "What the adapter gains"
+
+    def sections(self) -> list[Section]:
+        """Return the parts of the page, each under its title."""
+        first = [Prose(self.verdict[:1].upper() + self.verdict[1:] + ".", strong=True)]
+        gains = [(each.metric, each.low, each.difference, each.high) for each in self.changes]
+        rows = [
+            (each.metric, each.before, each.after, each.difference, each.low, each.high, each.p_value)
+            for each in self.changes
+        ]
+        names = ("metric", "before", "after", "gain", "from", "to", "p")
+        made = [
+            ("method", self.method), ("learned from", self.source),
+            (f"{self.unit} learned from", self.trained), (f"{self.unit} that chose", self.validated),
+            (f"{self.unit} held out", self.held_out), ("documents", self.documents),
+            ("seconds", round(self.seconds, 1)), *(("note", note) for note in self.notes),
+        ]  # fmt: skip
+        found = [Section("Verdict", first)]
+        if rows:
+            plot = intervals(gains, title="Gain on held-out data", axis="gain", mark=("no gain", 0.0))
+            found.append(Section("Before and after", [Table(names, rows), plot]))
+        found.append(Section("How it was made", [Table(("what", "value"), made)]))
+        if self.candidates:
+            tried = Table(("map", "score"), list(self.candidates), caption="On the part that chose")
+            found.append(Section("What was tried", [tried]))
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain Python values, `verdict` and `helps` included."""
+        changes = [{each.name: getattr(one, each.name) for each in fields(Change)} for one in self.changes]
+        return {**self.to_stored(), "changes": changes, "verdict": self.verdict, "helps": self.helps}
+
+    def to_pandas(self) -> Any:
+        """Return a pandas.DataFrame, a row a metric: metric, before, after, difference, low, high, p_value.
+
+        InvalidArgument where pandas (extra `pandas`) is not installed.
+
+        >>> change = Change("ndcg@10", 0.42, 0.46, 0.04, 0.02, 0.06, 0.001)
+        >>> report = AdapterReport((change,), "whitening", "pairs", "queries", 80, 20, 25, 1400, 0.8)
+        >>> report.to_pandas().after.tolist()
+        [0.46]
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise InvalidArgument(
+                "to_pandas needs pandas, which is not installed: pip install 'vecdb-engine[pandas]'"
+            ) from None
+        return pandas.DataFrame(self.to_dict()["changes"], columns=[each.name for each in fields(Change)])
 
     def _rows(self) -> list[tuple[str, ...]]:
         return [

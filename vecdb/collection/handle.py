@@ -142,10 +142,13 @@ class Handle:
 
             with self._reading() as (txn, _):
                 raw = maps.get(txn, self._cid, fingerprint)
+            key = maps.key_of(self._cid, fingerprint)
             try:
                 found = (kind or Adapter).from_bytes(raw)
             except (InvalidArgument, Corrupt) as error:
-                raise rows.damaged("X1", maps.key_of(self._cid, fingerprint), str(error)) from None
+                raise rows.damaged("X1", key, str(error)) from None
+            if found.fingerprint != fingerprint:
+                raise rows.damaged("X1", key, f"it is the map {found.fingerprint}, not {fingerprint}")
             self._db._maps[fingerprint] = found
         return found
 

@@ -23,10 +23,9 @@ from pyroaring import BitMap
 from vecdb import execute
 from vecdb.collection.composing import NO_SHAPE, Composing, Shape, given_shape, is_composed
 from vecdb.collection.handle import Where
-from vecdb.collection.searching import Adapted, Options, check_radius, is_text
+from vecdb.collection.searching import Adapted, Options, check_radius
 from vecdb.execute import Request
 from vecdb.query.filter import Filter
-from vecdb.ranking.bridged import crossing
 from vecdb.types import Plan
 
 
@@ -153,7 +152,7 @@ class PreparedSearch:
                     verbs._log(query, self._request.as_asked(self._written), hits)
                 return hits
         schema, using = verbs.schema, self._using or self._written
-        if schema.hidden and is_text(query) and crossing(verbs, schema, using):
+        if verbs._crosses(schema, query, using):
             return verbs._ask(query, self._request, self._shape, self._written, self._matches)
         name, declared = verbs._searched(schema, using, query)
         check_radius(self._request, declared.metric)

@@ -7,6 +7,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, overload
 from weakref import ref
 
@@ -203,7 +204,7 @@ class ReadVerbs(Handle):
         field = hidden.field
         found = _field_stats(view, field.number) | {"dim": field.dim, "encoder": field.encoder}
         if hidden.bridge is not None:
-            found["bridge"] = self._bridge(hidden.bridge).loss
+            found["bridge"] = asdict(self._bridge(hidden.bridge).loss)
         return {hidden.role: found}
 
     def _vector_of(

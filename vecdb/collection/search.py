@@ -12,10 +12,9 @@ from vecdb import execute
 from vecdb.collection.composing import NO_SHAPE, given_shape, is_composed
 from vecdb.collection.handle import Where
 from vecdb.collection.prepared import PrepareVerbs
-from vecdb.collection.searching import MAX_K, Adapted, Options, check_radius, is_text, may_be_ready
+from vecdb.collection.searching import MAX_K, Adapted, Options, check_radius, may_be_ready
 from vecdb.collection.why import WhyVerbs
 from vecdb.query.objects import Query
-from vecdb.ranking.bridged import crossing
 from vecdb.types import Hits, Plan
 
 __all__ = ["MAX_K", "SearchVerbs"]
@@ -112,7 +111,7 @@ class SearchVerbs(PrepareVerbs, WhyVerbs):
             Options(k, chosen, recall, ef, exact, radius, offset, with_vectors)
         )
         schema = self.schema
-        if schema.hidden and is_text(query) and crossing(self, schema, using):
+        if self._crosses(schema, query, using):
             return self._ask(query, request, NO_SHAPE, using)
         name, declared = self._searched(schema, using, query)
         check_radius(request, declared.metric)
@@ -183,7 +182,7 @@ class SearchVerbs(PrepareVerbs, WhyVerbs):
             Options(k, self._chosen(where), recall, ef, exact, radius, offset, with_vectors)
         )
         shape = given_shape(group_by, group_size, diversity, boost, k)
-        if query is not None and (shape or is_composed(query)):
+        if query is not None and (shape or is_composed(query) or self._crosses(self.schema, query, using)):
             return self._explained(query, request, shape, using)
         name, declared = self._searched(self.schema, using, query)
         check_radius(request, declared.metric)

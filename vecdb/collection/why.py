@@ -81,7 +81,7 @@ class WhyVerbs(Composing):
             refuse("why_not takes one id")
         request = self._request(Options(k, self._chosen(where), recall, ef, exact, radius, offset))
         shape = given_shape(group_by, group_size, diversity, boost, k)
-        if shape or is_composed(query):
+        if shape or is_composed(query) or self._crosses(self.schema, query, using):
             return self._why_not(query, known[0], request, shape, using)
         name, declared = self._searched(self.schema, using, query)
         check_radius(request, declared.metric)

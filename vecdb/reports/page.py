@@ -133,7 +133,7 @@ def _part(part: Prose | Table | Plot | Code, name: str) -> str:
     if isinstance(part, Code):
         return f"<pre><code>{escape(clean(part.text, PROSE))}</code></pre>"
     kind = ' class="strong"' if part.strong else ""
-    lines = [each.strip() for each in clean(part.text, PROSE).split("\n\n")]
+    lines = [each.strip() for each in clean(part.text, PROSE).replace(" %", "\u00a0%").split("\n\n")]
     return "".join(f"<p{kind}>{escape(each)}</p>" for each in lines if each)
 
 
