@@ -227,7 +227,7 @@ def unreachable(world: World) -> Diagnosis:
 
 def prefers_length(world: World) -> Diagnosis:
     """Half of the texts are three times as long, judged relevant are those alone, and the model finds short ones."""
-    long = [row for row in range(0, len(world.ids), 2)]
+    long = list(range(0, len(world.ids), 2))
     texts = list(world.texts)
     for row in long:
         texts[row] = f"{texts[row]} {texts[row]} {texts[row]}"

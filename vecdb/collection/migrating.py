@@ -396,8 +396,7 @@ class MigratingVerbs(Handle):
             if hidden.field.encoder is None:
                 refuse(
                     f"row {rows.id_from(row.idkey)!r} was written since, and the previous vectors of field "
-                    f"{name!r} were given, not encoded: delete it, or keep the new vectors; they stay as they "
-                    "are"
+                    f"{name!r} were given, not encoded: delete it, or keep the new ones; nothing was changed"
                 )
             texts.append(text)
         return texts
