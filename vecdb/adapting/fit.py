@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 FEW: Final = 100  # held-out queries below which all are held out in turn
 MOST_ROUNDS: Final = 10
 MOST_SEED: Final = 2**63
-_BYTE: Final = 127.0  # the largest number that an i8 field stores
 
 
 def fit_adapter(
@@ -58,10 +57,10 @@ def fit_adapter(
     """Return a linear map of a field's vectors that brings together what belongs together.
 
     Exactly one source: `pairs` [(query, id)], `triplets` [(query, id, id)] whose second id must stay behind
-    the first, `labels` the metadata field whose equal values belong together, `feedback=True` the choices
-    in the search log. A query is a text, a vector (d,) or `vecdb.query.ById(id)`. `using`: the vector field,
-    where there are several. `holdout`: the share of the queries (of rows, for labels) that is kept for the
-    report.
+    the first, `labels` the metadata field whose equal values belong together, `feedback=True` the choices in
+    the search log. A query is a text, a vector (d,) or `vecdb.query.ById(id)`. `using`: the vector field,
+    where there are several. `holdout`: the share of the queries (of the rows, for labels) that is kept for
+    the report.
 
     The map is chosen among whitening, discriminants and contrastive maps near the identity by a part of what
     is not held out. `adapter.report` says what it gains on the held-out part, `adapter.helps` whether that is
@@ -165,15 +164,10 @@ def _change(name: str, before: list[float], after: list[float], seed: int) -> Ch
 
 
 def _adapter(papers: Collection, task: Task, learned: Learned, report: AdapterReport) -> Adapter:
-    """The map as a value, at a size that the field can store."""
-    scale = 1.0
-    metric, dtype = task.field.metric, task.field.dtype
-    if dtype == "i8":
-        images = learned(task.documents, metric)
-        scale = _BYTE / max(float(np.abs(images).max()), 1e-12)
+    """The map as a value."""
     return Adapter(
         None if learned.low_rank else learned.matrix, low_rank=learned.low_rank, mean=learned.mean,
-        scale=scale, metric=metric, dtype=dtype, encoder_fingerprint=task.field.space,
+        metric=task.field.metric, dtype=task.field.dtype, encoder_fingerprint=task.field.space,
         collection=papers.name, using=task.name, report=report,
     )  # fmt: skip
 

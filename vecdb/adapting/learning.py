@@ -39,7 +39,7 @@ IDENTITY: Final = "identity"
 MOST_QUERIES: Final = 2_000  # that are learned from
 MOST_ROWS: Final = 5_000  # with labels, that they are learned among
 MANY: Final = 300  # judged queries from which on one split is enough
-SPLITS: Final = 3
+SPLITS: Final = 4
 ASIDE: Final = 1 / 3
 WHITENINGS: Final = ((0.25, False), (0.5, False))
 CENTRED: Final = ((0.0, True), (0.5, True), (1.0, True))  # under cosine
@@ -97,17 +97,15 @@ def learn(papers: Collection, task: Task, units: Ints, seed: int) -> Learned:
     told = tuple(sorted(scores.items(), key=lambda each: -each[1]))
     aside = len(splits[0][1])
     count = (told, len(ground), aside)
-    if chosen == IDENTITY:
+    whole = np.arange(len(ground))
+    known = {_named(name, pull): (name, pull) for name in paths for pull in paths[name]}
+    base, pull = known.get(chosen, (chosen, 0.0))
+    start = ground.sized(makers[base](ground, whole)) if base in makers else None
+    if start is None:  # the identity, or what can be made of the parts and not of the whole
         eye = np.eye(task.queries.shape[1], dtype=np.float32)
         return Learned(IDENTITY, eye, None, None, *count)
-    whole = np.arange(len(ground))
     if chosen in makers:
-        start = makers[chosen](ground, whole)
-        assert start is not None
         return _learned(ground, chosen, start, np.eye(ground.rank, dtype=np.float32), None, *count)
-    base, pull = next((name, pull) for name in paths for pull in paths[name] if _named(name, pull) == chosen)
-    start = ground.sized(makers[base](ground, whole))
-    assert start is not None
     lesson = ground.lesson(whole, start)
     pulls = tuple(each for each in paths[base] if each >= pull)
     *_, (_, map) = path(lesson, pulls)

@@ -15,9 +15,12 @@ Invariants (checked by tests/unit/test_fit_adapter.py):
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+
+from vecdb.query.objects import Near
+from vecdb.query.values import ById
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -69,11 +72,21 @@ def pool(papers: Collection, task: Task, units: Ints, seed: int) -> Ints:
 def _by_rank(papers: Collection, task: Task, units: Ints) -> list[list[int]]:
     """What the index finds, the first of every query first."""
     place = {id: at for at, id in enumerate(task.ids)}
+    asked = [task.asked[unit] for unit in units.tolist()]
+    kinds = (
+        [each for each in asked if isinstance(each, str)],
+        [Near(each, task.name) for each in asked if isinstance(each, ById)],
+        [each for each in asked if not isinstance(each, str | ById)],
+    )
     found: list[list[int]] = []
-    for first in range(0, len(units), _BLOCK):
-        some = task.queries[units[first : first + _BLOCK]]
-        hits = papers.search(some, HARD, using=task.name)
-        found += [[place[id] for id in each.ids if id in place] for each in hits]
+    with papers._db.snapshot() as snapshot:  # whose searches are not logged
+        collection = snapshot[papers.name]
+        for kind in kinds:
+            for first in range(0, len(kind), _BLOCK):
+                some: Any = kind[first : first + _BLOCK]
+                using = None if isinstance(some[0], Near) else task.name
+                hits = collection.search(some, HARD, using=using)
+                found += [[place[id] for id in each.ids if id in place] for each in hits]
     return [[row[at] for row in found if at < len(row)] for at in range(HARD)]
 
 

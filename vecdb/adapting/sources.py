@@ -63,6 +63,7 @@ class Task:
     wrong: list[Ints] | None = None
     labels: Ints | None = None
     total: int = 0  # rows with a vector, read or not
+    asked: list[Any] = made(default_factory=list)  # the queries as they were given
     notes: tuple[str, ...] = ()
 
     @property
@@ -179,7 +180,7 @@ class _Gathered:
         self._declared = declared
         self._source = source
         self._places: dict[Any, int] = {}
-        self._asked: list[tuple[str, Any]] = []  # where it was given, and a text, an array or ById
+        self._asked: list[tuple[str, Any]] = []  # where it was given, and what `_known` says
         self._answers: list[dict[Id, str]] = []  # id, and where it was given
         self._wrong: list[dict[Id, str]] = []
         self.notes: list[str] = []
@@ -203,7 +204,7 @@ class _Gathered:
             self._wrong[at].setdefault(other, where)
 
     def _known(self, where: str, query: Any) -> tuple[Any, Any]:
-        """What a query is known by, and the query: a text, a ById, or an array."""
+        """What a query is known by, and the query: a text, a ById, or (as given, as the field has it)."""
         if isinstance(query, str):
             if self._declared.encoder is None:
                 _refuse(
@@ -219,7 +220,7 @@ class _Gathered:
             _refuse(f"{where}: {error}")
         if not single:
             _refuse(f"{where}: query has shape {found.shape}; give one vector ({self._declared.dim},)")
-        return ("vector", found.tobytes()), np.array(found)
+        return ("vector", found.tobytes()), (query, np.array(found))
 
     def task(self, field_name: str, source: str, seed: int, *, lenient: bool = False) -> Task:
         """All of them, read and encoded; `lenient`: rows that are no longer there are left out."""
@@ -242,6 +243,7 @@ class _Gathered:
             source, self._declared, field_name, self._vectors(documents, place), documents,
             np.array(itself, np.intp), rows.ids, _sorted(self._answers, place),
             _sorted(self._wrong, place) if source == "triplets" else None, None, rows.seen,
+            [one[0] if isinstance(one, tuple) else one for _, one in self._asked],
             (*self.notes, *rows.notes()),
         )  # fmt: skip
 
@@ -292,7 +294,7 @@ class _Gathered:
             if isinstance(one, ById):
                 found[at] = documents[place[one.id]]
             elif not isinstance(one, str):
-                found[at] = unit(one[None], self._declared.metric)[0]
+                found[at] = unit(one[1][None], self._declared.metric)[0]
         return found
 
 

@@ -393,6 +393,11 @@ class MigratingVerbs(Handle):
             text = _text_of(hidden.field, row)
             if text is None:
                 self._refuse_row(name, hidden.field, row)
+            if hidden.field.encoder is None:
+                refuse(
+                    f"row {rows.id_from(row.idkey)!r} was written since, and the previous vectors of field "
+                    f"{name!r} were given, not encoded: delete it, or keep the new ones; nothing was changed"
+                )
             texts.append(text)
         return texts
 
