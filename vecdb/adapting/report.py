@@ -28,8 +28,8 @@ from vecdb.reports.page import Prose, Section, Table
 from vecdb.reports.plots import intervals
 from vecdb.shown import text_table
 
-# How often no gain at all may pass for one. Rows with labels are each other's neighbours, so that their figures
-# are not independent, as the test takes them to be: they are asked for more.
+# How often no gain at all may pass for one. Rows with labels are each other's neighbours, so that their
+# figures are not independent, as the test takes them to be: they are asked for more.
 LEVELS: Final = {"queries": 0.05, "rows": 0.01}
 
 
@@ -94,7 +94,8 @@ class AdapterReport(Report):
         if self.method == "identity" or any(each.difference < 0 for each in first):
             return False
         sure = holm([each.p_value for each in first])
-        return any(each.low > 0 and p < LEVELS.get(self.unit, 0.05) for each, p in zip(first, sure, strict=True))
+        level = LEVELS.get(self.unit, 0.05)
+        return any(each.low > 0 and p < level for each, p in zip(first, sure, strict=True))
 
     @property
     def verdict(self) -> str:
