@@ -334,7 +334,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="where to write the result")
     options = parser.parse_args()
     if options.data is None:
-        options.data = {"quality": list(JUDGED), "hybrid": ["debian"]}.get(
+        options.data = {"quality": list(JUDGED), "hybrid": ["debian"], "migrate": ["debian"]}.get(
             options.workload, datasets.names()
         )
     return options

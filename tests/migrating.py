@@ -20,11 +20,13 @@ from typing import Any
 import numpy as np
 
 import vecdb
+from tests import damage
 from vecdb.adapting.adapter import Adapter
 from vecdb.collection import migrating
 from vecdb.errors import InvalidArgument
 from vecdb.index import sweeping
 from vecdb.index.follow import Follower
+from vecdb.storage import keys
 
 FIELD = "v"  # the field that migrates
 OTHER = "w"  # one that does not
@@ -175,12 +177,14 @@ class World:
 
     def __init__(
         self, path: Path | str, seed: int, *, texts: bool, dim: int = 6, metric: str = "cosine",
-        dtype: str = "f32", ids: int = 40, beside: bool = True,
+        dtype: str = "f32", ids: int = 40, beside: bool = True, simple: bool = False,
     ) -> None:  # fmt: skip
+        """`simple`: every row has a vector, made of its text where texts are encoded."""
         self.path, self.seed = str(path), seed
         self.rng, self.np_rng = random.Random(seed), np.random.default_rng(seed)
         self.texts, self.metric, self.dtype, self.dim, self.ids = texts, metric, dtype, dim, ids
         self.encoders = encoders(dim) if texts else []
+        self.simple = simple
         self.loose = 6e-3 if dtype == "f16" else 2e-3
         self.db = vecdb.open(self.path, durability="none", upkeep=False)
         field = vecdb.Vector(None if texts else dim, metric=metric, dtype=dtype,
@@ -242,15 +246,15 @@ class World:
         self.counts["upsert"] += 1
 
     def some_row(self, textless: bool) -> Known:
-        text = self.some_text() if self.rng.random() < 0.9 else None
+        text = self.some_text() if self.simple or self.rng.random() < 0.9 else None
         other = Base.of(self.some_vector(OTHER_DIM)).given if self.rng.random() < 0.4 else None
         base = None
         if self.texts:
-            if self.rng.random() < 0.2 and (textless or text is not None):
+            if not self.simple and self.rng.random() < 0.2 and (textless or text is not None):
                 base = Base.of(self.some_vector())
             elif text is not None:
                 base = Base(None, text)
-        elif self.rng.random() < 0.9:
+        elif self.simple or self.rng.random() < 0.9:
             base = Base.of(self.some_vector())
         return Known(base, None, text, self.number, other)
 
@@ -461,6 +465,15 @@ class World:
         if self.beside is not None:
             self.beside = Follower(self.c._cid, lambda: 0, 1)
 
+    def lose_state(self) -> None:
+        """The collection's state is gone, and is worked out from the rows."""
+        self.counts["state lost"] += 1
+        self.close()
+        with damage.write(self.path) as txn:
+            txn.delete(keys.state(self.c._cid))
+        self.reopen()
+        self.c.optimize()
+
     # --- verdicts ------------------------------------------------------------------------------
 
     def judge(self, check: bool = True) -> None:
@@ -492,9 +505,11 @@ class World:
         assert sorted(hits.ids) == sorted(other)[:50] or len(other) > 50
 
     def same_row(self, record: Any, row: Known, vector: Any) -> None:
-        assert record is not None and record.metadata == {"n": row.n} and record.text == row.text
+        assert record is not None
+        assert (record.metadata, record.text) == ({"n": row.n}, row.text), (record.metadata, record.text, row.n, row.text)
         found = dict(record.vectors)
-        assert (FIELD in found) == (vector is not None) and (OTHER in found) == (row.other is not None)
+        names = {FIELD: vector, OTHER: row.other}
+        assert set(found) == {name for name, each in names.items() if each is not None}, (set(found), row)
         if vector is not None:
             assert self.alike(found[FIELD], vector), (found[FIELD][:4], vector[:4])
         if row.other is not None:
@@ -563,6 +578,14 @@ class World:
             for chunk in range(mine.n_chunks(layer)):
                 assert mine.chunk(layer, chunk) == other.chunk(layer, chunk), (which, layer, chunk)
 
+    def whole(self, c: Any, was: Was) -> None:
+        """Every row, and the searches."""
+        records = {record.id: record for record in c}
+        assert set(records) == set(was.rows), "rows are missing, or are too many"
+        for i, row in was.rows.items():
+            self.same_row(records[i], row, None if row.base is None else was.recipe.value(row.base))
+        self.compare(c, was)
+
     # --- a random life -------------------------------------------------------------------------
 
     def some_deed(self) -> str:
@@ -582,6 +605,7 @@ class World:
             ("snapshot", 1, self.take_snapshot),
             ("end snapshot", 1, self.end_snapshot),
             ("reopen", 0.5, self.reopen),
+            ("lose state", 0.5, self.lose_state),
         ]
         names = [name for name, _, _ in deeds]
         name = rng.choices(names, [weight for _, weight, _ in deeds])[0]

@@ -21,6 +21,7 @@ from vecdb.types import REMOVE, Explanation, Group, Hit, Hits, Plan, Problem, Re
 
 if TYPE_CHECKING:
     from vecdb import encoders
+    from vecdb.adapting.fine_tune import fine_tune
     from vecdb.adapting.fit import fit_adapter
     from vecdb.diagnosis.diagnose import diagnose
     from vecdb.evaluation.advise import advise
@@ -32,6 +33,7 @@ _LATER = {  # by the module that has it
     "diagnose": "vecdb.diagnosis.diagnose",
     "evaluate": "vecdb.evaluation.evaluate",
     "fit_adapter": "vecdb.adapting.fit",
+    "fine_tune": "vecdb.adapting.fine_tune",
     "from_hnswlib": "vecdb.interop.hnswlib",
 }
 
@@ -77,6 +79,7 @@ __all__ = [
     "errors",
     "evaluate",
     "fit_adapter",
+    "fine_tune",
     "from_hnswlib",
     "open",
     "repair",

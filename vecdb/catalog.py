@@ -23,7 +23,7 @@ from vecdb.declare import Vector, declare, field_of
 from vecdb.errors import AlreadyExists, EncoderMismatch, InvalidArgument, NotFound, SchemaError
 from vecdb.index.columns import columns_of
 from vecdb.storage import keys, maps, searchlog, state
-from vecdb.storage.schema import Schema, VectorField, check_name, read_all, validate
+from vecdb.storage.schema import PREVIOUS, Schema, VectorField, check_name, read_all, validate
 
 if TYPE_CHECKING:
     import threading
@@ -128,7 +128,10 @@ class Catalogued:
         cid, existing = found
         difference = existing.difference(schema)
         if difference is not None:
-            raise SchemaError(f"collection {name!r} exists with another declaration: {difference}")
+            raise SchemaError(
+                f"collection {name!r} exists with another declaration: {difference}"
+                + _way_over(existing, schema)
+            )
         self._know_encoders(cid, existing, schema, encoders)
         return self._handle(cid)
 
@@ -340,6 +343,34 @@ class Catalogued:
         if batch is not None:
             batch.handles.append(made)
         return made
+
+
+def _way_over(existing: Schema, wanted: Schema) -> str:
+    """How vectors come to be what is wanted now; "" where the difference is another. Nothing is dropped."""
+    for name, declared in existing.vectors.items():
+        other = wanted.vectors.get(name)
+        same = other is not None and other.fingerprint == declared.fingerprint
+        if other is None or (same and other.given_dim == declared.given_dim):
+            continue
+        at = existing.name if existing.name.isidentifier() else "collection"
+        using = "" if len(existing.vectors) == 1 else f", using={name!r}"
+        behind = existing.hidden.get(name)
+        if other.encoder is not None and behind is not None and behind.field.fingerprint == other.fingerprint:
+            if behind.role == PREVIOUS:
+                back = f"{at}.rollback_vectors({using[2:]})"
+                return f"; {back} goes back to it, on {at} = db[{existing.name!r}]"
+            return f"; it is on its way there: {at}.reembed(encoder{using}) goes on"
+        if other.encoder is not None:
+            return (
+                f"; to go over to it: {at} = db[{existing.name!r}], then {at}.reembed(encoder{using}), which "
+                "keeps every row and searches meanwhile, and the old vectors until they are dropped"
+            )
+        if declared.encoder is None:
+            return (
+                f"; vectors of another dimension get a field of their own: {at}.add_vector(name, "
+                f"vecdb.Vector({other.given_dim})), on {at} = db[{existing.name!r}]"
+            )
+    return ""
 
 
 def _delete_range(txn: Any, prefix: bytes) -> None:

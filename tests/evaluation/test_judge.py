@@ -102,17 +102,30 @@ def test_few_judgements_tell_which_way_is_better(name: str, least: float) -> Non
 
 def test_answers_become_qrels_that_metrics_take() -> None:
     c = made()
-    found, said = judged(c, {"q1": "gpu kernel", 2: "cold soup"}, "3\n0\n1\n" * 4, per_query=3)
-    assert set(found) == {"q1", 2} and all(len(grades) == 3 for grades in found.values())
+    queries = {"q1": "gpu kernel", 2: "cold soup", 3: "fast", 4: "slow printer", 5: "cable"}
+    found, said = judged(c, queries, "3\n0\n1\n" * 5, per_query=3)
+    assert set(found) == set(queries) and all(len(grades) == 3 for grades in found.values())
     assert all(grade in (0, 1, 3) for grades in found.values() for grade in grades.values())
-    assert "6 judgements (6 new) of 2 queries; 4 relevant." in said and "ndcg@10 by these" in said
-    assert "query 1 of 2, document 1 of 3" in said and "title " in said and "just what was wanted" in said
+    assert "15 judgements (15 new) of 5 queries; 10 relevant." in said and "ndcg@10 by these" in said
+    assert "query 1 of 5, document 1 of 3" in said and "title " in said and "just what was wanted" in said
+
+
+def test_what_was_judged_is_what_evaluate_and_advise_take() -> None:
+    c = made()
+    queries = {"q1": "gpu kernel", 2: "cold soup", 3: "fast", 4: "slow printer", 5: "cable"}
+    qrels, _ = judged(c, queries, "3\n0\n1\n" * 5, per_query=3)
+    measured = c.evaluate(queries, qrels, metrics=["ndcg@10"])["search"]["ndcg@10"]
+    advice = vecdb.advise(c, queries, qrels)
+    assert set(measured.per_query) == set(queries) and 0 < measured.mean < 1
+    assert abs(advice.base.mean - measured.mean) < 1e-9, "one judgement, one figure"
+    whole = vecdb.evaluate(["hashing"], {r.id: r.text for r in c}, queries, qrels, metrics=["ndcg@10"])
+    assert abs(whole["hashing"]["ndcg@10"].mean - measured.mean) < 1e-9
 
 
 def test_the_ways_are_vectors_words_and_both() -> None:
     c = made()
     out = io.StringIO()
-    c.judge(["gpu kernel", "cold soup"], input=io.StringIO("1\n" * 40), output=out)
+    c.judge(["gpu kernel", "cold soup", "fast", "slow", "printer"], input=io.StringIO("1\n" * 60), output=out)
     for way in ("vectors", "words", "both"):
         assert way in out.getvalue()
     rank = {w: c.search(q, 20, exact=True).ids for w, q in (("n", Near("gpu kernel")), ("t", Text("gpu kernel")))}
@@ -253,7 +266,7 @@ def test_query_objects_and_ways_of_ones_own() -> None:
     c = made()
     found, _ = judged(c, {"q": Text("gpu") + Near("kernel")}, "2\n", per_query=1)
     assert found["q"] == {c.search(Text("gpu") + Near("kernel"), 1, exact=True).ids[0]: 2}
-    found, said = judged(c, {"q": "gpu", "r": "soup"}, "2\n" * 9, per_query=2, searches={"mine": Text, "near": Near})
+    found, said = judged(c, WORDS[:5], "2\n" * 9, per_query=1, searches={"mine": Text, "near": Near})
     assert "mine" in said and "near" in said and "both" not in said
     empty = vecdb.open().create_collection("c", encoder="hashing")
     assert judged(empty, {"q": "gpu"}, "1\n")[0] == {}
@@ -265,7 +278,7 @@ def test_several_vector_fields_are_several_ways() -> None:
         "c", vectors={"a": vecdb.Vector(encoder="hashing"), "b": vecdb.Vector(encoder="hashing", source="s")}
     )
     c.add([1, 2, 3], texts=["gpu", "soup", "both"], metadata=[{"s": "soup"}, {"s": "gpu"}, {"s": "x"}])
-    _, said = judged(c, {"q": "gpu", "r": "soup"}, "1\n0\n1\n1\n0\n0\n")
+    _, said = judged(c, dict(zip("qrstu", ["gpu", "soup", "both", "gpu x", "x"], strict=True)), "1\n0\n1\n" * 9)
     assert "vectors a" in said and "vectors b" in said
     _, said = judged(c, {"q": "gpu", "r": "soup"}, "1\n" * 9, using="b")
     assert "vectors a" not in said
@@ -273,7 +286,8 @@ def test_several_vector_fields_are_several_ways() -> None:
 
 MISUSES: list[tuple[Any, str]] = [
     (lambda c: c.judge({}, input=io.StringIO()), "queries is empty"),
-    (lambda c: c.judge(5, input=io.StringIO()), "queries is a int"),
+    (lambda c: c.judge(5, input=io.StringIO()), "queries is a int; give"),
+    (lambda c: c.judge({(1, 2): "x"}, input=io.StringIO()), "an id is a str or an int"),
     (lambda c: c.judge({"q": " "}, input=io.StringIO()), "queries\\['q'\\] is an empty text"),
     (lambda c: c.judge({"q": 5}, input=io.StringIO()), "queries\\['q'\\] is a int"),
     (lambda c: c.judge({"q": [1, 2]}, input=io.StringIO()), "queries\\['q'\\], searched by vectors: query"),
@@ -283,6 +297,7 @@ MISUSES: list[tuple[Any, str]] = [
     (lambda c: c.judge(["a"], known={"a": [1]}, input=io.StringIO()), "known\\['a'\\] is a list"),
     (lambda c: c.judge(["a"], known={"a": {"d": "2"}}, input=io.StringIO()), "known\\['a'\\]\\['d'\\] is '2'"),
     (lambda c: c.judge(["a"], known={"a": {"d": math.nan}}, input=io.StringIO()), "a grade is a finite number"),
+    (lambda c: c.judge(["a"], known={"a": {"d": 2**2000}}, input=io.StringIO()), "a grade is a finite number"),
     (lambda c: c.judge(["a"], using="x", input=io.StringIO()), "using='x'"),
     (lambda c: c.judge(["a"], searches={}, input=io.StringIO()), "searches"),
     (lambda c: c.judge(["a"], searches={"x": 1}, input=io.StringIO()), "searches\\['x'\\]"),

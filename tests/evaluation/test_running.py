@@ -14,7 +14,7 @@ import vecdb
 from vecdb import F
 from vecdb.errors import InvalidArgument, VecdbError
 from vecdb.evaluation.metrics import parse
-from vecdb.query import ById, Fuse, Near, Text
+from vecdb.query import ById, Fuse, Near, Rerank, Text
 
 SEED = 5
 DIM = 16
@@ -74,7 +74,7 @@ def test_a_poor_index_is_told_from_a_poor_model() -> None:
     lost = poor["search"].loss["recall@10"]
     print(poor)
     assert poor["search"].exact["recall@10"].mean == 1 and lost.low > 0 and lost.p_value < 0.01
-    assert "The index of search loses 0." in poor.verdict and "may be chance" not in poor.verdict
+    assert "search: the index loses 0." in poor.verdict and "may be chance" not in poor.verdict
     assert exact["search"].loss["recall@10"].differing == 0 and "loses nothing" in exact.verdict
     ready = json.loads(poor.to_json())["systems"][0]
     assert ready["lost_by_the_index"]["recall@10"]["difference"] == pytest.approx(lost.difference)
@@ -211,11 +211,12 @@ def test_a_file_that_is_only_read(papers: Any, tmp_path: Path) -> None:
         ({"qrels": {"q": {1: 1}}, "using": "zz"}, "using='zz'"), ({"qrels": {"q": {1: 1}}, "recall": 2}, "recall=2"),
         ({"qrels": {"q": {1: 1}}, "searches": {}}, "searches is"), ({"qrels": {"q": {1: 1}}, "searches": {"a": 3}}, "give a callable"),
         ({"qrels": {"q": {1: 1}}, "searches": {"a": lambda q: 1 / 0}}, r"searches\['a'\] failed on query 'q': ZeroDivisionError"),
-        ({"qrels": {"q": {1: 1}}, "searches": {"a": lambda q: None}}, r"searches\['a'\], query 'q'"), ({"qrels": {"q": {1: 1}}, "searches": {3: Text}}, "a name is a str"),
+        ({"qrels": {"q": {1: 1}}, "searches": {"a": lambda q: None}}, r"searches\['a'\], query 'q'"), ({"qrels": {"q": {1: 1}}, "searches": {3: Text}}, "called 3"),
         ({"labels": "zz", "queries": None}, "no row of collection 'papers' has a value"), ({"labels": 3, "queries": None}, "name of a metadata field"),
         ({"labels": "of"}, "'q' is no row"), ({"labels": "of", "queries": {"r0": np.ones(DIM)}}, "none of these rows"),
         ({"labels": "of", "queries": None}, "using"), ({"labels": "of", "queries": None, "using": "v", "sample": 0}, "sample=0"),
-        ({"qrels": {"q": {1: 1}}, "metrics": "nonsense"}, "not known"),
+        ({"qrels": {"q": {1: 1}}, "metrics": "nonsense"}, "not known"), ({"qrels": {"q": {1: 1}}, "metrics": "recall@500000"}, "at most 100,000 hits"),
+        ({"qrels": {"q": {1: 1}}, "searches": {"a": lambda q: Rerank(Near(q, using="v"), by=lambda _, hits: 1 / 0)}}, r"searches\['a'\], query 'q' failed: ZeroDivisionError"),
     ],
 )  # fmt: skip
 def test_misuse_is_named(papers: Any, given: Any, says: str) -> None:

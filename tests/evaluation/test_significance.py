@@ -166,7 +166,9 @@ def test_the_number_of_further_queries_settles_it(monkeypatch: pytest.MonkeyPatc
     found = [compare(rng.normal(0.03, 0.2, 40 + more), np.zeros(40 + more), seed=at, flips=500).p_value <= 0.05 for at in range(300)]
     print(f"{more} more of 40, 300 rounds, seed {SEED}: settled {np.mean(found):.1%}")
     assert 0.73 <= float(np.mean(found)) <= 0.87
-    assert more_needed(base, np.zeros(40), level=0.99) > more
+    stricter = more_needed(base, np.zeros(40), level=0.99)
+    assert stricter is not None and stricter > more
+    assert more_needed([0.5, 0.7], [0.4, 0.6]) == 4, "six alike are the fewest that can be significant"
     assert more_needed(base, np.zeros(40), most=more - 1) is None
     assert more_needed(base + 0.2, np.zeros(40)) is None, "settled"
     assert more_needed(base - 0.0299, np.zeros(40)) is None, "too small to settle"

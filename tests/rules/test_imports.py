@@ -46,11 +46,11 @@ LAYERS: dict[str, set[str]] = {
     "interop": {"arrays", "ingest", "index", "storage"},
     "collection": {"adapting", "analysis", "arrays", "cursor", "declare", "embedding", "encoders", "evaluation", "execute", "facets", "index", "ingest", "interop", "progress", "query", "ranking", "storage", "tables"},
     "analysis": {"execute", "facets", "frames", "index", "progress", "query", "shown", "storage"},
-    "adapting": {"collection", "encoders", "evaluation", "facets", "query", "reports", "shown"},
+    "adapting": {"collection", "encoders", "evaluation", "facets", "progress", "query", "reports", "shown"},
     "snapshot": {"collection", "index", "query", "storage"},
-    "standing": {"arrays", "collection", "index", "query", "reports", "shown", "storage"},
+    "standing": {"arrays", "collection", "evaluation", "index", "query", "reports", "shown", "storage"},
     "evaluation": {"__init__", "collection", "database", "declare", "embedding", "encoders", "execute", "facets", "frames", "index", "progress", "query", "reports", "shown", "standing"},
-    "check": {"index", "storage", "_core", "database", "collection"},
+    "check": {"adapting", "index", "storage", "_core", "database", "collection"},
     "repair": {"database", "arrays", "storage", "_core"},
     "upkeep": set(),
     "batch": {"index", "storage"},
@@ -68,7 +68,7 @@ ONE_DOOR = {"lmdb": "vecdb.storage.", "msgpack": "vecdb.storage.codec"}
 
 BASE = {"numpy", "lmdb", "msgpack", "pyroaring"}
 EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib", "pandas", "pyarrow", "sentence_transformers", "Stemmer", "snowballstemmer", "onnxruntime", "torch"}
-FILES_OF_AN_EXTRA = {f"vecdb.cli.{name}" for name in ("app", "opening", "reading", "searching", "writing")}  # imported by nothing but a function
+FILES_OF_AN_EXTRA = {f"vecdb.cli.{name}" for name in ("app", "evaluating", "opening", "reading", "searching", "writing")}  # imported by nothing but a function
 
 
 def modules() -> list[tuple[str, Path]]:

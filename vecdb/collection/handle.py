@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 
-from vecdb.embedding import embed
+from vecdb.embedding import check_probes, embed, way
 from vecdb.errors import Corrupt, EncoderMismatch, FilterError, InvalidArgument
 from vecdb.fields import Declared
 from vecdb.fields import declared as declared_fields
@@ -118,10 +118,12 @@ class Handle:
             raise EncoderMismatch(
                 f"collection {self.name!r} was made with encoder {declared.encoder!r} "
                 f"(fingerprint {declared.fingerprint}), but the one at hand has fingerprint "
-                f"{found.fingerprint}: vectors of two encoders cannot be compared; install the "
-                f"original one, give it to get_or_create_collection({self.name!r}, encoder=), or "
-                "build a new collection"
+                f"{found.fingerprint}: vectors of two encoders cannot be compared. To go over to the one at "
+                f"hand: {way(self.name)}, which keeps every row and the old vectors until the new "
+                "are there; or install the original one, or give it to "
+                f"get_or_create_collection({self.name!r}, encoder=). Vectors work without it"
             )
+        check_probes(self._db, found, self.name)
         return found
 
     # --- adapters ------------------------------------------------------------------------
@@ -140,10 +142,13 @@ class Handle:
 
             with self._reading() as (txn, _):
                 raw = maps.get(txn, self._cid, fingerprint)
+            key = maps.key_of(self._cid, fingerprint)
             try:
                 found = (kind or Adapter).from_bytes(raw)
             except (InvalidArgument, Corrupt) as error:
-                raise rows.damaged("X1", maps.key_of(self._cid, fingerprint), str(error)) from None
+                raise rows.damaged("X1", key, str(error)) from None
+            if found.fingerprint != fingerprint:
+                raise rows.damaged("X1", key, f"it is the map {found.fingerprint}, not {fingerprint}")
             self._db._maps[fingerprint] = found
         return found
 

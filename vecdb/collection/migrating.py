@@ -21,9 +21,10 @@ would get another number.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import numpy as np
 from pyroaring import BitMap
@@ -32,7 +33,7 @@ from vecdb.arrays import imaged
 from vecdb.collection.handle import Handle, refuse, source_of
 from vecdb.embedding import embed
 from vecdb.errors import EncoderMismatch
-from vecdb.progress import reporter, stopper
+from vecdb.progress import Progress, reporter, stopper
 from vecdb.storage import codec, maps, rows, vectors
 from vecdb.storage.rows import PLAIN, Row
 from vecdb.storage.schema import NEXT, PREVIOUS, Hidden, Schema, VectorField
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from vecdb.adapting.adapter import Adapter
     from vecdb.adapting.bridge import Loss
+    from vecdb.batch import Batch
     from vecdb.encoders.base import Encoder
 
     Rids = npt.NDArray[np.int64]
@@ -100,22 +102,10 @@ class MigratingVerbs(Handle):
 
         if not isinstance(adapter, Kind):
             refuse(f"apply_adapter: a {type(adapter).__name__}; give what vecdb.fit_adapter returned")
-        name, declared = self._migrated(using)
-        hidden = self.schema.hidden.get(name)
-        fingerprint = adapter.fingerprint
-        if hidden is None or hidden.role == PREVIOUS:
-            if declared.adapters[-1:] == (fingerprint,) and hidden is not None:
-                return  # a call before has done it
-            self._check_adapter(adapter, name, declared, force)
-            self._refuse_previous(name, hidden, "apply_adapter")
-            made = replace(
-                declared, dim=adapter.dim, given=declared.given_dim,
-                adapters=(*declared.adapters, fingerprint),
-            )  # fmt: skip
-            self._begin(name, declared, made, {fingerprint: adapter.to_bytes()})
-        elif hidden.field.adapters[-1:] != (fingerprint,) or hidden.field.encoder != declared.encoder:
-            self._refuse_other(name, hidden)
-        self._go_on(name, progress, cancel, "apply_adapter")
+        stopped = stopper(cancel)
+        with reporter(progress, "apply_adapter") as report:
+            name, number = self._adapted_by(adapter, using, force)
+            self._go_on(name, number, stopped, report)
 
     def reembed(
         self,
@@ -145,33 +135,15 @@ class MigratingVerbs(Handle):
         self._db._outside_transaction("reembed")
         from vecdb import encoders
 
-        found = encoders.get(encoder)
-        name, declared = self._migrated(using)
-        hidden = self.schema.hidden.get(name)
-        if hidden is None or hidden.role == PREVIOUS:
-            if declared.fingerprint == found.fingerprint and not declared.adapters:
-                if hidden is not None:
-                    self._db._encoders[self._cid, declared.number] = found
-                    return None  # a call before has done it
-                refuse(f"reembed: field {name!r} has encoder {found.name!r} already; nothing was changed")
-            self._refuse_previous(name, hidden, "reembed")
-            made = replace(
-                declared, dim=found.dim, encoder=found.name, fingerprint=found.fingerprint,
-                dtype=declared.dtype if declared.dtype in ("f32", "f16") else "f32",
-                metric=declared.metric if declared.metric != "hamming" else found.metric,
-                adapters=(), given=None,
-            )  # fmt: skip
-            self._refuse_textless(name, declared, made)
-            built = self._built_bridge(declared, made, found) if bridge else None
-            kept = {} if built is None else {built.fingerprint: built.to_bytes()}
-            self._begin(name, declared, made, kept, None if built is None else built.fingerprint)
-        elif hidden.field.fingerprint != found.fingerprint:
-            self._refuse_other(name, hidden)
-        hidden = self._hidden(self.schema, name)
-        loss: Loss | None = None if hidden.bridge is None else self._bridge(hidden.bridge).loss
-        self._db._encoders[self._cid, hidden.field.number] = found
-        self._go_on(name, progress, cancel, "reembed")
-        return loss
+        found, stopped = encoders.get(encoder), stopper(cancel)
+        with reporter(progress, "reembed") as report:
+            name, number = self._encoded_anew(found, using, bridge)
+            hidden = self.schema.hidden.get(name)
+            bridged = None if hidden is None or hidden.field.number != number else hidden.bridge
+            loss: Loss | None = None if bridged is None else self._bridge(bridged).loss
+            self._db._encoders[self._cid, number] = found
+            self._go_on(name, number, stopped, report)
+            return loss
 
     def rollback_vectors(self, using: str | None = None) -> None:
         """Give a field its previous vectors back, or abandon the new ones that are being made.
@@ -193,9 +165,11 @@ class MigratingVerbs(Handle):
         hidden = self.schema.hidden.get(name)
         if hidden is None:
             refuse(f"rollback_vectors: no previous vectors of field {name!r} are kept")
+        number = hidden.field.number
         if hidden.role == PREVIOUS:
-            self._go_on(name, False, None, "rollback_vectors")
-        self._drop_hidden(name)
+            self._go_on(name, number, stopper(None), lambda done, total: None)
+        else:
+            self._drop_hidden(name, number)
 
     def drop_previous_vectors(self, using: str | None = None) -> None:
         """Drop the vectors that a field had before `apply_adapter` or `reembed`; there is no rollback then.
@@ -211,9 +185,52 @@ class MigratingVerbs(Handle):
         hidden = self.schema.hidden.get(name)
         if hidden is None or hidden.role != PREVIOUS:
             refuse(f"drop_previous_vectors: no previous vectors of field {name!r} are kept")
-        self._drop_hidden(name)
+        self._drop_hidden(name, hidden.field.number)
 
     # --- what may begin --------------------------------------------------------------------
+
+    def _adapted_by(self, adapter: Adapter, using: str | None, force: bool) -> tuple[str, int]:
+        """The field that an adapter is for, and the number of the one for its vectors, made if need be."""
+        name, declared = self._migrated(using)
+        hidden = self.schema.hidden.get(name)
+        fingerprint = adapter.fingerprint
+        if hidden is None or hidden.role == PREVIOUS:
+            if declared.adapters[-1:] == (fingerprint,) and hidden is not None:
+                return name, declared.number  # a call before has done it
+            self._check_adapter(adapter, name, declared, force)
+            self._refuse_previous(name, hidden, "apply_adapter")
+            made = replace(
+                declared, dim=adapter.dim, given=declared.given_dim,
+                adapters=(*declared.adapters, fingerprint),
+            )  # fmt: skip
+            return name, self._begin(name, declared, made, {fingerprint: adapter.to_bytes()})
+        if hidden.field.adapters[-1:] != (fingerprint,) or hidden.field.encoder != declared.encoder:
+            self._refuse_other(name, hidden)
+        return name, hidden.field.number
+
+    def _encoded_anew(self, encoder: Encoder, using: str | None, bridge: bool) -> tuple[str, int]:
+        """As `_adapted_by`, for an encoder."""
+        name, declared = self._migrated(using)
+        hidden = self.schema.hidden.get(name)
+        if hidden is None or hidden.role == PREVIOUS:
+            if declared.fingerprint == encoder.fingerprint and not declared.adapters:
+                if hidden is not None:
+                    return name, declared.number  # a call before has done it
+                refuse(f"reembed: field {name!r} has encoder {encoder.name!r} already; nothing was changed")
+            self._refuse_previous(name, hidden, "reembed")
+            made = replace(
+                declared, dim=encoder.dim, encoder=encoder.name, fingerprint=encoder.fingerprint,
+                dtype=declared.dtype if declared.dtype in ("f32", "f16") else "f32",
+                metric=declared.metric if declared.metric != "hamming" else encoder.metric,
+                adapters=(), given=None,
+            )  # fmt: skip
+            self._refuse_textless(name, declared, made)
+            built = self._built_bridge(declared, made, encoder) if bridge else None
+            kept = {} if built is None else {built.fingerprint: built.to_bytes()}
+            return name, self._begin(name, declared, made, kept, None if built is None else built.fingerprint)
+        if hidden.field.fingerprint != encoder.fingerprint or hidden.field.adapters:
+            self._refuse_other(name, hidden)
+        return name, hidden.field.number
 
     def _migrated(self, using: str | None) -> tuple[str, VectorField]:
         schema = self.schema
@@ -276,6 +293,13 @@ class MigratingVerbs(Handle):
             "it one, or take its vector away; the vectors stay as they are"
         )
 
+    def _refuse_unknown(self, name: str, row: Row) -> NoReturn:
+        refuse(
+            f"row {rows.id_from(row.idkey)!r} was written since, and the previous vectors of field {name!r} "
+            "were given, not encoded: nobody knows its own. Delete it or take its vector away, or keep the "
+            "new ones with drop_previous_vectors(); the vectors stay as they are"
+        )
+
     def _built_bridge(self, declared: VectorField, made: VectorField, encoder: Encoder) -> Any:
         """A map from the new encoder's queries to the field's vectors, learned on a sample of its rows."""
         from vecdb.adapting.bridge import learn
@@ -299,40 +323,45 @@ class MigratingVerbs(Handle):
     def _begin(
         self, name: str, declared: VectorField, made: VectorField, kept: dict[str, bytes],
         bridge: str | None = None,
-    ) -> None:  # fmt: skip
-        """Put the hidden field and its maps into the file."""
+    ) -> int:  # fmt: skip
+        """Put the hidden field and its maps into the file; its number."""
         with self._db._batch() as batch:
             schema = self._db._schema(self._cid)
             if schema.vectors.get(name) != declared or name in schema.hidden:
-                refuse(f"field {name!r} was changed by another call meanwhile: call again")
+                self._refuse_changed(name)
             after = schema.with_hidden(name, NEXT, made, bridge)
             for fingerprint, raw in kept.items():
                 maps.put(batch.txn, self._cid, fingerprint, raw)
             batch.writing(self._cid).add_hidden(after, after.hidden[name].field)
             batch.change_catalog(schema.name, (self._cid, after))
+            return after.hidden[name].field.number
 
-    def _go_on(self, name: str, progress: Any, cancel: Any, verb: str) -> None:
-        """Make the vectors that the hidden field lacks, in steps, and switch."""
-        stopped, step, last = stopper(cancel), FIRST_STEP, LAST_ROWS
-        with reporter(progress, verb) as report:
-            while not stopped():
-                made, left, total = self._made_of_some(name, step)
-                if made is not None:
-                    held = self._put_made(name, made)
-                    left -= len(made.rids)
-                    report(total - left, total)
-                    step = int(min(MOST_STEP, max(FIRST_STEP, step * STEP_S / max(held, 1e-4))))
-                if left <= 0:
-                    if self._switched(name, last):
-                        report(total, total)
-                        return
-                    last *= 2  # somebody writes faster than the rest can be made without the lock
+    def _go_on(self, name: str, number: int, stopped: Callable[[], bool], report: Progress) -> None:
+        """Make the vectors that the hidden field with this number lacks, in steps, and switch.
 
-    def _made_of_some(self, name: str, step: int) -> tuple[Made | None, int, int]:
+        Another call may be at it too: whoever comes to the end first switches, and the others are done.
+        """
+        step, last = FIRST_STEP, LAST_ROWS
+        while not stopped():
+            made, left, total = self._made_of_some(name, number, step)
+            if made is not None:
+                held = self._put_made(name, number, made)
+                left -= len(made.rids)
+                report(total - left, total)
+                step = int(min(MOST_STEP, max(FIRST_STEP, step * STEP_S / max(held, 1e-4))))
+            if left <= 0:
+                if self._switched(name, number, last):
+                    report(total, total)
+                    return
+                last *= 2  # somebody writes faster than the rest can be made without the lock
+
+    def _made_of_some(self, name: str, number: int, step: int) -> tuple[Made | None, int, int]:
         """New vectors of the next rows that lack one; how many lack one, and how many there are."""
         with self._reading() as (txn, view):
             schema = view.schema
-            hidden = self._hidden(schema, name)
+            hidden = self._still(schema, name, number)
+            if hidden is None:
+                return None, 0, view.ranked(number).ranked
             lacking, total = self._lacking(txn, view, schema.vectors[name], hidden)
             chosen = np.array(lacking[:step], np.int64)
             if not len(chosen):
@@ -359,9 +388,16 @@ class MigratingVerbs(Handle):
             return stored.astype(np.float32)
         texts = []
         for row in found:
+            if hidden.field.encoder is None:
+                self._refuse_unknown(name, row)
             text = _text_of(hidden.field, row)
             if text is None:
                 self._refuse_row(name, hidden.field, row)
+            if hidden.field.encoder is None:
+                refuse(
+                    f"row {rows.id_from(row.idkey)!r} was written since, and the previous vectors of field "
+                    f"{name!r} were given, not encoded: delete it, or keep the new ones; nothing was changed"
+                )
             texts.append(text)
         return texts
 
@@ -373,12 +409,12 @@ class MigratingVerbs(Handle):
         found: npt.NDArray[Any] = self._map(field.adapters[-1])(sources)
         return found
 
-    def _put_made(self, name: str, made: Made) -> float:
+    def _put_made(self, name: str, number: int, made: Made) -> float:
         """Put new vectors into the file, of rows that are as they were; seconds under the lock."""
         with self._db._writing(self._cid) as writing:
             began = perf_counter()
             schema = writing.schema
-            hidden = schema.hidden.get(name)
+            hidden = self._still(schema, name, number)
             if hidden is not None:
                 self._fill(writing, schema.vectors[name], hidden, made)
         return perf_counter() - began
@@ -393,11 +429,16 @@ class MigratingVerbs(Handle):
         if chosen:
             writing.fill(hidden.field, made.rids[chosen], np.ascontiguousarray(made.array[chosen]))
 
-    def _switched(self, name: str, most: int) -> bool:
-        """Do what is left and switch, in one commit; False where more than `most` rows are left."""
+    def _switched(self, name: str, number: int, most: int) -> bool:
+        """Do what is left and switch, in one commit; False where more than `most` rows are left.
+
+        What a rollback undoes is dropped in that commit: killed after it, a second call would undo itself.
+        """
         with self._db._batch() as batch:
             schema = self._db._schema(self._cid)
-            hidden, named = self._hidden(schema, name), schema.vectors[name]
+            hidden, named = self._still(schema, name, number), schema.vectors[name]
+            if hidden is None:
+                return True  # another call was quicker
             writing = batch.writing(self._cid)
             rids = np.array(writing.lacking(hidden.field, named), np.int64)
             if len(rids) > most:
@@ -408,21 +449,41 @@ class MigratingVerbs(Handle):
                 part = imaged(self._new_vectors(hidden, sources), np.arange(len(rids)), hidden.field)
                 writing.fill(hidden.field, rids, part.array)
             writing.swap(hidden.field, named)
-            batch.change_catalog(schema.name, (self._cid, schema.swapped(name)))
+            after = schema.swapped(name)
+            batch.change_catalog(schema.name, (self._cid, after))
+            if hidden.role == PREVIOUS:
+                self._drop(batch, name, named.number, after)
             return True
 
     def _hidden(self, schema: Schema, name: str) -> Hidden:
         hidden = schema.hidden.get(name)
         if hidden is None:
-            refuse(f"field {name!r} was changed by another call meanwhile: call again")
+            self._refuse_changed(name)
         return hidden
 
-    def _drop_hidden(self, name: str) -> None:
+    def _still(self, schema: Schema, name: str, number: int) -> Hidden | None:
+        """The hidden field with a number, None once it has the name."""
+        named, hidden = schema.vectors.get(name), schema.hidden.get(name)
+        if named is not None and named.number == number:
+            return None
+        if hidden is None or hidden.field.number != number:
+            self._refuse_changed(name)
+        return hidden
+
+    def _refuse_changed(self, name: str) -> NoReturn:
+        refuse(f"field {name!r} was changed by another call meanwhile: call again")
+
+    def _drop_hidden(self, name: str, number: int) -> None:
         with self._db._batch() as batch:
             schema = self._db._schema(self._cid)
-            number, after = self._hidden(schema, name).field.number, schema.without_hidden(name)
-            self._db._drop_field(batch, self._cid, number, after)
-            maps.sweep(batch.txn, self._cid, after)
+            if self._hidden(schema, name).field.number != number:
+                self._refuse_changed(name)
+            self._drop(batch, name, number, schema)
+
+    def _drop(self, batch: Batch, name: str, number: int, schema: Schema) -> None:
+        after = schema.without_hidden(name)
+        self._db._drop_field(batch, self._cid, number, after)
+        maps.sweep(batch.txn, self._cid, after)
 
 
 def _text_of(declared: VectorField, row: Row) -> str | None:

@@ -202,7 +202,9 @@ class Advice(Report):
                 ),
             ]),
             Section("To do it", [Code(self.code)]),
-            Section("All that was tried", [Table(_COLUMNS, self._rows(self.options)), *left]),
+            Section("All that was tried", [
+                Table(_COLUMNS[1:], [row[1:] for row in self._rows(self.options)]), *left,
+            ]),
         ]  # fmt: skip
 
     def front(self) -> list[Option]:

@@ -21,18 +21,21 @@ dimensions of noise change neighbours and answer no query.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, replace
+from operator import index
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from vecdb.errors import InvalidArgument
 from vecdb.evaluation import significance
 from vecdb.evaluation.advice import Advice, Option
+from vecdb.evaluation.judgements import Judged, judged_of, queries_of
 from vecdb.evaluation.metrics import Metric, deepest, parse
-from vecdb.evaluation.shorter import BITS, WAYS, Shorter, components, scores, unit
+from vecdb.evaluation.shorter import BITS, Shorter, components, scores, unit
+from vecdb.progress import reporter
+from vecdb.types import shorten
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -58,18 +61,20 @@ def advise(
     metric: str = "ndcg@10",
     keep: float = 0.99,
     seed: int = 0,
+    progress: Any = False,
 ) -> Advice:
     """Return which dimensions and which dtype of a collection's vectors keep 99 % of the quality.
 
     `papers`: a collection, `using` its vector field; `queries` {query id: text or vector}; `qrels` {query id:
-    {id: grade}}, of which those with a grade above 0 count. Tried are 3/4 to 1/16 of the dimensions, the
+    {id: grade}}, as `vecdb.evaluate` takes them. Tried are 3/4 to 1/16 of the dimensions, the
     first ones and the principal components of the vectors, each as f32, f16, i8 and b1 (bits), as far as that
     is no more than what is stored. `keep`: the share of `metric` that is to be kept.
 
-    Ranks exactly, as of one commit: about 50 times queries · rows · dimensions multiplications (2 s for 225
-    queries and 1,400 rows of 384). Of more than 100,000 rows a sample of as many is ranked, drawn by `seed`,
-    with all that were judged. InvalidArgument for a field without one dense vector a row, where nothing that
-    is relevant is in the collection, and where its vectors find none of it.
+    Ranks exactly, as of one commit: some 30 times queries · rows · dimensions multiplications (225 queries,
+    384 dimensions: 1 s of a processor for 1,400 rows; 14 s, and 0.6 GB, for 62,666). `progress`: True for a
+    bar, or a callable (done, total). Of more than 100,000 rows a sample of as many is ranked, drawn by
+    `seed`, with all that were judged. InvalidArgument for a field without one dense vector a row, for
+    judgements of what is not there, and where the vectors find nothing that is relevant.
 
     >>> import numpy as np, vecdb
     >>> rng = np.random.default_rng(0)
@@ -82,34 +87,39 @@ def advise(
     (1, 256)
     """
     wanted = parse(metric)
-    share = _share(keep)
-    given = _judged(queries, qrels)
-    rows, asked, declared, name = _read(papers, given, qrels, using, seed)
-    asked_ids = list(given)
-    grades = [qrels[qid] for qid in asked_ids]
+    share, seed = _share(keep), _seed(seed)
+    given = queries_of(queries, texts=False)
+    found = _read(papers, given, qrels, using, seed)
+    judged, rows, declared = found.judged, found.rows, found.declared
+    asked, asked_ids = found.asked, list(judged.queries)
+    grades: list[Mapping[Id, Any]] = list(judged.grades.values())
     plain = Shorter(declared.dim, declared.dim, "as they are", declared.dtype, _metric_of(declared))
-    _need_judged(rows.ids, grades, papers.name)
     before = _judge_ranking(plain, rows, rows.vectors, asked, grades, wanted)
     if not any(before):
         raise InvalidArgument(
             f"{wanted.name} of collection {papers.name!r} is 0 for all {len(grades):,} judged queries: there "
             "is no quality to keep; see papers.evaluate and vecdb.diagnose"
         )
-    left_out: dict[str, str] = {}
-    options: list[Option] = []
-    for each in _ways(plain, rows.vectors, seed):
-        try:
-            after = before if each is plain else _figures(each, rows, asked, grades, wanted)
-        except _Unusable as error:
-            left_out[each.name] = str(error)
-            continue
-        options.append(_option(each, after, before, asked_ids, share, seed))
-    base = next(option for option in options if option.shorter is plain)
-    notes = list(_notes(rows, asked_ids, queries, declared, before))
-    several = name if len(papers.schema.vectors) > 1 else None
+    base = _option(plain, before, before, asked_ids, share, seed)
+    options, left_out = [base], dict[str, str]()
+    with reporter(progress, "advise") as report:
+        families = list(_families(plain, rows.vectors, seed))
+        for done, floats in enumerate(families):
+            report(done, len(families))
+            fewer, fewer_asked = floats.fewer(rows.vectors), floats.fewer(asked)
+            for each in _coded(floats, fewer, plain):
+                try:
+                    after = _figures(each, rows, fewer, fewer_asked, grades, wanted)
+                except _Unusable as error:
+                    left_out[each.name] = str(error)
+                else:
+                    options.append(_option(each, after, before, asked_ids, share, seed))
+        report(len(families), len(families))
+    notes = list(_notes(rows, judged, declared))
+    several = found.name if len(papers.schema.vectors) > 1 else None
     return Advice(
         options, base, metric=wanted.name, keep=share, queries=len(grades), of=papers.name, using=several,
-        encoder=declared.encoder, notes=notes, left_out=left_out,
+        encoder=None if declared.adapters else declared.encoder, notes=notes, left_out=left_out,
     )  # fmt: skip
 
 
@@ -125,24 +135,33 @@ class _Rows:
     of: int  # how many there are in all
 
 
-def _read(
-    papers: Any, given: Mapping[Any, Any], qrels: Any, using: str | None, seed: int
-) -> tuple[_Rows, Floats, Any, str]:
-    """Rows and queries as float32, the field's declaration and its name; as of one commit."""
+class _Read(NamedTuple):
+    """What a collection and judgements give: rows, judged queries and their vectors, and the field."""
+
+    rows: _Rows
+    judged: Judged
+    asked: Floats
+    declared: Any
+    name: str
+
+
+def _read(papers: Any, given: dict[Id, Any], qrels: Any, using: str | None, seed: int) -> _Read:
+    """Rows and queries as float32, and the field; as of one commit."""
     if not hasattr(papers, "_taking"):
         raise InvalidArgument(f"papers is a {type(papers).__name__}; give a collection, such as db['papers']")
     with papers._reading() as (txn, view):
         name, declared = papers._compared(view.schema, using)
         taking = papers._taking(txn, view, name, None)
-        asked = _asked(papers, declared, given)
         slots, ids = taking.slots, taking.ids(taking.slots)
+        judged = judged_of(given, qrels, set(ids), f"collection {papers.name!r}")
+        asked = _asked(papers, declared, judged.queries)
         if len(slots) > MOST_ROWS:
-            judged = {id for qid in given for id in qrels[qid]}
-            wanted = np.array([id in judged for id in ids])
+            known = {id for grades in judged.grades.values() for id in grades}
+            wanted = np.array([id in known for id in ids])
             wanted[np.random.default_rng(seed).choice(len(ids), MOST_ROWS, replace=False)] = True
             slots, ids = slots[wanted], [id for id, there in zip(ids, wanted, strict=True) if there]
         stored = taking.geometry.queries(taking.stored(slots))
-        return _Rows(ids, stored, len(taking)), asked, declared, name
+        return _Read(_Rows(ids, stored, len(taking)), judged, asked, declared, name)
 
 
 def _asked(papers: Any, declared: Any, given: Mapping[Any, Any]) -> Floats:
@@ -163,45 +182,21 @@ def _asked(papers: Any, declared: Any, given: Mapping[Any, Any]) -> Floats:
     return found
 
 
-def _judged(queries: Any, qrels: Any) -> dict[Any, Any]:
-    """The queries of which something relevant is known."""
-    for name, value, like in (("queries", queries, "text"), ("qrels", qrels, "{id: grade}")):
-        if not isinstance(value, Mapping):
-            raise InvalidArgument(f"{name} is a {type(value).__name__}; give {{query id: {like}}}")
-    found = {}
-    for qid, grades in qrels.items():
-        if not isinstance(grades, Mapping):
-            raise InvalidArgument(f"qrels[{qid!r:.60}] is a {type(grades).__name__}; give {{id: grade}}")
-        for id, grade in grades.items():
-            number = isinstance(grade, int | float | np.integer | np.floating) and not isinstance(grade, bool)
-            if not number or not math.isfinite(float(grade)):
-                raise InvalidArgument(
-                    f"qrels[{qid!r:.60}][{id!r:.60}] is {grade!r:.40}; a grade is a finite number"
-                )
-        if qid in queries and any(grade > 0 for grade in grades.values()):
-            found[qid] = queries[qid]
-    if not found:
-        raise InvalidArgument(
-            "no query has a judgement above 0: give queries {query id: text} and qrels {query id: {id: "
-            "grade}} with the same query ids; papers.judge makes judgements"
-        )
-    return found
-
-
-def _need_judged(ids: list[Id], grades: list[Mapping[Id, Any]], name: str) -> None:
-    there = set(ids)
-    if not any(id in there for each in grades for id, grade in each.items() if grade > 0):
-        example = next(iter(grades[0]))
-        raise InvalidArgument(
-            f"no document that is judged relevant is in collection {name!r}, such as {example!r:.60}: are "
-            "the ids of qrels those of the rows (an int is no str)?"
-        )
-
-
 def _share(keep: Any) -> float:
     if isinstance(keep, bool) or not isinstance(keep, int | float) or not 0 < keep <= 1:
-        raise InvalidArgument(f"keep={keep!r:.40}: give the share to be kept, above 0 and at most 1, as 0.99")
+        given = shorten(repr(keep), 40)
+        raise InvalidArgument(f"keep={given}: give the share to be kept, above 0 and at most 1, as 0.99")
     return float(keep)
+
+
+def _seed(seed: Any) -> int:
+    try:
+        number = -1 if isinstance(seed, bool) else index(seed)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise InvalidArgument(f"seed={shorten(repr(seed), 40)}: give an int from 0")
+    return number
 
 
 def _metric_of(declared: Any) -> str:
@@ -215,44 +210,48 @@ class _Unusable(Exception):
     """Why a way is no option."""
 
 
-def _ways(plain: Shorter, vectors: Floats, seed: int) -> Iterator[Shorter]:
-    """Every way that takes no more bytes than the vectors as they are, those first."""
-    yield plain
-    codes = [code for code in BITS if BITS[code] <= BITS[plain.dtype]]
+def _families(plain: Shorter, vectors: Floats, seed: int) -> Iterator[Shorter]:
+    """Every way to fewer dimensions, as floats; first that to as many."""
     dims = sorted({int(plain.dim * share) for share in SHARES}, reverse=True)
-    dims = [dim for dim in dims if dim >= LEAST_DIM]
-    metric = plain.given_metric
+    metric, full = plain.given_metric, plain.dim
+    yield Shorter(full, full, "as they are", "f32", metric)
     matrix = mean = None
-    if plain.dtype != "b1" and plain.dim <= WIDEST:
+    if plain.dtype != "b1" and full <= WIDEST:
         some = vectors
         if len(vectors) > LEARNED:
             some = vectors[np.random.default_rng(seed).choice(len(vectors), LEARNED, replace=False)]
         matrix, mean = components(unit(some) if metric == "cosine" else some, metric)
-    for dim in [plain.dim, *dims]:
-        for way in (WAYS[:1] if dim == plain.dim else WAYS[1:]):
-            turned, moved = None, None
-            if way == "principal components":
-                if matrix is None:
-                    continue
-                turned, moved = matrix[:, :dim], mean
-            floats = Shorter(plain.dim, dim, way, "f32", metric, turned, moved)
-            fewer = floats.fewer(vectors)
-            largest = float(np.abs(fewer).max(initial=0))
-            factor = 127 / largest if largest and metric != "cosine" else 1.0
-            middle = None if plain.dtype == "b1" else fewer.mean(axis=0)
-            for code in codes:
-                if code != plain.dtype or dim != plain.dim:
-                    yield Shorter(plain.dim, dim, way, code, metric, turned, moved, factor, middle)
+    for dim in dims:
+        if dim >= LEAST_DIM:
+            yield Shorter(full, dim, "first dimensions", "f32", metric)
+            if matrix is not None:
+                yield Shorter(full, dim, "principal components", "f32", metric, matrix[:, :dim], mean)
+
+
+def _coded(floats: Shorter, fewer: Floats, plain: Shorter) -> Iterator[Shorter]:
+    """One way to fewer dimensions, as every dtype that is not larger than what is stored."""
+    largest = float(np.abs(fewer).max(initial=0))
+    factor = 127 / largest if largest and floats.given_metric != "cosine" else 1.0
+    middle = None if plain.dtype == "b1" else fewer.mean(axis=0)
+    for code in BITS:
+        if BITS[code] <= BITS[plain.dtype] and (code, floats.dim) != (plain.dtype, plain.dim):
+            yield replace(floats, dtype=code, factor=factor, middle=middle)
 
 
 def _figures(
-    shorter: Shorter, rows: _Rows, asked: Floats, grades: list[Mapping[Id, Any]], metric: Metric
-) -> list[float]:
-    """The metric of each query, ranked by shorter vectors (A1)."""
-    documents = shorter.coded(_checked(shorter, shorter.fewer(rows.vectors), "documents"))
-    queries = shorter.asked(_checked(shorter, shorter.fewer(asked), "queries"))
-    if documents.dtype == np.float16 and not np.isfinite(documents).all():
-        raise _Unusable("numbers too large for f16")
+    shorter: Shorter, rows: _Rows, fewer: Floats, asked: Floats, grades: list[Mapping[Id, Any]],
+    metric: Metric,
+) -> list[float]:  # fmt: skip
+    """The metric of each query, ranked by vectors and queries in fewer dimensions (A1, A3)."""
+    if shorter.given_metric == "cosine" and shorter.dtype != "b1":
+        for what, some in (("documents", fewer), ("queries", asked)):
+            gone = len(some) - int(np.count_nonzero(some.any(axis=1)))
+            if gone:
+                raise _Unusable(f"{gone:,} of {len(some):,} {what} would be zero vectors")
+    documents, queries = shorter.coded(fewer), shorter.asked(asked)
+    for some in (documents, queries):
+        if some.dtype.kind == "f" and not np.isfinite(some).all():
+            raise _Unusable(f"numbers too large or too small for {shorter.dtype}")
     return _judge_ranking(shorter, rows, documents, queries, grades, metric)
 
 
@@ -269,15 +268,6 @@ def _judge_ranking(
         for row, judged in zip(near, grades[at : at + step], strict=True):
             found.append(metric.of([rows.ids[i] for i in _top(row, depth)], judged))
     return found
-
-
-def _checked(shorter: Shorter, fewer: Floats, what: str) -> Floats:
-    """Refuse vectors that vanish under cosine, which no field takes (A3)."""
-    if shorter.given_metric == "cosine" and shorter.dtype != "b1":
-        gone = int(np.count_nonzero(~fewer.any(axis=1)))
-        if gone:
-            raise _Unusable(f"{gone:,} of {len(fewer):,} {what} would be zero vectors")
-    return fewer
 
 
 def _top(near: Floats, depth: int) -> npt.NDArray[np.intp]:
@@ -300,25 +290,29 @@ def _option(
         return Option(shorter, figures, 1.0, 1.0, 1.0, "surely", None, seed)
     compared = significance.compare(after, wanted, seed=seed)
     share = keep + compared.difference / mean
-    low, high = (keep + each / mean for each in (compared.low, compared.high))
+    low, high = (max(0.0, keep + each / mean) for each in (compared.low, compared.high))
     words = (("surely", low), ("by the estimate", share), ("perhaps", high))
     keeps = next((word for word, figure in words if figure >= keep), "no")
     more = significance.more_needed(after, wanted, p_value=compared.p_value) if low < keep <= high else None
     return Option(shorter, figures, share, low, high, keeps, more, seed)
 
 
-def _notes(
-    rows: _Rows, ids: list[Any], queries: Mapping[Any, Any], declared: Any, before: list[float]
-) -> Iterator[str]:
+def _notes(rows: _Rows, judged: Judged, declared: Any) -> Iterator[str]:
     """What a reader must know."""
+    count = len(judged.queries)
     if rows.of > len(rows.ids):
         yield (
             f"Ranked were {len(rows.ids):,} of {rows.of:,} rows, drawn at random, and all that are judged: "
             "figures are higher than over all, what is kept of them about the same."
         )
-    if len(ids) < len(queries):
-        yield f"{len(queries) - len(ids):,} of {len(queries):,} queries have no document judged relevant."
-    if len(before) < 30:
-        yield f"{len(before):,} judged queries are few: intervals are wide, and what looks kept may not be."
+    if judged.unjudged:
+        whole = count + judged.unjudged
+        yield f"{judged.unjudged:,} of {whole:,} queries have no judgement, and take no part."
+    if judged.hopeless:
+        yield f"{judged.hopeless:,} of {count:,} judged queries have no document with a grade above 0."
+    if count < 30:
+        yield f"{count:,} judged queries are few: intervals are wide, and what looks kept may not be."
+    if declared.adapters:
+        yield "The vectors went through an adapter: what is searched for must do so, too, before this."
     if declared.dtype == "b1":
         yield "The vectors are bits already: only fewer of them were tried."

@@ -27,10 +27,18 @@ from vecdb.encoders.base import check_vectors
 from vecdb.encoders.registry import get
 from vecdb.errors import InvalidArgument
 from vecdb.evaluation import ranks
-from vecdb.evaluation.judgements import Documents, Judged, documents_of, judged_of, queries_of, refuse
+from vecdb.evaluation.judgements import (
+    Documents,
+    Judged,
+    check_label,
+    documents_of,
+    judged_of,
+    queries_of,
+    refuse,
+)
 from vecdb.evaluation.metrics import Metric, deepest, parse_all
 from vecdb.evaluation.report import Evaluation, System
-from vecdb.evaluation.significance import interval
+from vecdb.evaluation.significance import check_seed, interval
 from vecdb.progress import reporter
 from vecdb.types import Id
 
@@ -39,6 +47,7 @@ if TYPE_CHECKING:
 
 METRICS: Final = ("ndcg@10", "recall@100", "mrr@10")
 METRICS_OF_VECTORS: Final = ("cosine", "l2", "dot")
+MOST_DIM: Final = 65_536
 BATCH: Final = 512  # texts encoded at once
 MOST_WORDS: Final = 4_096
 MOST_RANKED: Final = 100_000  # by words
@@ -90,12 +99,12 @@ def evaluate(
 ) -> Evaluation:  # fmt: skip
     """Return how well encoders find what was judged relevant, with intervals, costs and a verdict.
 
-    `encoders`: names or objects, or {label: either}; "bm25" ranks by words and "hybrid:<encoder>" by both.
-    `corpus`: {id: text}, or a collection, whose rows' texts count. `queries`: {id: text}. `qrels`: {query id:
-    {document id: grade}}, a grade above 0 being relevant; queries without judgements are left out and
-    counted. `metrics`: see `vecdb.evaluation.metrics`; the first decides the verdict. `language`: of the
-    words ("english": its stemmer and stop words, extra `text`). `seed`: of intervals and tests. `progress`:
-    True, or a callable (done, total) of texts.
+    `encoders`: names or objects, or {label: either}; "bm25" ranks by words and "hybrid:<encoder or label>"
+    by both. `corpus`: {id: text}, or a collection, whose rows' texts count. `queries`: {id: text}. `qrels`:
+    {query id: {document id: grade}}, a grade above 0 being relevant; queries without judgements are left
+    out and counted. `metrics`: see `vecdb.evaluation.metrics`; the first decides the verdict. `language`:
+    of the words ("english": its stemmer and stop words, extra `text`). `seed`: of intervals and tests.
+    `progress`: True, or a callable (done, total) of texts.
 
     Cost: every text once an encoder, one matrix product, 0.1 s a system for intervals and tests. Memory: the
     vectors, 4 · d bytes a text. InvalidArgument names the first bad id, grade or encoder; an encoder that
@@ -112,7 +121,7 @@ def evaluate(
     >>> report.compare("hashing", "bm25", "recall@1").p_value
     1.0
     """
-    wanted = parse_all(metrics)
+    wanted, seed = parse_all(metrics), check_seed(seed)
     systems = systems_of(encoders)
     documents = documents_of(corpus)
     judged = judged_of(queries_of(queries, texts=True), qrels, set(documents.ids), _called(corpus))
@@ -137,8 +146,7 @@ def systems_of(encoders: Any) -> list[Given]:
     if isinstance(encoders, Mapping):
         named = list(encoders.items())
         for label, _ in named:
-            if not isinstance(label, str) or not label:
-                refuse(f"encoders: a label is a str, not {label!r:.60}")
+            check_label("encoders: one", label)
     elif isinstance(encoders, str) or hasattr(encoders, "encode_documents"):
         named = [(None, encoders)]
     elif isinstance(encoders, list | tuple):
@@ -151,7 +159,7 @@ def systems_of(encoders: Any) -> list[Given]:
     if not named:
         refuse('encoders is empty: give names or objects, as ["wordllama", "bm25"]')
     ours = {each.name: each for _, each in named if not isinstance(each, str) and hasattr(each, "name")}
-    ours |= {label: each for label, each in named if label and not isinstance(each, str)}
+    ours |= {label: each for label, each in named if label}
     found: list[Given] = []
     for at, (label, each) in enumerate(named):
         given = _given(label, each, ours, at)
@@ -172,14 +180,19 @@ def _given(label: str | None, each: Any, ours: Mapping[str, Any], at: int) -> Gi
         return Given(label or each, None, True)
     if not each.startswith(HYBRID):
         return Given(label or each, _ranked_by(get(each)), False)
-    part = each.removeprefix(HYBRID)
-    if part in ("", BM25) or part.startswith(HYBRID):
+    part: Any = each.removeprefix(HYBRID)
+    part = ours.get(part, part)
+    if isinstance(part, str) and (part in ("", BM25) or part.startswith(HYBRID)):
         refuse(f"encoders: {each!r:.60}: write hybrid:<encoder>, as in 'hybrid:wordllama'; words are BM25's")
-    return Given(label or each, _ranked_by(get(ours.get(part, part))), True)
+    return Given(label or each, _ranked_by(get(part)), True)
 
 
 def _ranked_by(encoder: Encoder) -> Encoder:
-    """An encoder whose vectors can be ranked."""
+    """An encoder that says of itself what can be."""
+    check_label("an encoder", encoder.name)
+    dim = encoder.dim
+    if isinstance(dim, bool) or not isinstance(dim, int) or not 1 <= dim <= MOST_DIM:
+        refuse(f"encoder {encoder.name!r}: dim={dim!r:.40}: a number of dimensions is from 1 to {MOST_DIM:,}")
     if encoder.metric not in METRICS_OF_VECTORS:
         known = ", ".join(METRICS_OF_VECTORS)
         refuse(f"encoder {encoder.name!r}: metric={encoder.metric!r:.60} is not known; it is one of {known}")
@@ -221,7 +234,7 @@ def _encoded(encoder: Encoder, verb: str, texts: list[str], what: str, add: Call
     for start in range(0, len(texts), BATCH):
         batch = texts[start : start + BATCH]
         try:
-            made = check_vectors(getattr(encoder, verb)(batch), len(batch), encoder.dim, verb)
+            made = _sound(check_vectors(getattr(encoder, verb)(batch), len(batch), encoder.dim, verb))
         except MemoryError:
             raise
         except Exception as error:  # of any package
@@ -232,6 +245,16 @@ def _encoded(encoder: Encoder, verb: str, texts: list[str], what: str, add: Call
             ) from error
         vectors[start : start + len(batch)] = made
         add(len(batch))
+    return vectors
+
+
+def _sound(vectors: Any) -> Any:
+    """Vectors whose squared lengths are float32, as a collection asks it of them."""
+    with np.errstate(over="ignore"):
+        square = np.einsum("ij,ij->i", vectors, vectors)
+    if not np.isfinite(square).all():
+        at = int(np.argmin(np.isfinite(square)))
+        refuse(f"text {at} of these has a vector whose squared length overflows float32")
     return vectors
 
 
@@ -319,7 +342,7 @@ def _with_directions(vectors: Any, metric: str) -> list[Any]:
     """Vectors as rows take them: None for one that has no direction, where that is what counts."""
     if metric != "cosine":
         return list(vectors)
-    return [vector if vector.any() else None for vector in vectors]
+    return [vector if float(vector @ vector) > 0 else None for vector in vectors]
 
 
 def _in_order(ids: list[Id]) -> list[int]:

@@ -15,7 +15,6 @@ Rejected: single keys without Enter. A line can be piped, recorded and edited be
 
 from __future__ import annotations
 
-import math
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +22,10 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from vecdb.errors import InvalidArgument, VecdbError
+from vecdb.evaluation.judgements import queries_of
 from vecdb.evaluation.pooling import DEPTH, Pool, pooled, ways_of
-from vecdb.reports.cells import clean
+from vecdb.reports.cells import clean, is_number
+from vecdb.reports.scales import usable
 from vecdb.types import Id
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ GRADES: Final = {0: "not relevant", 1: "touches it", 2: "relevant", 3: "just wha
 MOST_PER_QUERY: Final = 1_000
 LINES: Final = 8  # of a document's text
 WIDTH: Final = 88
+FEWEST: Final = 5  # queries from which on the ways are compared
 ASK: Final = "0-3, s skip, n next query, u undo, q quit, ? help: "
 HELP: Final = """\
   0 not relevant    1 touches it    2 relevant    3 just what was wanted
@@ -62,14 +64,21 @@ def judge(
     qrels = checked_known(known)
     source, target = _streams(input, output)
     ways = ways_of(collection, using, searches) if _needs_ways(asked, using, searches) else {}
-    pools = pooled(collection, asked, ways, max(DEPTH, 2 * count))
+    names = ", ".join(ways) or "themselves"
+    with suppress(_Gone):
+        _say(target, f"Ranking {len(asked):,} quer{'y' if len(asked) == 1 else 'ies'} by {names} ...\n")
+
+    def wanted(qid: Any, order: list[Id]) -> list[Id]:
+        return to_judge(order, qrels.get(qid, {}), count)
+
+    pools = pooled(collection, asked, ways, max(DEPTH, 2 * count), wanted)
     sheet = Sheet(asked, pools, qrels, count)
     with suppress(_Gone):
         try:
             _Talk(sheet, source, target, str(collection.name)).run()
         except KeyboardInterrupt:  # J1
-            _say(target, "\n")
-        _say(target, summary(sheet))
+            pass
+        _say(target, "\n" + summary(sheet))
     return sheet.qrels
 
 
@@ -95,9 +104,7 @@ class Sheet:
         self._answered: list[tuple[int, bool]] = []  # turn, whether a grade was given
         self.turns: list[tuple[Any, Id]] = []
         for qid in pools:
-            judged = qrels.get(qid, {})
-            unjudged = [id for id in pools[qid].order if id not in judged]
-            self.turns += [(qid, id) for id in unjudged[: max(0, per_query - len(judged))]]
+            self.turns += [(qid, id) for id in to_judge(pools[qid].order, qrels.get(qid, {}), per_query)]
 
     @property
     def place(self) -> tuple[Any, Id] | None:
@@ -141,6 +148,12 @@ class Sheet:
         return order.index(qid) + 1, len(order), mine.index(self._turn) + 1, len(mine)
 
 
+def to_judge(order: list[Id], judged: Mapping[Id, Any], per_query: int) -> list[Id]:
+    """The documents to be asked for of one query: those first in order that are not judged yet."""
+    unjudged = [id for id in order if id not in judged]
+    return unjudged[: max(0, per_query - len(judged))]
+
+
 class _Talk:
     """The talking: one question a line."""
 
@@ -166,7 +179,6 @@ class _Talk:
             except (OSError, ValueError):  # closed, or no text
                 raise _Gone from None
             if not line:  # the end of the input
-                _say(self.target, "\n")
                 return
             word = line.strip().lower()
             if word in ("q", "quit"):
@@ -227,7 +239,7 @@ def _standings(sheet: Sheet) -> Iterator[str]:
         for name, ranking in sheet.pools[qid].rankings.items():
             values.setdefault(name, []).append(metric.of(ranking, sheet.qrels[qid]))
     values = {name: each for name, each in values.items() if len(each) == len(useful)}
-    if len(values) < 2 or len(useful) < 2:
+    if len(values) < 2 or len(useful) < FEWEST:
         return
     order = sorted(values, key=lambda name: -sum(values[name]))
     said = ", ".join(f"{name} {sum(values[name]) / len(useful):.3f}" for name in order)
@@ -255,7 +267,7 @@ def checked_queries(queries: Any) -> dict[Any, Any]:
     if isinstance(queries, str):
         queries = [queries]
     if isinstance(queries, Mapping):
-        found = dict(queries)
+        found: dict[Any, Any] = queries_of(queries, texts=False)
     elif isinstance(queries, Sequence) and all(isinstance(each, str) for each in queries):
         found = {each: each for each in queries}
     else:
@@ -263,7 +275,7 @@ def checked_queries(queries: Any) -> dict[Any, Any]:
             f"queries is a {type(queries).__name__}; give {{query id: text}}, or a list of texts"
         )
     if not found:
-        raise InvalidArgument("queries is empty: give {query id: text}, one at least")
+        raise InvalidArgument("queries is empty: there is nothing to ask")
     for qid, query in found.items():
         if isinstance(query, str) and not query.strip():
             raise InvalidArgument(f"queries[{qid!r:.60}] is an empty text")
@@ -285,8 +297,7 @@ def checked_known(known: Any) -> Qrels:
         if not isinstance(grades, Mapping):
             raise InvalidArgument(f"known[{qid!r:.60}] is a {type(grades).__name__}; give {{id: grade}}")
         for id, grade in grades.items():
-            right = isinstance(grade, int | float) or hasattr(grade, "item")
-            if not right or isinstance(grade, bool) or not math.isfinite(float(grade)):
+            if not is_number(grade) or not usable(grade):
                 raise InvalidArgument(
                     f"known[{qid!r:.60}][{id!r:.60}] is {grade!r:.40}; a grade is a finite number"
                 )

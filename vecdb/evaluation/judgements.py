@@ -131,6 +131,13 @@ def grades_of(qrels: Any) -> Qrels:
     return found
 
 
+def check_label(where: str, label: Any) -> str:
+    """Return what a system is called: some characters that a line can show; InvalidArgument."""
+    if not isinstance(label, str) or not label.strip() or not label.isprintable():
+        refuse(f"{where} is called {label!r:.60}: a name is a str of one line, without control characters")
+    return str(label)
+
+
 def _grade(query: Any, document: Any, grade: Any) -> int | float:
     if isinstance(grade, np.generic):
         grade = grade.item()

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from vecdb.errors import InvalidArgument, VecdbError
@@ -82,8 +82,17 @@ def ways_of(collection: Any, using: str | None, searches: Mapping[str, Any] | No
     return ways
 
 
-def pooled(collection: Any, queries: Mapping[Any, Any], ways: Ways, depth: int) -> dict[Any, Pool]:
-    """The pool of each query; InvalidArgument names the query that no way can answer."""
+def pooled(
+    collection: Any,
+    queries: Mapping[Any, Any],
+    ways: Ways,
+    depth: int,
+    wanted: Callable[[Any, list[Id]], list[Id]] = lambda qid, order: order,
+) -> dict[Any, Pool]:
+    """The pool of each query; InvalidArgument names the query that no way can answer.
+
+    `wanted`: of which documents, in their order, the hits are kept: a hit holds a row's text.
+    """
     found: dict[Any, Pool] = {}
     with collection._db.snapshot() as snapshot:
         frozen = snapshot[collection.name]
@@ -98,15 +107,17 @@ def pooled(collection: Any, queries: Mapping[Any, Any], ways: Ways, depth: int) 
                     raise InvalidArgument(f"queries[{qid!r:.60}], searched by {name}: {error}") from None
                 rankings[name] = answer.ids
                 hits.update((hit.id, hit) for hit in answer)
-            found[qid] = pool_of(rankings, hits)
+            pool = pool_of(rankings)
+            kept = {id: hits[id] for id in wanted(qid, pool.order)}
+            found[qid] = replace(pool, hits=kept)
     return found
 
 
-def pool_of(rankings: Mapping[str, Sequence[Id]], hits: dict[Id, Hit] | None = None) -> Pool:
+def pool_of(rankings: Mapping[str, Sequence[Id]]) -> Pool:
     """The documents of some rankings, in the order of what their judgements tell (P1, P2).
 
     >>> pool_of({"vectors": ["a", "b", "c"], "words": ["c", "b", "x"]}).order
-    ['c', 'b', 'a', 'x']
+    ['c', 'a', 'b', 'x']
     """
     weights: dict[Id, list[float]] = {}
     for at, ranking in enumerate(rankings.values()):
@@ -114,7 +125,7 @@ def pool_of(rankings: Mapping[str, Sequence[Id]], hits: dict[Id, Hit] | None = N
             weights.setdefault(id, [0.0] * len(rankings))[at] = 1 / math.log2(rank + 1)
     worth = {id: round(_expected_change(each), 12) for id, each in weights.items()}
     order = sorted(worth, key=lambda id: (-worth[id], -max(weights[id]), isinstance(id, str), id))
-    return Pool(order, {name: list(each) for name, each in rankings.items()}, hits or {})
+    return Pool(order, {name: list(each) for name, each in rankings.items()}, {})
 
 
 def _expected_change(discounts: Sequence[float]) -> float:

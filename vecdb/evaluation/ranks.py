@@ -48,10 +48,11 @@ def _scores(queries: Floats, documents: Floats, metric: str) -> Iterator[Floats]
         queries, documents = np.asarray(queries, np.float64), np.asarray(documents, np.float64)
         squares = np.einsum("ij,ij->i", documents, documents)
     for start in range(0, len(queries), rows):
-        products = queries[start : start + rows] @ documents.T
+        with np.errstate(over="ignore"):  # a dot product of two long vectors is infinite, and the highest
+            products = queries[start : start + rows] @ documents.T
         yield products if squares is None else 2 * products - squares
 
 
 def _directions(vectors: Floats) -> Floats:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths == 0, np.float32(1), lengths)
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
+    return np.where(lengths == 0, np.float32(0), vectors / np.where(lengths == 0, np.float32(1), lengths))

@@ -190,8 +190,7 @@ class Evaluation(Report):
     def verdict(self) -> str:
         """Which system is best, which beats which, and what would settle the rest: a sentence a line."""
         lines = [verdict_of(self.metrics[0], self._firsts(), self.pairs)]
-        for each in self.systems.values():
-            lines += _losses(each, self.metrics[0])
+        lines += _losses(self.systems, self.metrics[0])
         return "\n".join(lines)
 
     @property
@@ -288,12 +287,9 @@ class Evaluation(Report):
             for metric in self.metrics
         ]  # fmt: skip
         table = Table(
-            ["system", *[c for m in self.metrics for c in (m, f"{m} low", f"{m} high")]],
-            [
-                [n, *[v for m in self.metrics for e in [self[n][m]] for v in (e.mean, e.low, e.high)]]
-                for n in order
-            ],
-            caption="Means over the queries, and the ends of their intervals",
+            ["system", *self.metrics],
+            [[name, *[said(self[name][metric]) for metric in self.metrics]] for name in order],
+            caption="Means over the queries, with the ends of their intervals",
         )
         spread = histogram(
             {n: list(self[n][first].per_query.values()) for n in order[:4]},
@@ -308,8 +304,8 @@ class Evaluation(Report):
         there = [name for name in _COSTS if any(getattr(each, name) is not None for each in every)]
         costs = [[each.name, *[getattr(each, name) for name in there]] for each in every]
         found.append(Section("Cost", [Table(["system", *map(_spoken, there)], costs)]))
-        if self.cards:
-            facts = {name: card_facts(card) for name, card in self.cards.items()}
+        facts = {name: card_facts(card) for name, card in self._different_cards().items()}
+        if facts:
             heads = list(dict.fromkeys(fact for each in facts.values() for fact in each))
             rows = [[name, *[each.get(head, "") for head in heads]] for name, each in facts.items()]
             found.append(Section("What they were made of", [Table(["system", *heads], rows)]))
@@ -325,25 +321,32 @@ class Evaluation(Report):
             head = ["system", *self.metrics[start:stop]]
             lines += text_table([head, *[[n, *row[start:stop]] for n, row in zip(names, cells, strict=True)]])
             lines.append("")
-        if any(each.loss for each in self.systems.values()):
-            lines += [*_loss_lines(self.systems, self.metrics), ""]
+        lines += _loss_lines(self.systems, self.metrics)
         costs = [_cost_cells(self[name]) for name in order]
         there = [at for at in range(len(_COST_HEADS)) if any(row[at] for row in costs)]
         if there:
             rows = [[name, *[row[at] for at in there]] for name, row in zip(names, costs, strict=True)]
             lines += text_table([["system", *[_COST_HEADS[at] for at in there]], *rows])
             lines.append("")
-        for name, card in self.cards.items():
-            if self[name].kind != "hybrid":
-                lines += _wrapped(f"{shorten(name, NAME)}: trained on {card.trained_on}; {card.languages}; "
-                                  f"{card.longest_input}; {card.licence}")  # fmt: skip
-        if self.cards:
+        cards = self._different_cards()
+        for name, card in cards.items():
+            told = "; ".join(f"{head} {said}" for head, said in card_facts(card).items())
+            lines += _wrapped(f"{shorten(name, NAME)}: {told}")
+        if cards:
             lines.append("")
         for line in [*self.verdict.splitlines(), *self.notes]:
             lines += _wrapped(line)
         return "\n".join(lines)
 
     __repr__ = __str__
+
+    def _different_cards(self) -> dict[str, Any]:
+        """The cards, each once: a hybrid's encoder may stand there alone, too."""
+        found: dict[Any, tuple[str, Any]] = {}
+        for each in sorted(self.systems.values(), key=lambda each: each.kind == "hybrid"):
+            if each.card is not None:
+                found.setdefault(each.fingerprint, (each.name, each.card))
+        return dict(found.values())
 
     def _firsts(self) -> dict[str, Estimate]:
         return {name: each[self.metrics[0]] for name, each in self.systems.items()}
@@ -412,18 +415,32 @@ def _spoken(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _losses(system: System, metric: str) -> list[str]:
-    if system.loss is None:
-        return []
-    compared = system.loss[metric]
-    told = f"the index of {system.name} loses {said_difference(compared)} of {metric}"
-    if not compared.differing:
-        told = f"the index of {system.name} loses nothing of {metric}"
-    elif compared.p_value > 0.05:
-        told += ", which may be chance"
-    assert system.exact is not None
-    told += f": ranked exactly it is {said(system.exact[metric])}, which is the model's."
-    return [told[0].upper() + told[1:]]
+def _losses(systems: Mapping[str, System], metric: str) -> list[str]:
+    """What the index loses in each way of searching, in words."""
+    lines, whole = [], []
+    for name, each in systems.items():
+        if each.loss is None or each.exact is None:
+            continue
+        compared = each.loss[metric]
+        if not any(lost.differing for lost in each.loss.values()):
+            whole.append(name)
+            continue
+        told = f"{name}: the index loses {said_difference(compared)} of {metric}"
+        if compared.difference < 0:  # what approximation put elsewhere was not relevant
+            told = told.replace("loses -", "gains ", 1)
+        if not compared.differing:
+            told = f"{name}: the index loses nothing of {metric}"
+        elif compared.p_value > 0.05:
+            told += ", which may be chance"
+        exactly = said(each.exact[metric])
+        lines.append(f"{told}. Ranked exactly it is {exactly}; what is missing then is the model's.")
+    if whole:
+        where = "" if len(systems) == 1 else f" ({', '.join(whole)})"
+        lines.append(
+            f"The index loses nothing{where}: ranked exactly, every figure is the same. "
+            "What is missing is the model's."
+        )
+    return lines
 
 
 def _loss_lines(systems: Mapping[str, System], metrics: list[str]) -> list[str]:
@@ -431,9 +448,11 @@ def _loss_lines(systems: Mapping[str, System], metrics: list[str]) -> list[str]:
     for name, each in zip(_short_names(list(systems)), systems.values(), strict=True):
         if each.loss is not None and each.exact is not None:
             for metric in metrics:
+                if not each.loss[metric].differing:
+                    continue
                 cells = [said(each[metric]), said(each.exact[metric]), said_difference(each.loss[metric])]
                 rows.append([name, metric, *cells])
-    return text_table(rows)
+    return [*text_table(rows), ""] if len(rows) > 1 else []
 
 
 def _loss_table(systems: Mapping[str, System], metrics: list[str]) -> Table:

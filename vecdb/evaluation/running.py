@@ -27,12 +27,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from vecdb.errors import InvalidArgument, NotFound
-from vecdb.evaluation.evaluate import METRICS
-from vecdb.evaluation.judgements import Qrels, judged_of, queries_of, refuse
+from vecdb.errors import InvalidArgument, NotFound, VecdbError
+from vecdb.evaluation.evaluate import METRICS, MOST_RANKED
+from vecdb.evaluation.judgements import Qrels, check_label, judged_of, queries_of, refuse
 from vecdb.evaluation.metrics import Metric, deepest, parse_all
 from vecdb.evaluation.report import Evaluation, System
-from vecdb.evaluation.significance import Estimate, compare, interval
+from vecdb.evaluation.significance import Estimate, check_seed, compare, interval
 from vecdb.facets import name_of
 from vecdb.query import ById
 from vecdb.query.objects import Near, Query
@@ -70,7 +70,9 @@ def evaluate_running(
     metrics: Any, using: Any, recall: float, sample: int, seed: int,
 ) -> Evaluation:  # fmt: skip
     """See `Collection.evaluate`."""
-    wanted = parse_all(metrics)
+    wanted, seed = parse_all(metrics), check_seed(seed)
+    if (deepest(wanted) or 0) > MOST_RANKED:
+        refuse(f"metrics: a search gives at most {MOST_RANKED:,} hits: write a smaller rank behind @")
     ways = _ways(searches)
     _one_source(qrels, labels, feedback)
     db = collection._db
@@ -104,8 +106,7 @@ def _ways(searches: Any) -> dict[str, Callable[[Any], Any]]:
     if not isinstance(searches, Mapping) or not searches:
         refuse("searches is {name: callable(query) -> what is searched for}, as {'words': vecdb.query.Text}")
     for name, way in searches.items():
-        if not isinstance(name, str) or not name:
-            refuse(f"searches: a name is a str, not {name!r:.60}")
+        check_label("searches: one", name)
         if not callable(way):
             refuse(
                 f"searches[{name!r:.60}] is a {type(way).__name__}: give a callable that takes the query and "
@@ -315,6 +316,11 @@ def _rankings(
             hits = rows.search(given, k, **chosen)
         except (InvalidArgument, NotFound) as error:
             raise InvalidArgument(f"{_named(name)}query {query!r:.60}: {error}") from error
+        except VecdbError:
+            raise
+        except Exception as error:  # of the user's own code, as a Rerank calls it
+            said = f"{type(error).__name__}: {error}"
+            raise InvalidArgument(f"{_named(name)}query {query!r:.60} failed: {said}") from error
         if isinstance(hits, list):
             several = shorten(repr(given), 60)
             refuse(f"{_named(name)}query {query!r:.60}: {several} is several queries, not one")

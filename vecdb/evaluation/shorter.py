@@ -145,7 +145,8 @@ class Shorter:
             if self.given_metric == "cosine":
                 largest = np.abs(fewer).max(axis=1, keepdims=True)
                 factor = 127 / np.where(largest > 0, largest, 1)
-            whole: npt.NDArray[Any] = np.clip(np.rint(fewer * factor), -127, 127).astype(np.int8)
+            scaled = np.rint(np.asarray(fewer, np.float64) * factor)
+            whole: npt.NDArray[Any] = np.clip(scaled, -127, 127).astype(np.int8)
             return whole
         with np.errstate(over="ignore"):
             return np.asarray(fewer, DTYPES[self.dtype])
@@ -154,8 +155,10 @@ class Shorter:
         """Query vectors in fewer dimensions as such a field is asked."""
         if self.dtype == "b1":
             return self.coded(fewer)
-        scaled = self.dtype == "i8" and self.given_metric == "l2"
-        return np.asarray(fewer * np.float32(self.factor) if scaled else fewer, np.float32)
+        if self.dtype == "i8" and self.given_metric == "l2":
+            with np.errstate(over="ignore"):
+                return np.asarray(np.asarray(fewer, np.float64) * self.factor, np.float32)
+        return np.asarray(fewer, np.float32)
 
     def _one_or_many(self, vectors: Any, then: Any) -> npt.NDArray[Any]:
         rows = np.asarray(vectors)

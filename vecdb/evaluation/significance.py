@@ -183,8 +183,9 @@ def more_needed(
 
     At that number a difference as large and as spread as the one seen is significant with probability `power`
     (normal approximation with Guenther's correction, 1981). None where it is significant already, where the
-    systems differ on no query, or where more than `most` would be needed. `level`: what counts as settled;
-    many comparisons take a stricter one. `p_value`: of a `compare` made before.
+    systems differ on no query or there is one query alone, or where more than `most` would be needed.
+    `level`: what counts as settled; many comparisons take a stricter one. `p_value`: of a `compare` made
+    before.
 
     >>> from vecdb.evaluation.significance import more_needed
     >>> more_needed([0.5, 0.7, 0.2, 0.9, 0.4, 0.3], [0.4, 0.7, 0.3, 0.7, 0.3, 0.3])
@@ -194,14 +195,15 @@ def more_needed(
     chance = 1 - _level(level)
     if not 0 < power < 1:
         _refuse(f"power={power!r:.40}: give a number between 0 and 1, such as 0.8")
-    spread = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
+    spread = float(differences.std(ddof=1)) if len(differences) > 1 else math.nan
     mean = abs(float(differences.mean()))
-    if not spread or not mean:
+    if len(differences) < 2 or not mean:
         return None
     if (_randomised(differences, seed) if p_value is None else p_value) < chance:
         return None
     one, other = _NORMAL.inv_cdf(1 - chance / 2), _NORMAL.inv_cdf(power)
-    needed = ((one + other) * spread / mean) ** 2 + one**2 / 2
+    least = 1 + math.log2(1 / chance)  # so many alike make the test's smallest p-value
+    needed = max(least, ((one + other) * spread / mean) ** 2 + one**2 / 2)
     more = math.ceil(needed) - len(differences)
     return max(1, more) if more <= most else None
 
@@ -248,7 +250,7 @@ def _bootstrap(values: Floats, level: float, seed: int) -> tuple[float, float]:
 
 def _resampled(values: Floats, seed: int) -> Floats:
     """Means of RESAMPLES samples of the values, each as many as there are, with repeats."""
-    rng = np.random.default_rng([seed, 1])
+    rng = np.random.default_rng([check_seed(seed), 1])
     count = len(values)
     rows = max(1, _CHUNK // count)
     parts = []
@@ -302,7 +304,7 @@ def _randomised(differences: Floats, seed: int, flips: int = FLIPS) -> float:
     if len(moved) > LARGE:
         z = max(0.0, seen) / math.sqrt(float((moved**2).sum()))
         return max(math.erfc(z / math.sqrt(2)), 1 / (flips + 1))
-    rng = np.random.default_rng([seed, 2])
+    rng = np.random.default_rng([check_seed(seed), 2])
     rows = max(1, _CHUNK // len(moved))
     as_far = 0
     for start in range(0, flips, rows):
@@ -333,6 +335,13 @@ def _floats(name: str, values: Any) -> Floats:
     if len(wrong):
         _refuse(f"{name}[{wrong[0]}] is {found[wrong[0]]}: give finite numbers")
     return found
+
+
+def check_seed(seed: Any) -> int:
+    """Return the seed as an int; InvalidArgument."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        _refuse(f"seed={seed!r:.40}: give an int from 0 on")
+    return int(seed)
 
 
 def _level(level: float) -> float:

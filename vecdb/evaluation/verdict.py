@@ -14,7 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from vecdb.evaluation.significance import FLIPS, Comparison, Estimate, compare, holm, more_needed
+from vecdb.evaluation.significance import (
+    FLIPS,
+    MOST_NEEDED,
+    Comparison,
+    Estimate,
+    compare,
+    holm,
+    more_needed,
+)
 from vecdb.types import Id
 
 CHANCE: Final = 0.05
@@ -48,7 +56,9 @@ class Pair:
             return f"{said}: {self.more:,} more judged queries would settle it"
         if not self.compared.differing:
             return f"{self.better} against {self.worse}: they are equal on every query"
-        return f"{said}: as good as equal; no number of judgements within reason would settle it"
+        if self.compared.queries == 1:
+            return f"{said}: one query decides nothing"
+        return f"{said}: as good as equal; {MOST_NEEDED:,} more judged queries would not settle it"
 
 
 def pairs_of(estimates: Mapping[str, Estimate], seed: int) -> list[Pair]:

@@ -361,7 +361,10 @@ class SearchLog:
         """The entries that `Collection.replay` means."""
         if entries is not None and not isinstance(entries, Iterable):
             _refuse(f"entries: give those of db.search_log, not a {type(entries).__name__}")
-        chosen = list(self.entries(collection) if entries is None else entries)
+        try:
+            chosen = list(self.entries(collection) if entries is None else entries)
+        except TypeError:  # an array of no dimension calls itself iterable
+            _refuse(f"entries: give those of db.search_log, not a {type(entries).__name__}")
         for each in chosen:
             if not isinstance(each, LogEntry):
                 _refuse(f"entries: give those of db.search_log, not a {type(each).__name__}")

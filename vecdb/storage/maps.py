@@ -4,7 +4,8 @@
                     digest: 16 bytes of BLAKE2b over the fingerprint by which the catalog names it
 
 Invariants (checked by vecdb/check/):
-  X1  every map that the catalog names is there, and its own fingerprint is the one by which it is named.
+  X1  every map that the catalog names is there, and its own fingerprint is the one by which it is named;
+      no other is there.
 
 Rejected: the map inside the catalog record. A map has megabytes, and the catalog is read whole.
 """

@@ -98,6 +98,8 @@ class VectorField:
 
     def difference(self, other: VectorField) -> str | None:
         """The first respect in which two declarations differ, in words; None when they agree."""
+        if self.encoder is not None and other.encoder is not None and self.fingerprint != other.fingerprint:
+            return self._other_encoder(other)
         if self.given_dim != other.given_dim:
             return f"dim is {self.given_dim}, not {other.given_dim}"
         same = self.fingerprint is not None and self.fingerprint == other.fingerprint
@@ -110,6 +112,14 @@ class VectorField:
             if mine != theirs:
                 return f"{each.name} is {mine!r}, not {theirs!r}"
         return None
+
+    def _other_encoder(self, other: VectorField) -> str:
+        mine, theirs = self.given_dim, other.given_dim
+        dims = "" if mine == theirs else f" ({mine} dimensions, not {theirs})"
+        if self.encoder == other.encoder:
+            prints = f"{self.fingerprint}, not {other.fingerprint}"
+            return f"encoder {self.encoder!r} has fingerprint {prints}{dims}"
+        return f"encoder is {self.encoder!r}, not {other.encoder!r}{dims}"
 
 
 @dataclass(frozen=True, slots=True)
