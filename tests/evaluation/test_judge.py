@@ -110,6 +110,18 @@ def test_answers_become_qrels_that_metrics_take() -> None:
     assert "query 1 of 5, document 1 of 3" in said and "title " in said and "just what was wanted" in said
 
 
+def test_what_was_judged_is_what_evaluate_and_advise_take() -> None:
+    c = made()
+    queries = {"q1": "gpu kernel", 2: "cold soup", 3: "fast", 4: "slow printer", 5: "cable"}
+    qrels, _ = judged(c, queries, "3\n0\n1\n" * 5, per_query=3)
+    measured = c.evaluate(queries, qrels, metrics=["ndcg@10"])["search"]["ndcg@10"]
+    advice = vecdb.advise(c, queries, qrels)
+    assert set(measured.per_query) == set(queries) and 0 < measured.mean < 1
+    assert abs(advice.base.mean - measured.mean) < 1e-9, "one judgement, one figure"
+    whole = vecdb.evaluate(["hashing"], {r.id: r.text for r in c}, queries, qrels, metrics=["ndcg@10"])
+    assert abs(whole["hashing"]["ndcg@10"].mean - measured.mean) < 1e-9
+
+
 def test_the_ways_are_vectors_words_and_both() -> None:
     c = made()
     out = io.StringIO()

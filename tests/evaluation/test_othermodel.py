@@ -241,6 +241,11 @@ def test_the_report_is_a_page_and_json() -> None:
     said = json.loads(report.to_json())
     assert len(said["searches"]) == len(QUERIES) + 1 and len(said["failed"]) == 1 and said["by"] == "encoder 'hashing:64'"
     assert math.isclose(said["metrics"]["mrr"]["now"], report.metrics["mrr"][1])
+    changes = report.changes()
+    for name, (then, now) in report.metrics.items():
+        assert math.isclose(changes[name].difference, now - then, abs_tol=1e-12), name
+        assert changes[name].low <= changes[name].difference <= changes[name].high
+        assert f"{now - then:+.3f} [" in str(report) and said["metrics"][name]["change"]["p_value"] == changes[name].p_value
     empty = c.replay([], encoder="hashing:64")
     assert "0 searches run again" in str(empty) and json.loads(empty.to_json())["overlap"] is None and empty.to_html()
     assert c.replay().to_html().count("Logged searches run again") >= 2

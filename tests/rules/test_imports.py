@@ -48,7 +48,7 @@ LAYERS: dict[str, set[str]] = {
     "analysis": {"execute", "facets", "frames", "index", "progress", "query", "shown", "storage"},
     "adapting": {"collection", "encoders", "evaluation", "facets", "progress", "query", "reports", "shown"},
     "snapshot": {"collection", "index", "query", "storage"},
-    "standing": {"arrays", "collection", "index", "query", "reports", "shown", "storage"},
+    "standing": {"arrays", "collection", "evaluation", "index", "query", "reports", "shown", "storage"},
     "evaluation": {"__init__", "collection", "database", "declare", "embedding", "encoders", "execute", "facets", "frames", "index", "progress", "query", "reports", "shown", "standing"},
     "check": {"adapting", "index", "storage", "_core", "database", "collection"},
     "repair": {"database", "arrays", "storage", "_core"},

@@ -184,7 +184,8 @@ def _asked(papers: Any, declared: Any, given: Mapping[Any, Any]) -> Floats:
 
 def _share(keep: Any) -> float:
     if isinstance(keep, bool) or not isinstance(keep, int | float) or not 0 < keep <= 1:
-        raise InvalidArgument(f"keep={shorten(repr(keep), 40)}: give the share to be kept, above 0 and at most 1, as 0.99")
+        given = shorten(repr(keep), 40)
+        raise InvalidArgument(f"keep={given}: give the share to be kept, above 0 and at most 1, as 0.99")
     return float(keep)
 
 

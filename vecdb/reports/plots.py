@@ -364,7 +364,8 @@ def _axis_below(over: Scale, bottom: float, top: float, words: str) -> str:
         parts.append(_rule("grid", x, x, top, bottom))
         parts.append(_text(x, bottom + 16, name, anchor="middle", kind="tick"))
     middle = (over.start + over.end) / 2
-    parts.append(_text(middle, bottom + 34, label(words, 90), anchor="middle", kind="name"))
+    room = int(2 * min(middle, WIDTH - middle) / _LETTER)
+    parts.append(_text(middle, bottom + 34, label(words, room), anchor="middle", kind="name"))
     return "".join(parts)
 
 
