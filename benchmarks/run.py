@@ -1,6 +1,6 @@
 """Measure vecdb beside its peers: `python benchmarks/run.py ingest | search | open | follow | surface |
 interchange | live | durable | pinned | churn | quality | analysis | fulltext |
-texts | hybrid | diagnosis`.
+texts | hybrid | diagnosis | migrate`.
 
 Each engine runs in its own process. Searches are one query a call on one thread, with the ids
 read; they are swept over `ef`, so that speeds are compared at equal recall. Engines take turns
@@ -54,7 +54,7 @@ def main() -> None:
         "ingest": ingest, "search": search, "open": open_, "follow": follow, "surface": surface,
         "interchange": interchange, "live": live, "durable": durable, "pinned": pinned, "churn": churn,
         "quality": quality, "analysis": analysis, "fulltext": fulltext, "texts": texts,
-        "hybrid": hybrid, "diagnosis": diagnosis,
+        "hybrid": hybrid, "diagnosis": diagnosis, "migrate": migrate,
     }  # fmt: skip
     measure = workloads[options.workload]
     for name in options.data:
@@ -209,6 +209,13 @@ def analysis(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return measure_analysis(name, options.queries, options.rounds, limit, options.threads)
 
 
+def migrate(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds to apply an adapter to all rows and to roll it back; searches and writes meanwhile."""
+    from workloads.migrate import measure as measure_migrate
+
+    return measure_migrate(name, options.queries, options.limit or None, options.threads)
+
+
 def fulltext(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Seconds to index and milliseconds to search texts in memory, beside SQLite FTS5; agreement."""
     from workloads.fulltext import measure as measure_fulltext
@@ -315,7 +322,7 @@ def _options() -> argparse.Namespace:
     )
     workloads = [
         "ingest", "search", "open", "follow", "surface", "interchange", "live", "durable", "pinned",
-        "churn", "quality", "analysis", "fulltext", "texts", "hybrid", "diagnosis",
+        "churn", "quality", "analysis", "fulltext", "texts", "hybrid", "diagnosis", "migrate",
     ]  # fmt: skip
     parser.add_argument("workload", choices=workloads)
     choices = ["debian", "fashion", "made", *JUDGED]
@@ -335,8 +342,9 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.data is None:
         options.data = {
-            "quality": list(JUDGED), "hybrid": ["debian"], "diagnosis": [*JUDGED, "debian", "fashion"],
-        }.get(
+            "quality": list(JUDGED), "hybrid": ["debian"], "migrate": ["debian"],
+            "diagnosis": [*JUDGED, "debian", "fashion"],
+        }.get(  # fmt: skip
             options.workload, datasets.names()
         )
     return options

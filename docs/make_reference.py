@@ -21,11 +21,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout, whatever is
 
 import vecdb
 from vecdb import encoders, errors, query, repair, tables
+from vecdb import reports as reports_of
 from vecdb.analysis.clusters import Clusters
 from vecdb.analysis.histogram import Histogram
 from vecdb.analysis.predict import Prediction
+from vecdb.evaluation.advice import Advice, Option
+from vecdb.evaluation.report import Evaluation, System
+from vecdb.evaluation.shorter import Shorter
+from vecdb.evaluation.significance import Comparison, Estimate
+from vecdb.evaluation.verdict import Pair
 from vecdb.facets import Facets
 from vecdb.query import build
+from vecdb.reports import plots
 from vecdb.snapshot import Snapshot, SnapshotCollection
 from vecdb.standing.log import LogEntry, SearchLog
 from vecdb.standing.replay import Replayed, ReplayReport
@@ -72,6 +79,22 @@ def sections() -> Iterator[tuple[str, str, list[Entry]]]:
                                 ("WatchBatch", WatchBatch), ("SearchLog", SearchLog),
                                 ("LogEntry", LogEntry),
                                 ("ReplayReport", ReplayReport), ("Replayed", Replayed)]  # fmt: skip
+    yield "Evaluation", "How to read it is in [choosing.md](choosing.md).", [
+        *of_vecdb("evaluate"), ("Evaluation", Evaluation), ("System", System), ("Estimate", Estimate),
+        ("Comparison", Comparison), ("Pair", Pair),
+    ]  # fmt: skip
+    yield (
+        "Cheaper vectors",
+        "[judging.md](judging.md) shows them at work.",
+        [*of_vecdb("advise"), ("Advice", Advice), ("Option", Option), ("Shorter", Shorter)],
+    )
+    yield (
+        "Reports",
+        "`vecdb.reports`; [judging.md](judging.md#reports) makes one.",
+        [(f"reports.{name}", getattr(reports_of, name)) for name in reports_of.__all__]
+        + [(f"reports.plots.{name}", getattr(plots, name))
+           for name in ("intervals", "histogram", "curve", "points")],
+    )  # fmt: skip
     yield (
         "Filters",
         "`vecdb.F` gives fields: `F.year`, `F[\"any name\"]`, `F.a.b`. Comparisons and the methods "

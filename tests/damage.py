@@ -18,6 +18,7 @@ import numpy as np
 
 import vecdb
 from vecdb import _core
+from vecdb.adapting.adapter import Adapter
 from vecdb.index.effort import MIN_ROWS
 from vecdb.storage import codec, keys
 
@@ -34,7 +35,8 @@ def build(path: Path | str, rows: int = ROWS) -> None:
 
     "rows" (number 1) was folded at so many rows and has changed since: 24 slots and their links are
     in the log only. "halves" (2) was never folded; "one" (3) has one row, "empty" (4) none; "said"
-    (5) has texts, whose embeddings are cached; "words" (7) has full text, a segment and a tail. A file of SMALL rows lacks the measured effort alone.
+    (6) has texts, whose embeddings are cached; "words" (7) has full text, a segment and a tail; "moved" (8) has
+    vectors that went through an adapter. A file of SMALL rows lacks the measured effort alone.
     """
     rng = np.random.default_rng(5)
     with vecdb.open(path, durability="none", upkeep=False) as db:
@@ -61,6 +63,7 @@ def build(path: Path | str, rows: int = ROWS) -> None:
         said = db.create_collection("said", encoder="hashing:16")
         said.add(["first", "second", "third"], texts=["one", "two", None])
         build_words(db)
+        build_moved(db, rng)
         build_kept(db, said)
     with read(path) as txn:
         kinds = {bytes(key)[0] for key, _ in txn.cursor()}
@@ -95,6 +98,23 @@ def build_words(db: vecdb.Database) -> None:
     c.add(["late"], texts=["the last kernel of all"])
 
 
+def build_moved(db: vecdb.Database, rng: Any) -> None:
+    """A collection whose vectors go through an adapter, with those before: blocks, inline vectors, a map."""
+    c = db.create_collection("moved", dim=SEVERAL_DIM, metric="l2")
+    c.add(range(MOVED), whole(rng, MOVED, SEVERAL_DIM), metadata=[{"n": i} for i in range(MOVED)])
+    c.apply_adapter(turning(), force=True)
+    c.delete([2, 35])
+    c.upsert([3, 41], whole(rng, 2, SEVERAL_DIM), metadata=[{"n": 3}, {"n": 41}])
+
+
+def turning() -> Adapter:
+    """The map of "moved": whole numbers again."""
+    one = np.zeros((SEVERAL_DIM, 1))
+    one[:3, 0] = 1
+    return Adapter(None, low_rank=(one, -one.T), metric="l2")
+
+
+MOVED = 40  # a block and eight inline vectors in each of two fields
 WORDS = 60
 
 

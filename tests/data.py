@@ -31,6 +31,22 @@ def debian() -> tuple[Any, list[dict[str, Any]], Any]:
     return vectors[order], [rows[i] for i in order], queries
 
 
+@cache
+def judged(name: str) -> tuple[dict[str, str], dict[str, str], dict[str, dict[str, int]]]:
+    """(documents, queries, qrels) of `cranfield` or `cisi`: {id: text}, {id: text}, {id: {id: grade}}.
+
+    Texts stand as they are, without titles before them (Cranfield's begin with theirs).
+    """
+    folder = ROOT / name
+    docs = [json.loads(line) for line in open(folder / "docs.jsonl", encoding="utf-8")]
+    queries = [json.loads(line) for line in open(folder / "queries.jsonl", encoding="utf-8")]
+    qrels: dict[str, dict[str, int]] = {}
+    for line in open(folder / "qrels.tsv", encoding="utf-8").read().splitlines()[1:]:
+        query, document, grade = line.split("\t")
+        qrels.setdefault(query, {})[document] = int(grade)
+    return {d["id"]: d["text"] for d in docs}, {q["id"]: q["text"] for q in queries}, qrels
+
+
 def split(row: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
     """(id, text, metadata) of a Debian row."""
     rest = {key: value for key, value in row.items() if key not in ("id", "text")}

@@ -15,6 +15,7 @@ from vecdb.storage import codec, keys, rows, state
 
 Plant = Callable[[Any], object]
 CID = 1  # "rows"
+MOVED = 8  # "moved"
 
 
 def row(txn: Any, rid: int, how: Callable[[rows.Row], rows.Row]) -> None:
@@ -53,6 +54,29 @@ def disagree(txn: Any, cid: int, rid: int) -> None:
     """Take a vector field from a row whose block says that it has it."""
     key = keys.row(cid, rid)
     put(txn, key, rows.encode(rows.decode(payload(txn, key))._replace(fields=(1,))))
+
+
+def map_of(txn: Any) -> bytes:
+    """The key of the map of "moved"."""
+    (found,) = keys_of(txn, keys.prefix(keys.MAPS, MOVED))
+    return found
+
+
+def hide(txn: Any, how: Callable[[list[Any]], list[Any]]) -> None:
+    """Change what the declaration of "moved" says of the field behind: [role, declaration, bridge]."""
+    change(txn, keys.catalog(MOVED), lambda d: {**d, "hidden": {n: how(h) for n, h in d["hidden"].items()}})
+
+
+def held(txn: Any, how: Callable[[Any], Any]) -> None:
+    """Change which rows of "moved" have a vector in the field behind."""
+    at = state._FIELD_NAMES.index("held")
+
+    def changed(found: dict[str, Any]) -> dict[str, Any]:
+        values = list(found["vectors"][0])
+        values[at] = how(values[at])
+        return {**found, "vectors": {**found["vectors"], 0: values}}
+
+    change(txn, keys.state(MOVED), changed)
 
 
 def several(row: bytes) -> bytes:

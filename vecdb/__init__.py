@@ -21,24 +21,31 @@ from vecdb.types import REMOVE, Explanation, Group, Hit, Hits, Plan, Problem, Re
 
 if TYPE_CHECKING:
     from vecdb import encoders
-    from vecdb.diagnosis import diagnose
+    from vecdb.adapting.fine_tune import fine_tune
+    from vecdb.adapting.fit import fit_adapter
+    from vecdb.diagnosis.diagnose import diagnose
+    from vecdb.evaluation.advise import advise
+    from vecdb.evaluation.evaluate import evaluate
     from vecdb.interop.hnswlib import from_hnswlib
+
+_LATER = {  # by the module that has it
+    "advise": "vecdb.evaluation.advise",
+    "diagnose": "vecdb.diagnosis.diagnose",
+    "evaluate": "vecdb.evaluation.evaluate",
+    "fit_adapter": "vecdb.adapting.fit",
+    "fine_tune": "vecdb.adapting.fine_tune",
+    "from_hnswlib": "vecdb.interop.hnswlib",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """`vecdb.encoders` is imported when first asked for: most programs bring their own vectors."""
+    """What most programs never ask for is imported when it first is."""
+    import importlib
+
     if name == "encoders":
-        import importlib
-
         return importlib.import_module("vecdb.encoders")
-    if name == "from_hnswlib":
-        from vecdb.interop.hnswlib import from_hnswlib
-
-        return from_hnswlib
-    if name == "diagnose":
-        from vecdb.diagnosis import diagnose
-
-        return diagnose
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module 'vecdb' has no attribute {name!r}")
 
 
@@ -66,9 +73,13 @@ __all__ = [
     "SparseVector",
     "Vector",
     "__version__",
+    "advise",
     "diagnose",
     "encoders",
     "errors",
+    "evaluate",
+    "fit_adapter",
+    "fine_tune",
     "from_hnswlib",
     "open",
     "repair",

@@ -294,6 +294,12 @@ def encoded(made: Any, rows: npt.NDArray[np.intp], declared: VectorField) -> Giv
     return Given(rows, _in_dtype(where, array, array, rows, declared))
 
 
+def imaged(made: Any, rows: npt.NDArray[np.intp], declared: VectorField) -> Given:
+    """What adapters, or a map, made of vectors of some rows, as a field stores them."""
+    array = np.asarray(made, np.float32).reshape(len(rows), declared.dim)
+    return Given(rows, _in_dtype("vectors after their adapter", array, array, rows, declared))
+
+
 # --- queries ---------------------------------------------------------------------------------
 
 

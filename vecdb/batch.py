@@ -95,7 +95,7 @@ class Batch:
             error = problem
         if everything:
             schema = self._db._schema(cid)
-            graphed = [each for each in schema.vectors.values() if each.graphed]
+            graphed = [each for each in schema.by_number.values() if each.graphed]
             wanted = rebuild.everything(
                 (each.number for each in graphed), texts=columns_of(schema).any
             )

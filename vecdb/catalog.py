@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from vecdb.batch import Batch, Catalog, PerThread
@@ -21,8 +22,8 @@ from vecdb.collection import Collection
 from vecdb.declare import Vector, declare, field_of
 from vecdb.errors import AlreadyExists, EncoderMismatch, InvalidArgument, NotFound, SchemaError
 from vecdb.index.columns import columns_of
-from vecdb.storage import keys, searchlog, state
-from vecdb.storage.schema import Schema, VectorField, check_name, read_all, validate
+from vecdb.storage import keys, maps, searchlog, state
+from vecdb.storage.schema import PREVIOUS, Schema, VectorField, check_name, read_all, validate
 
 if TYPE_CHECKING:
     import threading
@@ -127,7 +128,10 @@ class Catalogued:
         cid, existing = found
         difference = existing.difference(schema)
         if difference is not None:
-            raise SchemaError(f"collection {name!r} exists with another declaration: {difference}")
+            raise SchemaError(
+                f"collection {name!r} exists with another declaration: {difference}"
+                + _way_over(existing, schema)
+            )
         self._know_encoders(cid, existing, schema, encoders)
         return self._handle(cid)
 
@@ -207,11 +211,18 @@ class Catalogued:
                 known = ", ".join(map(repr, schema.vectors))
                 raise NotFound(f"no vector field {name!r:.60} in {schema.name!r}; there are: {known}")
             number, after = schema.vectors[name].number, schema.without_vector(name)
-            batch.writing(cid).drop_field(number)
-            for kind in (keys.VECTORS, keys.MANY, keys.LINKS, keys.EFFORT):
-                _delete_range(batch.txn, keys.prefix(kind, cid) + bytes((number,)))
-            _delete_log(batch.txn, cid, keys.log_links(number))
-            batch.change_catalog(schema.name, (cid, after))
+            if name in schema.hidden:
+                self._drop_field(batch, cid, schema.hidden[name].field.number, schema.without_hidden(name))
+            self._drop_field(batch, cid, number, after)
+            maps.sweep(batch.txn, cid, after)
+
+    def _drop_field(self, batch: Batch, cid: int, number: int, after: Schema) -> None:
+        """Take a vector field's records away, and go on under the declaration without it."""
+        batch.writing(cid).drop_field(number)
+        for kind in (keys.VECTORS, keys.MANY, keys.LINKS, keys.EFFORT):
+            _delete_range(batch.txn, keys.prefix(kind, cid) + bytes((number,)))
+        _delete_log(batch.txn, cid, keys.log_links(number))
+        batch.change_catalog(after.name, (cid, after))
 
     # --- behind the verbs ----------------------------------------------------------------
 
@@ -233,6 +244,10 @@ class Catalogued:
         given = self._encoders.get((cid, declared.number))
         if given is not None and given.fingerprint == declared.fingerprint:
             return given
+        for (other, _), each in list(self._encoders.items()):  # of a field that took the place of another
+            if other == cid and each.fingerprint == declared.fingerprint:
+                self._encoders[cid, declared.number] = each
+                return each
         from vecdb import encoders
 
         assert declared.encoder is not None
@@ -298,7 +313,10 @@ class Catalogued:
             raise NotFound(f"no collection {name!r:.60} in {self._env.path}")
         return found
 
-    def _create(self, schema: Schema, encoders: dict[int, Any]) -> Collection:
+    def _create(
+        self, schema: Schema, encoders: dict[int, Any], kept: Mapping[str, bytes] = MappingProxyType({})
+    ) -> Collection:  # fmt: skip
+        """`kept`: the maps that the declaration names (storage/maps.py)."""
         with self._batch() as batch:
             if schema.name in batch.catalog:
                 raise AlreadyExists(
@@ -306,8 +324,13 @@ class Catalogued:
                 )
             cid = batch.next_cid()
             last = batch.commit_number - 1  # its own commit may log rows already
-            graphed = [each.number for each in schema.vectors.values() if each.graphed]
-            state.write(batch.txn, cid, state.new(last, graphed, text=columns_of(schema).any))
+            graphed = [number for number, each in schema.by_number.items() if each.graphed]
+            first = state.new(last, graphed, text=columns_of(schema).any)
+            for hidden in schema.hidden.values():
+                first.vectors[hidden.field.number].held = state.NOBODY
+            state.write(batch.txn, cid, first)
+            for fingerprint, raw in kept.items():
+                maps.put(batch.txn, cid, fingerprint, raw)
             batch.change_catalog(schema.name, (cid, schema))
             made = self._handle(cid)
         self._know_encoders(cid, schema, schema, encoders)
@@ -320,6 +343,34 @@ class Catalogued:
         if batch is not None:
             batch.handles.append(made)
         return made
+
+
+def _way_over(existing: Schema, wanted: Schema) -> str:
+    """How vectors come to be what is wanted now; "" where the difference is another. Nothing is dropped."""
+    for name, declared in existing.vectors.items():
+        other = wanted.vectors.get(name)
+        same = other is not None and other.fingerprint == declared.fingerprint
+        if other is None or (same and other.given_dim == declared.given_dim):
+            continue
+        at = existing.name if existing.name.isidentifier() else "collection"
+        using = "" if len(existing.vectors) == 1 else f", using={name!r}"
+        behind = existing.hidden.get(name)
+        if other.encoder is not None and behind is not None and behind.field.fingerprint == other.fingerprint:
+            if behind.role == PREVIOUS:
+                back = f"{at}.rollback_vectors({using[2:]})"
+                return f"; {back} goes back to it, on {at} = db[{existing.name!r}]"
+            return f"; it is on its way there: {at}.reembed(encoder{using}) goes on"
+        if other.encoder is not None:
+            return (
+                f"; to go over to it: {at} = db[{existing.name!r}], then {at}.reembed(encoder{using}), which "
+                "keeps every row and searches meanwhile, and the old vectors until they are dropped"
+            )
+        if declared.encoder is None:
+            return (
+                f"; vectors of another dimension get a field of their own: {at}.add_vector(name, "
+                f"vecdb.Vector({other.given_dim})), on {at} = db[{existing.name!r}]"
+            )
+    return ""
 
 
 def _delete_range(txn: Any, prefix: bytes) -> None:
@@ -335,6 +386,6 @@ def _delete_log(txn: Any, cid: int, part: int) -> None:
     found = cursor.set_range(keys.log(cid, 0, 0))
     while found:
         key = bytes(cursor.key())
-        if key >= keys.state(cid):
+        if key >= keys.condemned(cid):  # and resting slots, the last byte of whose keys may be any
             return
         found = cursor.delete() if keys.log_position(key)[1] == part else cursor.next()

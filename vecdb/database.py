@@ -105,7 +105,9 @@ class Database(Catalogued):
             max_size=options.max_size,
         )  # fmt: skip
         self._closed = False
+        self._probed: set[str] = set()  # fingerprints whose models were seen to be the same (embedding.py)
         self._encoders: dict[tuple[int, int], Any] = {}  # by collection and vector field
+        self._maps: dict[str, Any] = {}  # adapters and bridges by fingerprint, which says all of them
         self._reset()
         _OPEN.add(self)
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from vecdb.encoders.base import check_vectors
-from vecdb.errors import InvalidArgument
+from vecdb.errors import EncoderFailed, EncoderMismatch, InvalidArgument
 from vecdb.storage import embeddings
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from vecdb.encoders.base import Encoder, Vectors
 
 BATCH: Final = 512  # texts encoded at once, and embeddings that a kill may cost
+
+SAME_MODEL: Final = 0.99  # cosine: another precision passes (fp16, int8 codes), another model does not
 
 CLEARED_AT_ONCE: Final = 10_000  # embeddings taken away in one commit
 
@@ -59,11 +61,52 @@ def embed(db: Database, encoder: Encoder, texts: list[str], metric: str | None =
         batch = misses[first : first + BATCH]
         _make_room(db, len(batch))
         rows = [places[key][0] for key in batch]
-        made = _encoded(encoder, [texts[row] for row in rows], rows, metric or encoder.metric)
+        try:
+            made = _encoded(encoder, [texts[row] for row in rows], rows, metric or encoder.metric)
+        except EncoderFailed as error:
+            _keep_done(db, error, batch, rows, encoder.dim)
+            raise
         _keep(db, {key: made[at].tobytes() for at, key in enumerate(batch)})
         for at, key in enumerate(batch):
             vectors[places[key]] = made[at]
     return vectors
+
+
+def check_probes(db: Database, encoder: Encoder, collection: str) -> None:
+    """Refuse an encoder whose model was changed behind its name: EncoderMismatch names the way.
+
+    An encoder with `probes`, texts by which its model is known, is asked for their vectors once for each
+    open database, and these are compared with those in the file's cache; where there are none, they go with
+    the thread's next commit. Costs one small request.
+    """
+    probes = getattr(encoder, "probes", None)
+    if not probes or encoder.fingerprint in db._probed:
+        return
+    listed = [str(each) for each in probes]
+    now = check_vectors(
+        encoder.encode_documents(listed), len(listed), encoder.dim, f"encoder {encoder.name!r}"
+    )
+    found = embeddings.keys_of(encoder.fingerprint, listed)
+    before = np.zeros_like(now)
+    missing = set(_known(db, {key: [at] for at, key in enumerate(found)}, before))
+    for at, key in enumerate(found):
+        length = float(np.linalg.norm(now[at]) * np.linalg.norm(before[at]))
+        if key not in missing and float(now[at] @ before[at]) < SAME_MODEL * length:
+            raise EncoderMismatch(
+                f"encoder {encoder.name!r} of collection {collection!r} gives other vectors than it did: of "
+                f"a text by which its model is known, cosine {float(now[at] @ before[at]) / length:.3f} with "
+                f"the vector in the file, less than {SAME_MODEL}. The model behind the name was changed: "
+                "serve the former one, or give the new one another revision= and call "
+                f"{way(collection)}. Vectors work without it"
+            )
+    if missing:
+        _keep(db, {key: now[at].tobytes() for at, key in enumerate(found) if key in missing})
+    db._probed.add(encoder.fingerprint)
+
+
+def way(collection: str) -> str:
+    """The call by which a collection goes over to another encoder."""
+    return f"{collection if collection.isidentifier() else 'collection'}.reembed(encoder)"
 
 
 def cached(db: Database) -> embeddings.Cached:
@@ -127,6 +170,19 @@ def _keep(db: Database, made: dict[bytes, bytes]) -> None:
         db._local.made.update(made)
     else:
         batch.keep(made)
+
+
+def _keep_done(db: Database, error: EncoderFailed, batch: list[bytes], rows: list[int], dim: int) -> None:
+    """Commit what an encoder made before it failed, which may have been paid for, and say which texts of the
+    call those are that it failed at."""
+    made = error.made
+    if made is not None and made.ndim == 2 and made.shape[1] == dim and np.isfinite(made).all():
+        _keep(db, {key: each.tobytes() for key, each in zip(batch, made, strict=False) if each.any()})
+        if db._local.batch is None and db._local.made:
+            with db._batch():
+                pass  # a commit takes along what this thread has made
+    error.first = None if error.first is None else rows[error.first]
+    error.last = None if error.last is None else rows[error.last]
 
 
 def _encoded(encoder: Encoder, texts: list[str], rows: list[int], metric: str) -> Vectors:

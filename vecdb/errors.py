@@ -9,7 +9,7 @@ Invariants (kept by tests/unit/test_errors.py):
 
 Misuse:       InvalidArgument (a ValueError), SchemaError, FilterError, NotFound (a KeyError),
               AlreadyExists, Closed, ReadOnly, EncoderMismatch
-Environment:  Full, Busy, TooManyReaders
+Environment:  Full, Busy, TooManyReaders, EncoderFailed
 Damage:       Corrupt, WrongFormat
 
 Rejected: error codes instead of classes (``except`` wants classes), and a class for each cause
@@ -18,13 +18,14 @@ Rejected: error codes instead of classes (``except`` wants classes), and a class
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = [
     "AlreadyExists",
     "Busy",
     "Closed",
     "Corrupt",
+    "EncoderFailed",
     "EncoderMismatch",
     "FilterError",
     "Full",
@@ -114,6 +115,22 @@ class Busy(VecdbError):
 
 class TooManyReaders(VecdbError):
     """The table of concurrent readers is full of living ones."""
+
+
+class EncoderFailed(VecdbError):
+    """An encoder's service gave no vectors now; what was written before stays, and nothing is half written.
+
+    `first`, `last`: the numbers of the texts of the call that it was asked for; `made`: the float32 vectors
+    of the texts before `first`, None where there are none.
+    """
+
+    def __init__(
+        self, message: str = "", *, first: int | None = None, last: int | None = None, made: Any = None
+    ) -> None:
+        super().__init__(message)
+        self.first = first
+        self.last = last
+        self.made = made
 
 
 # --- damage: the file is not what it should be -------------------------------------------

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.compat.make import CHURN, WORDED, churn, of_field, rows, said
+from tests.compat.make import CHURN, WORDED, churn, of_field, rows, said, turning
 from vecdb import F
+from vecdb.adapting.adapter import Adapter
 from vecdb.query import Text
 
 HERE = Path(__file__).parent
@@ -36,10 +37,66 @@ def test_a_kept_file_opens_or_is_refused(kept: Path, tmp_path: Path) -> None:
         assert db.check() == []
         for name, check in (
             ("rows", check_rows), ("several", check_several), ("churned", check_churned), ("worded", check_worded),
+            ("moved", check_moved), ("anew", check_anew), ("on the way", check_on_the_way),
         ):  # fmt: skip
             if name in db:
                 check(db)
+        migrate(db)
         assert db.check() == []
+
+
+def migrate(db: vecdb.Database) -> None:
+    """Collections that were made before vectors could become others."""
+    for collection, name in (("rows", "vector"), ("several", "wide"), ("churned", "vector")):
+        if collection not in db:
+            continue
+        c = db[collection]
+        stored = {record.id: record.vectors[name] for record in c if name in record.vectors}
+        dim, given = c.schema.vectors[name].dim, next(iter(stored.values())) + 1
+        c.apply_adapter(Adapter(np.eye(dim, 10), metric="l2"), using=name, force=True)
+        c.add("migrated", {name: given})
+        assert c.search(given, 1, using=name).ids == ["migrated"] and c.schema.vectors[name].dim == 10
+        found = {record.id: record.vectors[name] for record in c if name in record.vectors}
+        assert set(found) == {*stored, "migrated"} and db.check() == []
+        assert all(np.allclose(found[id], vector[:10]) for id, vector in stored.items())
+        c.rollback_vectors(name)
+        found = {record.id: record.vectors[name] for record in c if name in record.vectors}
+        assert all(np.array_equal(found[id], vector) for id, vector in {**stored, "migrated": given}.items())
+
+
+def check_moved(db: vecdb.Database) -> None:
+    c, vectors = db["moved"], rows()[1]
+    model = {i: vectors[i] for i in range(200) if i % 25} | {190 + i: vectors[500 + i] for i in range(20)}
+    made = turning()
+    assert c.schema.only.adapters == (made.fingerprint,) and c.schema.dim == 12
+    assert {record.id for record in c} == set(model)
+    assert all(np.allclose(record.vector, made(model[record.id])) for record in c)
+    query = vectors[505] + 0.01
+    truth = sorted(model, key=lambda i: float(np.linalg.norm(made(model[i]) - made(query))))[:10]
+    assert c.search(query, exact=True).ids == truth and c.search(query).ids[0] == 195
+    c.upsert(7, vectors[900])
+    c.rollback_vectors()
+    model[7] = vectors[900]
+    assert all(np.array_equal(record.vector, model[record.id]) for record in c) and c.schema.dim == 16
+
+
+def check_anew(db: vecdb.Database) -> None:
+    c, encoder = db["anew"], vecdb.encoders.get("hashing:24")
+    assert c.schema.encoder == "hashing:24" and len(c) == 70
+    assert np.allclose(c.vectors(list(range(70))), encoder.encode_documents([said(i) for i in range(70)]))
+
+
+def check_on_the_way(db: vecdb.Database) -> None:
+    c = db["on the way"]
+    texts = [said(1000 if i == 5 else i) for i in range(400)]
+    figures = c.stats()["vectors"]["vector"]
+    assert c.schema.encoder == "hashing:16" and 0 < figures["next"]["rows"] < 400
+    old, new = vecdb.encoders.get("hashing:16"), vecdb.encoders.get("hashing:24")
+    assert np.allclose(c.vectors(list(range(400))), old.encode_documents(texts))
+    c.reembed("hashing:24", bridge=False)
+    assert np.allclose(c.vectors(list(range(400))), new.encode_documents(texts))
+    c.rollback_vectors()
+    assert np.allclose(c.vectors(list(range(400))), old.encode_documents(texts))
 
 
 def check_rows(db: vecdb.Database) -> None:

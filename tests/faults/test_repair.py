@@ -39,7 +39,7 @@ from vecdb.storage import header, keys, rows, salvage
 
 SEED, PAGE, PATIENCE_S = 31, 4096, 120
 KEPT = Path(__file__).parents[1] / "compat"
-CIDS = {1: "rows", 2: "halves", 3: "one", 4: "empty", 5: "several", 6: "said", 7: "words", 8: "kinds"}
+CIDS = {1: "rows", 2: "halves", 3: "one", 4: "empty", 5: "several", 6: "said", 7: "words", 8: "moved", 9: "kinds"}
 REPAIRER = "from tests.faults.repairer import main; main()"
 
 

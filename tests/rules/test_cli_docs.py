@@ -71,6 +71,9 @@ def test_every_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.chdir(tmp_path)
     rows = re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)[0]
     (tmp_path / "papers.jsonl").write_text(rows, encoding="utf-8")
+    for name, language in (("queries.jsonl", "jsonl"), ("qrels.tsv", "tsv")):
+        text = re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)[0]
+        (tmp_path / name).write_text(text, encoding="utf-8")
     lines = re.findall(r"^\$ vecdb (.*)$", PAGE, re.MULTILINE)
     assert {shlex.split(line)[0] for line in lines} == set(commands()) - {"demo"}
     for line in lines:

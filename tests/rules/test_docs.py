@@ -216,7 +216,7 @@ def test_every_command_has_help_and_an_example() -> None:
     assert app.registered_commands
     for command in app.registered_commands:
         assert command.callback is not None
-        name, doc = command.callback.__name__, inspect.getdoc(command.callback) or ""
+        name, doc = command.name or command.callback.__name__, inspect.getdoc(command.callback) or ""
         assert doc.splitlines()[0].endswith("."), name
         assert f"Example:\n  vecdb {name}" in doc, f"{name} has no example"
 
@@ -227,4 +227,5 @@ def test_readme_names_every_command() -> None:
 
     for command in app.registered_commands:
         assert command.callback is not None
-        assert f"`vecdb {command.callback.__name__}" in README, command.callback.__name__
+        name = command.name or command.callback.__name__
+        assert f"`vecdb {name}" in README, name

@@ -44,17 +44,19 @@ LAYERS: dict[str, set[str]] = {
     "diagnosis": {"analysis", "collection", "encoders", "frames", "ingest", "progress", "reports", "shown", "storage", "text"},
     "tables": {"progress"},
     "interop": {"arrays", "ingest", "index", "storage"},
-    "collection": {"analysis", "arrays", "cursor", "declare", "embedding", "encoders", "execute", "facets", "index", "ingest", "interop", "progress", "query", "ranking", "storage", "tables"},
+    "collection": {"adapting", "analysis", "arrays", "cursor", "declare", "embedding", "encoders", "evaluation", "execute", "facets", "index", "ingest", "interop", "progress", "query", "ranking", "storage", "tables"},
     "analysis": {"execute", "facets", "frames", "index", "progress", "query", "shown", "storage"},
+    "adapting": {"collection", "encoders", "evaluation", "facets", "progress", "query", "reports", "shown"},
     "snapshot": {"collection", "index", "query", "storage"},
-    "standing": {"collection", "index", "query", "shown", "storage"},
-    "check": {"index", "storage", "_core", "database", "collection"},
+    "standing": {"arrays", "collection", "evaluation", "index", "query", "reports", "shown", "storage"},
+    "evaluation": {"__init__", "collection", "database", "declare", "embedding", "encoders", "execute", "facets", "frames", "index", "progress", "query", "reports", "shown", "standing"},
+    "check": {"adapting", "index", "storage", "_core", "database", "collection"},
     "repair": {"database", "arrays", "storage", "_core"},
     "upkeep": set(),
     "batch": {"index", "storage"},
     "catalog": {"batch", "collection", "declare", "encoders", "index", "storage"},
     "database": {"batch", "catalog", "embedding", "snapshot", "standing", "declare", "collection", "check", "upkeep", "encoders", "index", "storage", "options", "query"},
-    "__init__": {"database", "diagnosis", "interop", "repair", "declare", "collection", "encoders", "query", "storage", "check"},
+    "__init__": {"adapting", "database", "diagnosis", "evaluation", "interop", "repair", "declare", "collection", "encoders", "query", "storage", "check"},
     "__main__": {"cli"},
 }
 
@@ -65,8 +67,8 @@ PUBLIC = {"vecdb", "vecdb.query", "vecdb.errors", "vecdb.encoders", "vecdb.encod
 ONE_DOOR = {"lmdb": "vecdb.storage.", "msgpack": "vecdb.storage.codec"}
 
 BASE = {"numpy", "lmdb", "msgpack", "pyroaring"}
-EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib", "pandas", "pyarrow", "sentence_transformers", "Stemmer", "snowballstemmer"}
-FILES_OF_AN_EXTRA = {f"vecdb.cli.{name}" for name in ("app", "opening", "reading", "searching", "writing")}  # imported by nothing but a function
+EXTRAS = {"tokenizers", "safetensors", "wordllama", "typer", "rich", "hnswlib", "pandas", "pyarrow", "sentence_transformers", "Stemmer", "snowballstemmer", "onnxruntime", "torch"}
+FILES_OF_AN_EXTRA = {f"vecdb.cli.{name}" for name in ("app", "evaluating", "opening", "reading", "searching", "writing")}  # imported by nothing but a function
 
 
 def modules() -> list[tuple[str, Path]]:

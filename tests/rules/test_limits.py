@@ -7,11 +7,14 @@ from pathlib import Path
 
 from vecdb import fields, ingest, options
 from vecdb.collection import searching
+from vecdb.evaluation import advise, judge
 from vecdb.index import changes, effort, wording
 from vecdb.interop import hnswlib
 from vecdb.query import boosts, like, nodes, operand, tokens, values
 from vecdb.query import filter as filters
 from vecdb.ranking import late
+from vecdb.reports import plots
+from vecdb.reports.page import MOST_ROWS
 from vecdb.storage import codec, engine, keys, rows, schema, sparse
 from vecdb.tables import capsule, delimited, jsonl, load
 
@@ -53,6 +56,10 @@ LIMITS = {
     f"rows read for the phrases of a text beyond its first {wording.FREE_PHRASES}": wording.MOST_READ,
     "bits of an int in a filter": operand.MAX_INT_BITS,
     "kilometres of `within`": int(operand.MAX_KM),
+    "documents of one query that `judge` asks for": judge.MOST_PER_QUERY,
+    "rows that `advise` ranks; of more, as many drawn at random and all that are judged": advise.MOST_ROWS,
+    "rows of a table on a report's page": MOST_ROWS,
+    "points of a map on a report's page, drawn at random of more": plots.MOST_POINTS,
     "rows of a batch of `add_table`": load.MAX_BATCH,
     "columns of an Arrow table, or fields of a struct": capsule.MAX_CHILDREN,
     "levels of an Arrow column": capsule.MAX_DEPTH,

@@ -29,16 +29,20 @@ from tests import child, damage, deeds
 from tests.damage import change, keys_of, patch, payload, put
 from tests.planting import (
     CID,
+    MOVED,
     Plant,
     chunk_of_posting,
     declared,
     delete,
     disagree,
     flip,
+    held,
+    hide,
     leaf,
     link,
     links,
     many,
+    map_of,
     move,
     now,
     now_field,
@@ -48,6 +52,7 @@ from tests.planting import (
     unlink,
 )  # fmt: skip
 from vecdb import F, check
+from vecdb.adapting.adapter import Adapter
 from vecdb.index.leaf import STAMP, stamp_of
 from vecdb.index.valuekey import NUMBERS, key_of
 from vecdb.storage import codec, embeddings, keys, rows, state
@@ -261,6 +266,22 @@ PLANTS: list[tuple[str, str, Plant, str, str]] = [
     ("T4", "another analysis", lambda t: change(t, keys.catalog(WORDS), other_analysis), "words/full text of 'text'", "analysis"),
     ("S1", "full text that was never declared", lambda t: change(t, keys.catalog(WORDS), lambda d: {n: v for n, v in d.items() if n != "fulltext"}),
      "words", "full text"),
+    # vectors behind others, and the maps that lead from one to the other
+    ("X1", "a map is gone", lambda t: t.delete(map_of(t)), "moved/maps/8/0x", "missing"),
+    ("X1", "a map that is none", lambda t: put(t, map_of(t), b"none"), "moved/maps/8/0x", "no adapter"),
+    ("X1", "a map cut short", lambda t: put(t, map_of(t), payload(t, map_of(t))[:-7]), "moved/maps/8/0x", "digest"),
+    ("X1", "another map", lambda t: put(t, map_of(t), Adapter([[1.0]], metric="l2").to_bytes()), "moved/maps/8/0x", "it is the map"),
+    ("X1", "a map that nobody goes through", lambda t: put(t, keys.map_of(CID, bytes(16)), b"x"), "rows/maps/1/0x", "no field"),
+    ("X1", "a map that takes something else", lambda t: change(t, keys.catalog(MOVED), lambda d: declared(d, given=999)), "moved/vector field 'vector'", "given 999"),
+    ("C1", "a role that is none", lambda t: hide(t, lambda h: ["next to", *h[1:]]), "catalog/8", "role"),
+    ("C1", "hidden vectors of nobody", lambda t: change(t, keys.catalog(MOVED), lambda d: {**d, "hidden": {"x": d["hidden"]["vector"]}}), "catalog/8", "no vector field"),
+    ("C1", "hidden vectors of a number that is taken", lambda t: hide(t, lambda h: [h[0], {**h[1], "number": 2}, h[2]]), "catalog/8", "number"),
+    ("C1", "hidden vectors that are none", lambda t: hide(t, lambda h: [h[0], {**h[1], "dim": 0}, h[2]]), "catalog/8", "dim=0"),
+    ("C1", "a seat of nobody", lambda t: change(t, keys.catalog(MOVED), lambda d: declared(d, seat=9)), "catalog/8", "seat"),
+    ("S1", "who has a hidden vector is no bitmap", lambda t: held(t, lambda h: b"x"), "moved/log/8/0xffffffffffffffffff", "hold"),
+    ("S1", "who has a hidden vector is a number", lambda t: held(t, lambda h: 7), "moved/log/8/0xffffffffffffffffff", "hold"),
+    ("S2", "a row too many has a hidden vector", lambda t: held(t, lambda h: None) or change(t, keys.state(MOVED), one_fewer), "moved", "vectors in field 0"),
+    ("V3", "a row too few has a hidden vector", lambda t: held(t, lambda h: (BitMap.deserialize(h) - BitMap([5])).serialize()), "moved/row 5", "disagree"),
     # effort
     ("Q1", "a resting slot that is live", lambda t: put(t, keys.resting(CID, 1), bytes(8) + (1310).to_bytes(4, "little")), "rows/log/1/0xfe", "are live"),
     ("Q1", "no slots that rest", lambda t: put(t, keys.resting(CID, 1), b"abc"), "rows/log/1/0xfe", "no id and slots"),
@@ -318,6 +339,12 @@ def live(txn: Any, how: Callable[[BitMap], BitMap]) -> None:
     key = keys.live(CID, 0)
     body = how(BitMap.deserialize(payload(txn, key)[STAMP:])).serialize()
     put(txn, key, stamp_of(body) + body)
+
+
+def one_fewer(state: dict[str, Any]) -> dict[str, Any]:
+    """A state that counts one vector less in field 0."""
+    first, *rest = state["vectors"][0]
+    return {**state, "vectors": {**state["vectors"], 0: [first - 1, *rest]}}
 
 
 def declare(txn: Any, fields: dict[str, str]) -> None:

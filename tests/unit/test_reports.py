@@ -133,6 +133,29 @@ def test_a_page_loads_nothing_and_says_so() -> None:
     assert "url(" not in html and "@import" not in html
 
 
+def contrast(one: str, other: str) -> float:
+    """WCAG 2: the ratio of two colours' relative luminances."""
+    shades = []
+    for colour in (one, other):
+        digits = colour.lstrip("#") if len(colour) == 7 else "".join(c * 2 for c in colour.lstrip("#"))
+        parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        shades.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
+    return max(shades) / min(shades)
+
+
+@pytest.mark.parametrize("theme", ["_LIGHT", "_DARK", "_PAPER"])
+def test_everything_can_be_told_from_the_ground(theme: str) -> None:
+    from vecdb.reports import style
+
+    colours = dict(each.split(":") for each in getattr(style, theme).split(";"))
+    for name in ("--ink", "--soft", "--key"):
+        assert contrast(colours[name], colours["--ground"]) >= 4.5, name
+        assert contrast(colours[name], colours["--band"]) >= 4.5, name
+    for n in range(9):
+        assert contrast(colours[f"--c{n}"], colours["--ground"]) >= 3, n
+
+
 NUMBERS = st.one_of(
     st.none(), st.floats(), st.integers(-(10**20), 10**20), st.floats(-1, 1),
     st.sampled_from([0.0, -0.0, 1.0, 1e-320, 5e-324, 1e150, -1e150, 1e151, 10**400, True, "x", 1 + 1e-16]),
@@ -210,6 +233,16 @@ def test_what_is_left_out_is_counted() -> None:
     assert drawn.note == "2,000 of 4,993 points are drawn; 7 points that are no finite numbers are left out"
     assert drawn.svg().count('class="dot') == 2_000 + 9 and "12 other groups" in drawn.description
     assert drawn.svg() == plots.points(xy, np.arange(5_000) % 20, title="t").svg()
+
+
+def test_what_is_drawn_is_what_programs_read() -> None:
+    values = np.random.default_rng(2).normal(size=100_000)
+    data = plots.histogram({"a": values, "b": values[:10]}, title="t", axis="x", bins=20).data
+    assert data["counts"]["a"].sum() == 100_000 and len(data["edges"]) == 21
+    assert (np.histogram(values, data["edges"])[0] == data["counts"]["a"]).all()
+    data = plots.points(np.c_[values, values], np.arange(100_000) % 3, list(range(100_000)), title="t").data
+    assert len(data["xy"]) == len(data["groups"]) == len(data["labels"]) == 2_000
+    assert all(data["xy"][n][0] == values[i] for n, i in enumerate(data["labels"]))
 
 
 def test_nothing_says_so() -> None:

@@ -323,3 +323,26 @@ def test_a_watcher_in_a_damaged_place_is_named(path: str) -> None:
         assert {b"orphan".hex() in each.where for each in found} == {True, False}
         with pytest.raises(vecdb.errors.Corrupt, match="D2"):
             saved.watch("short")
+
+
+def test_a_watch_goes_on_when_the_fields_vectors_become_others() -> None:
+    """Its query goes through the adapters of the commit that it reads, a row's own vector through none twice."""
+    import numpy as np
+
+    from vecdb.adapting.adapter import Adapter
+
+    db = vecdb.open()
+    c = db.create_collection("c", dim=2)
+    c.add(["a", "b"], [[1, 0], [0, 1]])
+    plain = db.searches.save("plain", c, vecdb.query.Near([1, 0])).watch("w", min_score=0.9, timeout=0)
+    by_id = db.searches.save("by id", c, vecdb.query.Near(vecdb.ById("a"))).watch("w", min_score=0.9, timeout=0)
+    both = (plain, by_id)
+    c.add("c", [1, 0.1])
+    assert [[h.id for b in each for h in b] for each in both] == [["c"], ["c"]]
+    c.apply_adapter(Adapter([[0, 1, 0], [1, 0, 0]], metric="cosine"), force=True)
+    c.add(["d", "e"], [[0.1, 1], [1, 0.05]])
+    assert [[h.id for b in each for h in b] for each in both] == [["e"], ["e"]]
+    assert np.allclose(c.vectors("a"), [[0, 1, 0]])
+    c.rollback_vectors()
+    c.add("f", [1, 0.02])
+    assert [[h.id for b in each for h in b] for each in both] == [["f"], ["f"]]

@@ -54,6 +54,8 @@ each.
     G6  the codes in this process's memory are those of the stored vectors
     J1  the search log can be read, what was erased apart
     J2  it takes at most the bytes that it may, and they are counted rightly
+    X1  every map that vectors go through is there, is the one that is named, and maps what the field has
+        to what it has; no other is there
     Q1  slots that rest since their rows died, or since they left the graphs, can be read, were handed
         out, are not live, and are named once
     Q2  the state counts them
@@ -62,7 +64,7 @@ each.
 
 Where images and log cannot be loaded, what rests on them (W1, A1 against the rows, G2 to G4) is not
 looked at: the damage that is reported comes first. What is of the whole file is in whole.py, S, R and V
-are in rows.py, W, A and G in indexes.py, T in texts.py.
+are in rows.py, W, A and G in indexes.py, T in texts.py, X in maps.py.
 """
 
 from __future__ import annotations
@@ -70,7 +72,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from vecdb.check import indexes, kept, rows, slots, texts, whole
+from vecdb.check import indexes, kept, maps, rows, slots, texts, whole
 from vecdb.check.subject import Subject, problem_of
 from vecdb.errors import VecdbError
 from vecdb.storage import state
@@ -128,6 +130,7 @@ def _problems(db: Database, txn: Any) -> Iterator[Problem]:
 
 
 def _of_collection(of: Subject, mine: Follower | None) -> Iterator[Problem]:
+    yield from maps.problems(of)
     try:
         now = state.read(of.txn, of.cid)
     except VecdbError as error:

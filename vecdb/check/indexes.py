@@ -123,7 +123,7 @@ def _postings(of: Subject, view: View) -> Iterator[tuple[tuple[int, bytes], BitM
     """Every value key with its rows, by the rule that filters use; kinds are derived."""
     reader = of.follower.attributes.reader(of.txn)
     for fieldid, name in enumerate(view.names):
-        if seats.is_of_dropped(name, of.layouts):
+        if seats.is_of_dropped(name, {each.member for each in of.stated}):
             continue
         image = dict(reader.range(fieldid, b"", END))
         tail = dict(view.tail.range(fieldid, b"", END))

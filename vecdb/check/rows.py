@@ -10,9 +10,11 @@ from pyroaring import BitMap
 from vecdb import _core
 from vecdb.check.subject import Subject
 from vecdb.errors import VecdbError
+from vecdb.index import seats
 from vecdb.storage import codec, keys, log, rows, state, vectors
 from vecdb.storage.meta import FRAME
 from vecdb.storage.rows import PLAIN, Row
+from vecdb.storage.schema import VectorField
 from vecdb.types import Problem
 
 
@@ -85,7 +87,10 @@ def _row(
     of: Subject, now: state.State, rid: int, row: Row, inline_from: dict[int, int]
 ) -> Iterator[Problem]:
     where = of.at(f"row {rid}")
-    graphed = [number for number in row.fields if number in now.vectors]
+    graphed = [number for number in row.inline if number in now.vectors]  # a dead row names no others
+    if not row.dead:
+        fields = ((each, now.vectors.get(each.number)) for each in of.graphed)
+        graphed = [each.number for each, mine in fields if seats.has(each, mine, rid, row.fields)]
     sole = any(layout.sole for layout in of.layouts.values())
     if graphed and rid >= PLAIN or not graphed and rid < PLAIN and sole:
         yield Problem("R4", where, "its number is a slot's exactly if it has no vector")
@@ -148,31 +153,33 @@ def _blocks(of: Subject, now: state.State) -> Iterator[Problem]:
             if block not in blocks:
                 where = of.at(_block(declared.number, block))
                 yield Problem("V1", where, "the block of vectors is missing")
-        yield from _seats(of, now, declared.number, layout, blocks)
+        yield from _seats(of, now, declared, layout, blocks)
 
 
 def _seats(
     of: Subject,
     now: state.State,
-    number: int,
+    declared: VectorField,
     layout: vectors.Layout,
     blocks: dict[int, vectors.Block | None],
 ) -> Iterator[Problem]:
     """Blocks and rows agree on who has a vector."""
+    number, mine = declared.number, now.vectors.get(declared.number)
     for rid, row in of.found.items():
         block = blocks.get(rid // layout.block_rows) if rid < PLAIN else None
         if block is None or number in row.inline:
             continue
-        if rid in now.loose and number not in row.fields:
+        has = seats.has(declared, mine, rid, row.fields)
+        if rid in now.loose and not has:
             continue  # what its block has is of the row that had the slot before
-        if block.has(rid % layout.block_rows) != (number in row.fields):
+        if block.has(rid % layout.block_rows) != has:
             where = of.at(f"row {rid}")
             yield Problem("V3", where, f"it and its block disagree on its vector in field {number}")
 
 
 def _many(of: Subject) -> Iterator[Problem]:
     """Records of fields of many vectors a row."""
-    seen: dict[int, set[int]] = {each.number: set() for each in of.schema.vectors.values()}
+    seen: dict[int, set[int]] = {number: set() for number in of.fields}
     for key, _ in of.scan(keys.MANY):
         number, rid = key[5], int.from_bytes(key[6:], "big")
         layout, row = of.layouts.get(number), of.found.get(rid)
@@ -213,7 +220,10 @@ def _counts(of: Subject, now: state.State) -> Iterator[Problem]:
         detail = f"it counts {now.live} rows, {now.seated} with vectors; there are "
         yield Problem("S2", of.name, f"{detail}{len(of.live)} and {seated}")
     for number, mine in now.vectors.items():
-        ranked = sum(number in row.fields for row in of.found.values())
+        declared = of.fields.get(number)
+        if declared is None:
+            continue
+        ranked = sum(seats.has(declared, mine, rid, row.fields) for rid, row in of.found.items())
         if mine.ranked != ranked:
             detail = f"it counts {mine.ranked} vectors in field {number}; there are {ranked}"
             yield Problem("S2", of.name, detail)

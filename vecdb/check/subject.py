@@ -8,6 +8,7 @@ from typing import Any
 from pyroaring import BitMap
 
 from vecdb.errors import VecdbError
+from vecdb.index import seats
 from vecdb.index.follow import Follower
 from vecdb.storage import keys
 from vecdb.storage.rows import Row
@@ -27,9 +28,10 @@ class Subject:
         self.txn = txn
         self.commit = commit
         self.follower = Follower(cid, lambda: 0, threads)  # which remembers nothing yet
-        self.layouts = {each.number: schema.layout(each) for each in schema.vectors.values()}
-        self.graphed = [each for each in schema.vectors.values() if each.graphed]
-        self.stated = [each for each in schema.vectors.values() if each.graphed or each.sparse]
+        self.fields = schema.by_number  # hidden ones too
+        self.layouts = {number: schema.layout(each) for number, each in self.fields.items()}
+        self.graphed = [each for each in self.fields.values() if each.graphed]
+        self.stated = seats.stated(schema)
         self.live = BitMap()
         self.found: dict[int, Row] = {}
 

@@ -1,6 +1,6 @@
 """The command line as a whole. Each command is a thin call of the public API, in its words.
 
-reading.py, searching.py and writing.py hold the commands, opening.py what they share.
+reading.py, searching.py, evaluating.py and writing.py hold the commands, opening.py what they share.
 
 Exit codes: 0 done; 1 no result, or problems found, or a database that cannot be read now; 2 the
 command was used wrongly (an unknown collection, a filter on garbage, a file that is not there).
@@ -17,6 +17,7 @@ import typer
 
 import vecdb
 from vecdb.cli import show
+from vecdb.cli.evaluating import evaluate
 from vecdb.cli.reading import check, encoders, get, info
 from vecdb.cli.searching import search
 from vecdb.cli.writing import backup, compact, export, ingest, repair
@@ -91,3 +92,4 @@ for command in (
     demo, info, ingest, search, get, export, check, repair, compact, backup, encoders,
 ):  # fmt: skip
     app.command()(command)
+app.command("eval")(evaluate)

@@ -8,6 +8,9 @@
     search.py   search, explain; prepared.py: prepare, why.py: why_not, on what searching.py gives
     tables.py   add_table, to_arrow
     logged.py   feedback, replay
+    evaluated.py  evaluate
+    judged.py   judge
+    migrating.py  apply_adapter, reembed, rollback_vectors, drop_previous_vectors
     analysis.py histogram, duplicates, clusters, predict
 """
 
@@ -16,9 +19,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vecdb.collection.analysis import AnalysisVerbs
+from vecdb.collection.evaluated import EvaluatedVerbs
 from vecdb.collection.facets import FacetVerbs
 from vecdb.collection.handle import parse_record
+from vecdb.collection.judged import JudgeVerbs
 from vecdb.collection.logged import LoggedVerbs
+from vecdb.collection.migrating import MigratingVerbs
 from vecdb.collection.read import ReadVerbs
 from vecdb.collection.tables import ArrowVerbs, TableVerbs
 from vecdb.collection.write import WriteVerbs
@@ -32,14 +38,16 @@ __all__ = ["Collection", "parse_record"]
 
 
 class Collection(
-    WriteVerbs, TableVerbs, ReadVerbs, ArrowVerbs, FacetVerbs, AnalysisVerbs, LoggedVerbs
+    WriteVerbs, TableVerbs, ReadVerbs, ArrowVerbs, FacetVerbs, AnalysisVerbs, LoggedVerbs,
+    EvaluatedVerbs, JudgeVerbs, MigratingVerbs,
 ):  # fmt: skip
     """A named set of rows in a database; made by `create_collection`, found by `db[name]`.
 
     Writing: add, upsert, update, delete, optimize. Reading: get, count, len, in, scan,
     iteration, facets, vectors. Searching: search, prepare, explain, why_not. As a whole: histogram,
     duplicates, clusters, predict. Whole tables: add_table, to_arrow, to_hnswlib. Vector fields:
-    add_vector, drop_vector. Of the search log: feedback, replay. About itself: name, schema, stats.
+    add_vector, drop_vector; apply_adapter, reembed, rollback_vectors, drop_previous_vectors. Of the search
+    log: feedback, replay. Judgements: judge, evaluate. About itself: name, schema, stats.
 
     >>> import vecdb
     >>> with vecdb.open() as db:

@@ -20,17 +20,19 @@ import numpy as np
 from pyroaring import BitMap
 
 from vecdb.collection.handle import parse_record, refuse
-from vecdb.collection.searching import Options, Searching, check_radius
+from vecdb.collection.searching import Options, Searching, check_radius, is_text
 from vecdb.execute import Request
 from vecdb.index.view import Cut
 from vecdb.query.boosts import MAX_BOOSTS, Boost
 from vecdb.query.objects import Near, Query
 from vecdb.ranking import boost, build, diverse, group
 from vecdb.ranking.base import Place, Ranked, Ranker, nothing
+from vecdb.ranking.bridged import crossing
 from vecdb.ranking.near import NearRanker
 from vecdb.ranking.told import Composed, sketched, told
 from vecdb.ranking.vectors import VectorField, some
 from vecdb.storage import rows, vectors
+from vecdb.storage.schema import Schema
 from vecdb.types import Hits, Plan
 
 if TYPE_CHECKING:
@@ -66,6 +68,10 @@ class Composing(Searching):
     """What answers query objects."""
 
     __slots__ = ()
+
+    def _crosses(self, schema: Schema, query: Any, using: str | None) -> bool:
+        """Whether a query is a text, or several, that is searched over a bridge (ranking/bridged.py)."""
+        return bool(schema.hidden) and is_text(query) and crossing(self, schema, using) is not None
 
     def _ask(
         self, query: Any, request: Request, shape: Shape, using: str | None, matches: Any = None

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 
-from vecdb.embedding import embed
+from vecdb.embedding import check_probes, embed, way
 from vecdb.errors import Corrupt, EncoderMismatch, FilterError, InvalidArgument
 from vecdb.fields import Declared
 from vecdb.fields import declared as declared_fields
+from vecdb.index.changes import flat
 from vecdb.index.columns import columns_of, need_words
 from vecdb.index.follow import Follower
 from vecdb.index.parts import Damaged
@@ -25,10 +26,10 @@ from vecdb.index.wording import says
 from vecdb.query.clauses import Matches
 from vecdb.query.declared import bind, worded
 from vecdb.query.filter import Filter, as_filter
-from vecdb.storage import codec, keys, rows, tree, vectors
+from vecdb.storage import codec, keys, maps, rows, tree, vectors
 from vecdb.storage.rows import PLAIN, Row
 from vecdb.storage.schema import Schema, VectorField
-from vecdb.types import Record
+from vecdb.types import Metadata, Record
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -117,11 +118,45 @@ class Handle:
             raise EncoderMismatch(
                 f"collection {self.name!r} was made with encoder {declared.encoder!r} "
                 f"(fingerprint {declared.fingerprint}), but the one at hand has fingerprint "
-                f"{found.fingerprint}: vectors of two encoders cannot be compared; install the "
-                f"original one, give it to get_or_create_collection({self.name!r}, encoder=), or "
-                "build a new collection"
+                f"{found.fingerprint}: vectors of two encoders cannot be compared. To go over to the one at "
+                f"hand: {way(self.name)}, which keeps every row and the old vectors until the new "
+                "are there; or install the original one, or give it to "
+                f"get_or_create_collection({self.name!r}, encoder=). Vectors work without it"
             )
+        check_probes(self._db, found, self.name)
         return found
+
+    # --- adapters ------------------------------------------------------------------------
+
+    def _images(self, declared: VectorField, vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What a field's adapters make of vectors as they are given, float32 (n, d); none: the same."""
+        for fingerprint in declared.adapters:
+            vectors = self._map(fingerprint)(vectors)
+        return vectors
+
+    def _map(self, fingerprint: str, kind: Any = None) -> Any:
+        """A map that the file keeps, by its fingerprint; of the class `kind`, else an Adapter."""
+        found = self._db._maps.get(fingerprint)
+        if found is None:
+            from vecdb.adapting.adapter import Adapter
+
+            with self._reading() as (txn, _):
+                raw = maps.get(txn, self._cid, fingerprint)
+            key = maps.key_of(self._cid, fingerprint)
+            try:
+                found = (kind or Adapter).from_bytes(raw)
+            except (InvalidArgument, Corrupt) as error:
+                raise rows.damaged("X1", key, str(error)) from None
+            if found.fingerprint != fingerprint:
+                raise rows.damaged("X1", key, f"it is the map {found.fingerprint}, not {fingerprint}")
+            self._db._maps[fingerprint] = found
+        return found
+
+    def _bridge(self, fingerprint: str) -> Any:
+        """The map from the queries of an encoder that is on its way to the vectors of the one before."""
+        from vecdb.adapting.bridge import Bridge
+
+        return self._map(fingerprint, Bridge)
 
     # --- vector fields -------------------------------------------------------------------
 
@@ -235,7 +270,7 @@ class Handle:
             record.vectors = {
                 name: vectors.shown(self._stored(txn, schema, declared, rid, row), declared)
                 for name, declared in schema.vectors.items()
-                if declared.number in row.fields
+                if declared.member in row.fields
             }
         return record
 
@@ -277,6 +312,16 @@ def record_of(row: Row) -> Record:
             code="R5", where=f"row {id!r}", detail=str(error),
         ) from None  # fmt: skip
     return Record(id, row.metadata, text, None, codec.unpack_metadata)
+
+
+def source_of(declared: VectorField, metadata: Metadata, text: str | None) -> str | None:
+    """The text that a field's encoder reads of a row, None where there is none."""
+    if declared.source is None:
+        return text
+    for name, value in flat(metadata):
+        if name == declared.source:
+            return value if isinstance(value, str) else None
+    return None
 
 
 def refuse(message: str) -> NoReturn:

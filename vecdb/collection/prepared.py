@@ -23,7 +23,7 @@ from pyroaring import BitMap
 from vecdb import execute
 from vecdb.collection.composing import NO_SHAPE, Composing, Shape, given_shape, is_composed
 from vecdb.collection.handle import Where
-from vecdb.collection.searching import Options, check_radius
+from vecdb.collection.searching import Adapted, Options, check_radius
 from vecdb.execute import Request
 from vecdb.query.filter import Filter
 from vecdb.types import Plan
@@ -151,15 +151,20 @@ class PreparedSearch:
                 if verbs._db._logged is not None:
                     verbs._log(query, self._request.as_asked(self._written), hits)
                 return hits
-        name, declared = verbs._searched(verbs.schema, self._using or self._written, query)
+        schema, using = verbs.schema, self._using or self._written
+        if verbs._crosses(schema, query, using):
+            return verbs._ask(query, self._request, self._shape, self._written, self._matches)
+        name, declared = verbs._searched(schema, using, query)
         check_radius(self._request, declared.metric)
         vector, single = verbs._query(query, declared)
         if ready is not None and single and vector is not query:
-            hits = ready.answer(vector)
+            hits = (ready.plain if type(ready) is Adapted else ready).answer(vector)
             if hits is not None:
                 self._note(query, vector, hits)
                 return hits
         with verbs._reading() as (txn, view):
+            if view.schema is not schema and view.schema.vectors.get(name) != declared:
+                return self(query)  # its vectors became others between the query and the snapshot
             context = verbs._context(
                 txn, view, name, declared, self._request.where, self._matches(txn, view)
             )
@@ -170,7 +175,7 @@ class PreparedSearch:
                 return many
             hits, ready = execute.search(context, vector, self._request)
         if verbs._live():
-            kept.ready = ready
+            kept.ready = verbs._made_ready(ready, declared)
         self._note(query, vector, hits)
         return hits
 

@@ -7,6 +7,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, overload
 from weakref import ref
 
@@ -153,6 +154,8 @@ class ReadVerbs(Handle):
     def stats(self) -> dict[str, Any]:
         """Return counts, watermarks, and where the collection's space and memory go.
 
+        In `vectors`, a field on its way to others has "next" with the `rows` that are done and what the
+        `bridge` loses, one whose vectors became others "previous".
         `slots` is how many places in the graph were handed out: `live_slots` and `dead_slots`;
         `unfolded_commits` how many commits an image still lacks; `space` bytes of the file by what they
         hold, as of the last commit (not of a snapshot); `memory` bytes of this process: links, codes and
@@ -187,11 +190,22 @@ class ReadVerbs(Handle):
                 "space": None if space is None else space.of_collection(self._cid),
                 "memory": footprint.of_view(view) | footprint.kept(self._follower()),
                 "vectors": {
-                    name: _field_stats(view, declared.number)
+                    name: _field_stats(view, declared.number) | self._behind(view, name)
                     for name, declared in view.schema.vectors.items()
                     if declared.graphed
                 },
             }
+
+    def _behind(self, view: Any, name: str) -> dict[str, Any]:
+        """What stands behind a field (migrating.py): "next" or "previous", with how far it has come."""
+        hidden = view.schema.hidden.get(name)
+        if hidden is None:
+            return {}
+        field = hidden.field
+        found = _field_stats(view, field.number) | {"dim": field.dim, "encoder": field.encoder}
+        if hidden.bridge is not None:
+            found["bridge"] = asdict(self._bridge(hidden.bridge).loss)
+        return {hidden.role: found}
 
     def _vector_of(
         self, txn: Any, schema: Schema, declared: VectorField, where: str, key: bytes
@@ -200,7 +214,7 @@ class ReadVerbs(Handle):
         if rid is None:
             raise NotFound(f"{where} is no row of collection {self.name!r}")
         row = rows.get(txn, self._cid, rid)
-        if declared.number not in row.fields:
+        if declared.member not in row.fields:
             refuse(f"{where} has no vector in this field; get() tells which rows have one")
         return shown(self._stored(txn, schema, declared, rid, row), declared)
 

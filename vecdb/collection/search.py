@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any, overload
 
 from vecdb import execute
-from vecdb.collection.composing import given_shape, is_composed
+from vecdb.collection.composing import NO_SHAPE, given_shape, is_composed
 from vecdb.collection.handle import Where
 from vecdb.collection.prepared import PrepareVerbs
-from vecdb.collection.searching import MAX_K, Options, check_radius, may_be_ready
+from vecdb.collection.searching import MAX_K, Adapted, Options, check_radius, may_be_ready
 from vecdb.collection.why import WhyVerbs
 from vecdb.query.objects import Query
 from vecdb.types import Hits, Plan
@@ -110,16 +110,24 @@ class SearchVerbs(PrepareVerbs, WhyVerbs):
         request = self._request(
             Options(k, chosen, recall, ef, exact, radius, offset, with_vectors)
         )
-        name, declared = self._searched(self.schema, using, query)
+        schema = self.schema
+        if self._crosses(schema, query, using):
+            return self._ask(query, request, NO_SHAPE, using)
+        name, declared = self._searched(schema, using, query)
         check_radius(request, declared.metric)
         vector, single = self._query(query, declared)
         if ready is not None and single and vector is not query:  # a list, a str, another dtype
-            hits = ready.answer(vector)
+            hits = (ready.plain if type(ready) is Adapted else ready).answer(vector)
             if hits is not None:
                 if self._db._logged is not None:
                     self._log(query if isinstance(query, str) else vector, key, hits)
                 return hits
         with self._reading() as (txn, view):
+            if view.schema is not schema and view.schema.vectors.get(name) != declared:
+                return self.search(  # its vectors became others between the query and the snapshot
+                    query, k, where=where, using=using, recall=recall, ef=ef, exact=exact, radius=radius,
+                    offset=offset, with_vectors=with_vectors,
+                )  # fmt: skip
             context = self._context(txn, view, name, declared, where)
             if not single:
                 many = execute.search_many(context, vector, request)
@@ -127,6 +135,7 @@ class SearchVerbs(PrepareVerbs, WhyVerbs):
                     self._log_many(query, vector, request, using, many)
                 return many
             hits, ready = execute.search(context, vector, request)
+        ready = self._made_ready(ready, declared)
         follower = self._db._followers.get(self._cid)  # none: dropped or closed meanwhile
         if ready is not None and key is not None and follower is not None:
             follower.keep_ready(key, view, ready, ready.held_bytes)
@@ -173,7 +182,7 @@ class SearchVerbs(PrepareVerbs, WhyVerbs):
             Options(k, self._chosen(where), recall, ef, exact, radius, offset, with_vectors)
         )
         shape = given_shape(group_by, group_size, diversity, boost, k)
-        if query is not None and (shape or is_composed(query)):
+        if query is not None and (shape or is_composed(query) or self._crosses(self.schema, query, using)):
             return self._explained(query, request, shape, using)
         name, declared = self._searched(self.schema, using, query)
         check_radius(request, declared.metric)

@@ -10,14 +10,15 @@ Invariants:
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import numpy as np
 
 from vecdb.arrays import checked, given_query
 from vecdb.collection.handle import Handle, Where, parse_record, refuse
-from vecdb.errors import NotFound
+from vecdb.errors import EncoderMismatch, NotFound
 from vecdb.execute import Context, Request
 from vecdb.index.effort import WIDEST
 from vecdb.index.view import Cut
@@ -78,13 +79,33 @@ class Searching(Handle):
             return self._encode_queries(declared, query), False
         if isinstance(query, list | tuple) and any(isinstance(each, str) for each in query):
             _refuse_mixture(query)
-        return given_query(query, declared, self.name)
+        if not declared.adapters:
+            return given_query(query, declared, self.name)
+        found, single = given_query(query, declared.as_given(), self.name)
+        return self._images(declared, found), single
 
     def _encode_queries(self, declared: VectorField, texts: list[str]) -> npt.NDArray[np.float32]:
         if declared.encoder is None:
             refuse(f"query is a text, but the vector field has no encoder; {self._with_encoders()}")
-        found = np.asarray(self._encoder(declared).encode_queries(texts), np.float32)
-        return checked(np.atleast_2d(found), declared.metric)
+        return self._encoded_by(self._encoder(declared), declared, texts)
+
+    def _encoded_by(self, encoder: Any, declared: VectorField, texts: list[str]) -> npt.NDArray[np.float32]:
+        """Texts as queries (n, d) in a field."""
+        found = np.asarray(encoder.encode_queries(texts), np.float32)
+        return self._images(declared, checked(np.atleast_2d(found), declared.metric))
+
+    def _at_hand(self, declared: VectorField) -> Any:
+        """A field's encoder, None where it is not at hand."""
+        try:
+            return self._encoder(declared)
+        except EncoderMismatch:
+            return None
+
+    def _made_ready(self, ready: Any, declared: VectorField) -> Any:
+        """A search that was made ready, for queries as they are given."""
+        if ready is None or not declared.adapters:
+            return ready
+        return Adapted(ready, partial(self._images, declared), declared.given_dim)
 
     def _with_encoders(self) -> str:
         names = [n for n, each in self.schema.vectors.items() if each.encoder is not None]
@@ -125,6 +146,32 @@ class Searching(Handle):
             view.schema.name, self._cid, name, txn, view, view.schema.layout(declared), field, held,
             matches, parse_record, db._threads, snapshot, cut,
         )  # fmt: skip
+
+
+class Adapted:
+    """A search made ready in a field with adapters: queries go through them first."""
+
+    __slots__ = ("_dim", "_images", "plain")
+
+    def __init__(self, ready: Any, images: Callable[[Any], Any], dim: int) -> None:
+        self.plain = ready  # for queries that went through them before
+        self._images = images
+        self._dim = dim
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that it keeps."""
+        return int(self.plain.held_bytes)
+
+    def answer(self, query: Any) -> Hits | None:
+        """The hits of a query (d,) of float32; None where the usual way must answer."""
+        if type(query) is not np.ndarray or query.shape != (self._dim,) or query.dtype != np.float32:
+            return None
+        square = float(query.dot(query))
+        if not 0 < square < np.inf:
+            return None
+        found: Hits | None = self.plain.answer(self._images(query))
+        return found
 
 
 def is_text(query: Any) -> bool:

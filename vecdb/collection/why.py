@@ -81,7 +81,7 @@ class WhyVerbs(Composing):
             refuse("why_not takes one id")
         request = self._request(Options(k, self._chosen(where), recall, ef, exact, radius, offset))
         shape = given_shape(group_by, group_size, diversity, boost, k)
-        if shape or is_composed(query):
+        if shape or is_composed(query) or self._crosses(self.schema, query, using):
             return self._why_not(query, known[0], request, shape, using)
         name, declared = self._searched(self.schema, using, query)
         check_radius(request, declared.metric)
@@ -96,7 +96,7 @@ class WhyVerbs(Composing):
             context = self._context(txn, view, name, declared, request.where)
             row = rows.get(txn, self._cid, rid)
             excluded = _excluding(request.where, said_by(record_of(row), view.schema))
-            if declared.number not in row.fields:
+            if declared.member not in row.fields:
                 field = "" if len(view.schema.vectors) == 1 else f" in field {name!r}"
                 reasons = [f"{shown!r} has no vector{field}: only filters find it"]
                 reasons += [f"the filter excludes it too: {excluded}"] if excluded else []

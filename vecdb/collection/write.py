@@ -16,11 +16,10 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from vecdb.arrays import encoded, given_vectors, nothing
-from vecdb.collection.handle import Handle, Where, refuse
+from vecdb.arrays import encoded, given_vectors, imaged, nothing
+from vecdb.collection.handle import Handle, Where, refuse, source_of
 from vecdb.declare import Vector
 from vecdb.errors import AlreadyExists, NotFound, SchemaError
-from vecdb.index.changes import flat
 from vecdb.index.columns import columns_of
 from vecdb.index.writing import Writing
 from vecdb.ingest import given_ids, given_metadata, given_texts, new_ids, no_duplicates
@@ -113,14 +112,16 @@ class WriteVerbs(Handle):
             self._declared.check(_set_by(patch), "metadata: every row")
             columns_of(self.schema).check_all([_set_by(patch)], "metadata: every row")
             chosen = self._filter(where)
-            schema = self.schema
-            new = _of_row(self._encode_patches(schema, [patch], None, ()), 0)
-            with self._db._writing(self._cid) as writing:
-                self._check_schema(schema, writing, new)
-                rids = sorted(writing.matches(chosen))
-                found = ((rid, rows.get(writing.txn, self._cid, rid)) for rid in rids)
-                self._change_rows(writing, (Change(rid, old, patch, None, new) for rid, old in found))
-            return len(rids)
+            while True:
+                schema = self.schema
+                new = _of_row(self._encode_patches(schema, [patch], None, ()), 0)
+                with self._db._writing(self._cid) as writing:
+                    if self._fits(schema, writing, new):
+                        rids = sorted(writing.matches(chosen))
+                        found = ((rid, rows.get(writing.txn, self._cid, rid)) for rid in rids)
+                        changes = (Change(rid, old, patch, None, new) for rid, old in found)
+                        self._change_rows(writing, changes)
+                        return len(rids)
         return self._update_ids(ids, vectors, metadata, texts)
 
     def delete(self, ids: Any = None, *, where: Where | None = None) -> int:
@@ -238,27 +239,65 @@ class WriteVerbs(Handle):
         plain = given_metadata(metadata, n)
         self._declared.check_all(plain)
         columns_of(schema).check_all(plain)
-        arrays = given_vectors(given, n, schema, single=single)
         if ids is None:
             known = new_ids(n, cid)
-        no_duplicates(known)
+        arrays = self._vectors_of(schema, given, n, single, plain, stored_texts, known)
         if not known:
             return []
-        self._encode_missing(schema, arrays, plain, stored_texts)
         packed = [codec.pack_metadata(m, f"row {i}") if m else b"" for i, m in enumerate(plain)]
-        with self._db._writing(cid) as writing:
-            self._check_schema(schema, writing, arrays)
-            encoded_texts = [_utf8(text) for text in stored_texts or [None] * len(known)]
-            new = [
-                NewRow(key, encoded_texts[i], packed[i], writing.state_of(plain[i], encoded_texts[i]))
-                for i, (_, key) in enumerate(known)
-            ]
-            if replace:
-                self._replace(writing, known, new, arrays)
-            else:
-                self._refuse_existing(writing, known)
-                writing.insert(new, arrays)
-        return [id for id, _ in known]
+        encoded_texts = [_utf8(text) for text in stored_texts or [None] * len(known)]
+        while True:
+            with self._db._writing(cid) as writing:
+                if self._fits(schema, writing, arrays):
+                    new = [
+                        NewRow(key, encoded_texts[i], packed[i], writing.state_of(plain[i], encoded_texts[i]))
+                        for i, (_, key) in enumerate(known)
+                    ]
+                    if replace:
+                        self._replace(writing, known, new, arrays)
+                    else:
+                        self._refuse_existing(writing, known)
+                        writing.insert(new, arrays)
+                    return [id for id, _ in known]
+            schema = self.schema
+            arrays = self._vectors_of(schema, given, n, single, plain, stored_texts, known)
+
+    def _vectors_of(
+        self,
+        schema: Schema,
+        given: Any,
+        n: int,
+        single: bool,
+        plain: list[Metadata],
+        texts: list[str | None] | None,
+        known: list[tuple[Id, bytes]],
+    ) -> dict[int, Given]:
+        """The vectors of new rows by field, as they are stored: given ones, and encoded ones."""
+        asked = schema.as_given()
+        arrays = given_vectors(given, n, asked, single=single)
+        no_duplicates(known)
+        if known:
+            self._encode_missing(asked, arrays, plain, texts)
+        return self._adapted(schema, arrays)
+
+    def _adapted(self, schema: Schema, arrays: dict[int, Given]) -> dict[int, Given]:
+        """Vectors as they are given, by field, as they are stored: by the field, and by the one behind it."""
+        found = dict(arrays)
+        for name, declared in schema.vectors.items():
+            part = arrays.get(declared.number)
+            if part is None:
+                continue
+            behind = schema.hidden.get(name)
+            if declared.adapters:
+                found[declared.number] = self._image(part, declared)
+            if behind is not None and behind.takes_given_of(declared):
+                found[behind.field.number] = self._image(part, behind.field)
+        return found
+
+    def _image(self, part: Given, declared: VectorField) -> Given:
+        if not len(part.rows):
+            return Given(part.rows, nothing(declared))
+        return imaged(self._images(declared, part.array), part.rows, declared)
 
     def _encode_missing(
         self,
@@ -274,7 +313,7 @@ class WriteVerbs(Handle):
             found = [
                 (at, source)
                 for at, metadata in enumerate(plain)
-                if (source := _source(declared, metadata, None if texts is None else texts[at]))
+                if (source := source_of(declared, metadata, None if texts is None else texts[at]))
                 is not None
             ]
             if found:
@@ -282,21 +321,37 @@ class WriteVerbs(Handle):
                 at_rows = np.array([at for at, _ in found], np.intp)
                 arrays[declared.number] = encoded(made, at_rows, declared)
 
-    def _check_schema(self, schema: Schema, writing: Writing, named: Iterable[int]) -> None:
-        """Refuse to go on where what was checked and encoded does not fit the fields as they are now.
+    def _fits(self, schema: Schema, writing: Writing, arrays: dict[int, Any]) -> bool:
+        """Whether what was checked and encoded fits the fields as they are now; False: begin again.
 
-        `named`: numbers of the fields that the call has vectors for. Fields that came or went beside
-        them are no reason, unless a new one would have to be encoded.
+        `arrays`: by the fields that the call has vectors for. Fields that came or went beside them are no
+        reason to refuse, unless a new one would have to be encoded; vectors that took the place of others
+        meanwhile are one to begin again, which is not the user's business.
         """
-        before, now = schema.by_number, writing.schema.by_number
-        if now == before:
-            return
-        new = [each for number, each in now.items() if number not in before and each.encoder is not None]
-        if new or any(now.get(number) != before[number] for number in named):
-            raise SchemaError(
-                f"the vector fields of collection {schema.name!r} were changed meanwhile; nothing was "
-                "written: call again"
-            )
+        now = writing.schema
+        if now is schema:
+            return True
+        stays = {each.number for each in now.by_number.values()}
+        before = {each.number: each for each in schema.vectors.values()}
+        after = {each.number: each for each in now.vectors.values()}
+        if after != before:
+            swapped = {
+                name for name, each in schema.vectors.items()
+                if name in now.vectors and now.vectors[name].member == each.member
+                and now.vectors[name].number != each.number
+            }  # fmt: skip
+            if swapped:
+                return False
+            new = [each for number, each in after.items() if number not in before and each.encoder]
+            named = [number for number in arrays if number in before]
+            if new or any(after.get(number) != before[number] for number in named):
+                raise SchemaError(
+                    f"the vector fields of collection {schema.name!r} were changed meanwhile; nothing was "
+                    "written: call again"
+                )
+        for number in [number for number in arrays if number not in stays]:
+            del arrays[number]  # those behind others, dropped meanwhile
+        return True
 
     def _refuse_existing(self, writing: Writing, known: list[tuple[Id, bytes]]) -> None:
         for at, (id, key) in enumerate(known):
@@ -322,7 +377,8 @@ class WriteVerbs(Handle):
                 continue
             old = rows.get(writing.txn, self._cid, rid)
             given = {number: part.at(at) for number, part in arrays.items()}
-            if self._same_vectors(writing, rid, old, given):
+            stale = _stale(writing, old, new[at].text, new[at].metadata)
+            if not stale and self._same_vectors(writing, rid, old, given):
                 writing.rewrite(rid, old, new[at].text, new[at].metadata, new[at].state)
             else:
                 writing.remove(key, rid, old)
@@ -336,11 +392,22 @@ class WriteVerbs(Handle):
     def _same_vectors(
         self, writing: Writing, rid: int, old: Row, given: Mapping[int, Any]
     ) -> bool:
-        """Whether a row has exactly these vectors, by field number; None: it has none there."""
+        """Whether a row has exactly these vectors, by field number; None: it has none there.
+
+        Fields behind others count where one is given: two vectors may have one image.
+        """
         schema = writing.schema
+        for behind in schema.hidden.values():
+            wanted = given.get(behind.field.number)
+            if wanted is not None:
+                if not writing.has(behind.field, rid, old):
+                    return False
+                stored = self._stored(writing.txn, schema, behind.field, rid, old)
+                if stored.tobytes() != wanted.tobytes():
+                    return False
         for declared in schema.vectors.values():
             wanted = given.get(declared.number)
-            if (wanted is not None) != (declared.number in old.fields):
+            if (wanted is not None) != (declared.member in old.fields):
                 return False
             if wanted is not None:
                 stored = self._stored(writing.txn, schema, declared, rid, old)
@@ -361,31 +428,46 @@ class WriteVerbs(Handle):
         self._declared.check_all([_set_by(patch) for patch in patches])
         columns_of(schema).check_all([_set_by(patch) for patch in patches])
         stored_texts = given_texts(texts, n)
-        arrays = given_vectors(given, n, schema, single=single)
-        if not n:
-            return 0
-        made = self._encode_patches(schema, patches, stored_texts, arrays)
-        with self._db._writing(cid) as writing:
-            self._check_schema(schema, writing, {**arrays, **made})
-            rids = [rows.rid_of(writing.txn, key) for _, key in known]
-            for at, rid in enumerate(rids):
-                if rid is None:
-                    raise NotFound(
-                        f"ids: row {at}: no id {known[at][0]!r} in collection {self.name!r}; "
-                        "nothing was changed"
-                    )
-            self._change_rows(
-                writing,
-                (
-                    Change(
-                        rid, rows.get(writing.txn, cid, rid), patches[at],
-                        None if stored_texts is None else stored_texts[at],
-                        {number: part.at(at) for number, part in arrays.items()} | _of_row(made, at),
-                    )
-                    for at, rid in enumerate(rids) if rid is not None
-                ),
-            )  # fmt: skip
-        return n
+        while True:
+            asked = schema.as_given()
+            given_arrays = given_vectors(given, n, asked, single=single)
+            if not n:
+                return 0
+            made = self._encode_patches(schema, patches, stored_texts, given_arrays)
+            arrays = self._adapted(schema, given_arrays)
+            with self._db._writing(cid) as writing:
+                if self._fits(schema, writing, arrays) and self._fits(schema, writing, made):
+                    self._change_named(writing, known, patches, stored_texts, arrays, made)
+                    return n
+            schema = self.schema
+
+    def _change_named(
+        self,
+        writing: Writing,
+        known: list[tuple[Id, bytes]],
+        patches: list[Metadata],
+        texts: list[str | None] | None,
+        arrays: dict[int, Given],
+        made: dict[int, list[Any]],
+    ) -> None:
+        rids = [rows.rid_of(writing.txn, key) for _, key in known]
+        for at, rid in enumerate(rids):
+            if rid is None:
+                raise NotFound(
+                    f"ids: row {at}: no id {known[at][0]!r} in collection {self.name!r}; "
+                    "nothing was changed"
+                )
+        self._change_rows(
+            writing,
+            (
+                Change(
+                    rid, rows.get(writing.txn, self._cid, rid), patches[at],
+                    None if texts is None else texts[at],
+                    {number: part.at(at) for number, part in arrays.items()} | _of_row(made, at),
+                )
+                for at, rid in enumerate(rids) if rid is not None
+            ),
+        )  # fmt: skip
 
     def _change_rows(self, writing: Writing, changes: Iterable[Change]) -> None:
         """Patch rows: those whose vectors stay the same in place, the others under a new number."""
@@ -400,8 +482,11 @@ class WriteVerbs(Handle):
             where = f"row {rows.id_from(old.idkey)!r}"
             packed = codec.pack_metadata(metadata, where) if metadata else b""
             state = writing.state_of(metadata, text)
-            whole = self._kept_vectors(writing, rid, old) | new_vectors if new_vectors else None
-            if whole is None or self._same_vectors(writing, rid, old, whole):
+            whole = None
+            stale = _stale(writing, old, text, packed)
+            if new_vectors or stale:
+                whole = self._kept_vectors(writing, rid, old, stale.union(new_vectors)) | new_vectors
+            if whole is None or (not stale and self._same_vectors(writing, rid, old, whole)):
                 writing.rewrite(rid, old, text, packed, state)
                 continue
             key = keys.prefix(keys.IDS, self._cid) + old.idkey
@@ -409,7 +494,7 @@ class WriteVerbs(Handle):
             moved.append(NewRow(key, text, packed, state))
             moving.append({n: v for n, v in whole.items() if v is not None})
         if moved:
-            fields = schema.vectors.values()
+            fields = schema.by_number.values()
             writing.insert(moved, {each.number: _gathered(each, moving) for each in fields})
 
     def _encode_patches(
@@ -435,24 +520,34 @@ class WriteVerbs(Handle):
                 if not _touches(declared.source, patch, text):
                     continue
                 made[at] = UNSOURCED
-                source = _source(declared, _without_removed(patch), text)
+                source = source_of(declared, _without_removed(patch), text)
                 if source is not None:
                     wanted.append((at, source))
             if wanted:
                 output = self._encode(declared, [source for _, source in wanted])
                 at_rows = np.array([at for at, _ in wanted], np.intp)
-                for at, vector in zip(at_rows, encoded(output, at_rows, declared).array, strict=True):
-                    made[at] = vector
+                given = {declared.number: encoded(output, at_rows, declared.as_given())}
+                for number, part in self._adapted(schema, given).items():
+                    placed = made if number == declared.number else [UNCHANGED] * len(patches)
+                    for at, vector in zip(at_rows, part.array, strict=True):
+                        placed[at] = vector
+                    found[number] = placed
             found[declared.number] = made
         return found
 
-    def _kept_vectors(self, writing: Writing, rid: int, old: Row) -> dict[int, Any]:
-        """The vectors that a row has."""
+    def _kept_vectors(
+        self, writing: Writing, rid: int, old: Row, changed: Container[int]
+    ) -> dict[int, Any]:
+        """The vectors that a row has and keeps: those behind a field go with that field's."""
         schema = writing.schema
+        kept = list(schema.vectors.values())
+        for name, behind in schema.hidden.items():
+            if schema.vectors[name].number not in changed and behind.field.number not in changed:
+                kept.append(behind.field)
         return {
             each.number: self._stored(writing.txn, schema, each, rid, old)
-            for each in schema.vectors.values()
-            if each.number in old.fields
+            for each in kept
+            if writing.has(each, rid, old)
         }
 
     def _exactly_one(self, verb: str, ids: Any, where: Any) -> None:
@@ -470,6 +565,22 @@ class Change(NamedTuple):
     vectors: dict[int, Any]  # by field number; None: the field's vector goes; or UNSOURCED
 
 
+def _stale(writing: Writing, old: Row, text: bytes | None, metadata: bytes) -> set[int]:
+    """The fields behind others whose vector of a row, made of its text, is not that of its new text."""
+    found: set[int] = set()
+    for name, behind in writing.schema.hidden.items():
+        if behind.encodes_beside(writing.schema.vectors[name]):
+            if _source(behind.field, old.text, old.metadata) != _source(behind.field, text, metadata):
+                found.add(behind.field.number)
+    return found
+
+
+def _source(declared: VectorField, text: bytes | None, metadata: bytes | None) -> str | None:
+    """The text that a field's encoder reads of a row as it is stored."""
+    said = codec.unpack_metadata(metadata) if metadata and declared.source is not None else {}
+    return source_of(declared, said, None if text is None else text.decode())
+
+
 def _of_row(made: dict[int, list[Any]], at: int) -> dict[int, Any]:
     """One row's vectors of those that `_encode_patches` made."""
     return {number: each[at] for number, each in made.items() if each[at] is not UNCHANGED}
@@ -485,7 +596,7 @@ def _settled(
             settled[number] = vector
             continue
         declared = schema.by_number[number]
-        if _source(declared, before, None) is not None and _source(declared, after, None) is None:
+        if source_of(declared, before, None) is not None and source_of(declared, after, None) is None:
             settled[number] = None
     return settled
 
@@ -499,16 +610,6 @@ def _touches(source: str | None, patch: Metadata, text: str | None) -> bool:
 
 def _without_removed(patch: Metadata) -> Metadata:
     return {key: value for key, value in patch.items() if value is not REMOVE}
-
-
-def _source(declared: VectorField, metadata: Metadata, text: str | None) -> str | None:
-    """The text that a field's encoder reads of a row, None where there is none."""
-    if declared.source is None:
-        return text
-    for name, value in flat(metadata):
-        if name == declared.source:
-            return value if isinstance(value, str) else None
-    return None
 
 
 def _gathered(declared: VectorField, rows_vectors: list[dict[int, Any]]) -> Given:

@@ -52,8 +52,8 @@ LIMITS: Final[dict[str, Limit]] = {
     "same-texts": Limit(0.002, 0.05, 0.30, _OURS + "at most 0.3 % in Cranfield and CISI, 4 % in Debian"),
     "texts-cut": Limit(
         0.01, 0.30, 0.70,
-        _OURS + "MiniLM on Cranfield: with 12 % of all tokens cut nothing sure is lost, with 71 % 0.02 nDCG@10,"
-        " with 86 % 0.06",
+        _OURS + "MiniLM on Cranfield: with 12 % of all tokens cut nothing sure is lost, with 71 % 0.02 "
+        "nDCG@10, with 86 % 0.06",
     ),
     "lengths-differ": Limit(30.0, inf, inf, _OURS + "documents of 10 times a query's words are usual"),
     # words

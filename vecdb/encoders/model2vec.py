@@ -57,12 +57,12 @@ class Model2VecEncoder:
                 f"encoder 'model2vec' needs {' and '.join(MODULES)}, not all installed here: {REMEDY}"
             )
         found, name = _find(os.fspath(folder))
-        files = [found / each for each in FILES]
+        self.files = files = [found / each for each in FILES]
         config = _read_config(files[2])
         self.name = f"model2vec:{name}"
         self.metric = "cosine"
-        self._normalize, self._max_length = _settings(config, files[2])
-        self.fingerprint = _digest(files[:2], self._normalize, self._max_length)
+        self.normalize, self._max_length = _settings(config, files[2])
+        self.fingerprint = _digest(files[:2], self.normalize, self._max_length)
         self._table, self._weights, self._mapping = _read_tables(files[0])
         self._tokenizer, self._unknown, self._most_characters = _read_tokenizer(
             files[1], self._max_length
@@ -92,7 +92,7 @@ class Model2VecEncoder:
         for first in range(0, len(listed), _BATCH):
             for row, ids in enumerate(self._tokens(listed[first : first + _BATCH]), start=first):
                 vectors[row] = self._pooled(ids)
-        if self._normalize:
+        if self.normalize:
             vectors /= np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
         return vectors
 

@@ -22,6 +22,7 @@ from vecdb.encoders.base import Encoder
 from vecdb.encoders.bert import BertEncoder, lacks_bert
 from vecdb.encoders.hashing import HashingEncoder
 from vecdb.encoders.model2vec import Model2VecEncoder, lacks_model2vec
+from vecdb.encoders.onnx import lacks_onnx, onnx
 from vecdb.encoders.sentence_transformers import (
     SentenceTransformersEncoder,
     lacks_sentence_transformers,
@@ -212,6 +213,18 @@ def _model2vec(parameter: str | None = None) -> Encoder:
     return Model2VecEncoder(_folder("model2vec", parameter))
 
 
+def _http(parameter: str | None = None) -> Encoder:
+    model = parameter or "model"
+    raise InvalidArgument(
+        f"an HTTP encoder is given as an object, vecdb.encoders.http(base_url, {model!r}, ...), so that no "
+        "file decides where texts are sent; vecdb.encoders.register(name, lambda: ...) gives it a name"
+    )
+
+
+def _onnx(parameter: str | None = None) -> Encoder:
+    return onnx(_folder("onnx", parameter))
+
+
 def _sentence_transformers(parameter: str | None = None) -> Encoder:
     return SentenceTransformersEncoder(_folder("sentence_transformers", parameter))
 
@@ -238,5 +251,7 @@ _BUILT_IN: dict[str, tuple[Callable[..., Encoder], Callable[[], str | None]]] = 
 _OF_FOLDERS: dict[str, tuple[Callable[..., Encoder], Callable[[], str | None]]] = {
     "bert": (_bert, lacks_bert),
     "model2vec": (_model2vec, lacks_model2vec),
+    "http": (_http, lambda: None),
+    "onnx": (_onnx, lacks_onnx),
     "sentence_transformers": (_sentence_transformers, lacks_sentence_transformers),
 }

@@ -93,7 +93,8 @@ class Loading:
         """
         count, written = self.layout.block_rows, self.layout.inline_from(now.slots)
         full = range(max(before // count, self.layout.first_block), now.slots // count)
-        for block in sorted({*again.blocks.get(self.layout.number, ()), *full}):
+        rewritten = again.blocks.get(self.layout.number, set())
+        for block in sorted({*(each for each in rewritten if each < now.slots // count), *full}):
             self._attach(graph, block)
         anew = range(max(before, now.loose_from), min(now.loose_to, written))
         self._load_again(graph, [*again.slots, *anew], now.slots)
@@ -101,6 +102,11 @@ class Loading:
             self._load_inline(graph, before, now.slots)
             graph.encode(before, max(0, mine.slots - before), self.threads)
         self.attach_full(graph, now)
+        for block in rewritten:  # rows that had no vector in the field may have one now
+            start, stop = block * count, (block + 1) * count
+            travelling = [slot for slot in range(start, stop) if slot >= written or slot in now.loose]
+            self._load_again(graph, travelling, now.slots)
+            graph.encode(start, count)
         for commit, record in links:
             self.apply(graph, commit, record)
 

@@ -25,13 +25,13 @@ from weakref import WeakKeyDictionary
 from pyroaring import BitMap
 
 from vecdb.errors import Corrupt
-from vecdb.index import attributes, follow
+from vecdb.index import attributes, follow, seats
 from vecdb.index.changes import decode_changes
 from vecdb.index.columns import columns_of
 from vecdb.index.loading import Loading
 from vecdb.index.tail import Tail
 from vecdb.index.view import Graphed, View, live_mask
-from vecdb.storage import keys, log, rows, schema, state
+from vecdb.storage import keys, log, rows, schema, state, vectors
 from vecdb.storage.log import RowsPart
 from vecdb.storage.rows import PLAIN, Row, is_of_index
 from vecdb.storage.schema import Schema, VectorField
@@ -236,8 +236,12 @@ def live_rows(txn: Any, cid: int) -> BitMap:
 
 def state_of_rows(txn: Any, cid: int, declared: Schema, commit: int) -> State:
     """What a lost state must have said of rows and slots; the marks of logs and images are `commit`."""
-    graphed = {each.number: each for each in declared.vectors.values() if each.graphed}
+    graphed = {number: each for number, each in declared.by_number.items() if each.graphed}
     now = state.new(commit, graphed, text=columns_of(declared).any)
+    slots = max((_handed_out(txn, cid, declared, each) for each in graphed.values()), default=0)
+    for hidden in declared.hidden.values():
+        now.vectors[hidden.field.number].held = _held_in_blocks(txn, cid, declared, hidden.field, slots)
+    counting = Counting(declared, now)
     last = plain = 0
     for rid, row in scan(txn, cid):
         if rid >= PLAIN:
@@ -247,20 +251,55 @@ def state_of_rows(txn: Any, cid: int, declared: Schema, commit: int) -> State:
         if not row.dead:
             now.live += 1
             now.seated += rid < PLAIN
-            count_vectors(now, rid, row)
+            counting.row(rid, row)
     now.plain = plain
     now.reused_last = commit  # for all that is known: who keeps something by slots looks again
-    now.slots = max([last, *(_handed_out(txn, cid, declared, each) for each in graphed.values())])
+    now.slots = max(last, slots)
     return now
 
 
-def count_vectors(now: State, rid: int, row: Row) -> None:
-    """Count a live row's vectors."""
-    for number in row.fields:
-        mine = now.vectors.get(number)
-        if mine is not None:
-            mine.ranked += 1
-            mine.slots = rid + 1
+class Counting:
+    """Counts live rows' vectors into a state."""
+
+    def __init__(self, declared: Schema, now: State) -> None:
+        self._now = now
+        self._by_member: dict[int, list[VectorField]] = {}
+        for each in declared.by_number.values():
+            self._by_member.setdefault(each.member, []).append(each)
+
+    def row(self, rid: int, row: Row) -> None:
+        """Count one row's."""
+        for each in (each for number in row.fields for each in self._by_member.get(number, ())):
+            mine = self._now.vectors.get(each.number)
+            if mine is not None and seats.has(each, mine, rid, row.fields):
+                mine.ranked += 1
+                mine.slots = rid + 1
+
+
+def _held_in_blocks(txn: Any, cid: int, declared: Schema, each: VectorField, slots: int) -> bytes:
+    """Which slots have a vector in a hidden field, by its blocks and the rows' records.
+
+    A slot that was handed out again, and whose block still has the vector of its former row, is counted out:
+    another field's vector travels in its row's record although that field's block is written too.
+    """
+    layout, found = declared.layout(each), BitMap()
+    written = {
+        number: declared.layout(other).inline_from(slots)
+        for number, other in declared.by_number.items()
+        if other.graphed
+    }
+    for rid, row in scan(txn, cid):
+        if rid >= PLAIN:
+            break
+        if row.dead:
+            continue
+        if each.number in row.inline:
+            found.add(rid)
+        elif rid < written[each.number] and not any(rid < written.get(n, 0) for n in row.inline):
+            block = vectors.get_block(txn, cid, layout, rid // layout.block_rows)
+            if block is not None and block.has(rid % layout.block_rows):
+                found.add(rid)
+    return bytes(found.serialize())
 
 
 def _handed_out(txn: Any, cid: int, declared: Schema, field_: VectorField) -> int:

@@ -40,6 +40,7 @@ from vecdb.index.view import Graphed, View, live_mask
 from vecdb.index.writing import ADOPTED_SAMPLES, Writing
 from vecdb.storage import codec, keys, log, resting, rows, state, vectors
 from vecdb.storage.rows import PLAIN
+from vecdb.storage.schema import Schema
 from vecdb.storage.state import State
 
 if TYPE_CHECKING:
@@ -283,9 +284,16 @@ class Rebuilding(Writing):
 
     def _vectors(self, number: int) -> Iterator[tuple[Any, Any]]:
         """The stored vectors of live rows in a field, some slots at a time."""
-        layout = self._layouts[number]
-        holders = [rid for rid, row in _seated(self.txn, self.cid) if number in row.fields]
-        slots = np.array(holders, np.uint32)
+        declared = self._fields[number].declared
+        layout, mine = self._layouts[number], self.state.vectors[number]
+        slots = np.array(
+            [
+                rid
+                for rid, row in _seated(self.txn, self.cid)
+                if seats.has(declared, mine, rid, row.fields)
+            ],
+            np.uint32,
+        )
         for first in range(0, len(slots), AT_ONCE):
             some = np.ascontiguousarray(slots[first : first + AT_ONCE])
             yield some, vectors.read(self.txn, self.cid, layout, some)
@@ -320,7 +328,7 @@ def _base(txn: Any, known: Follower, last: int, wanted: Wanted) -> View:
     now, live, tail, names = view.state.copy(), view.live, view.tail, view.names
     if wanted.metadata or wanted.state:
         live = BitMap(rid for rid, row in parts.scan(txn, known.cid) if not row.dead)
-        _count(txn, known.cid, now)
+        _count(txn, known.cid, view.schema, now)
         if wanted.state:
             _find_loose(txn, known.cid, view, now)
     if wanted.metadata:
@@ -337,18 +345,19 @@ def _untrusted(view: View) -> Iterator[Corrupt]:
             yield each.graph._error
 
 
-def _count(txn: Any, cid: int, now: State) -> None:
+def _count(txn: Any, cid: int, schema_: Schema, now: State) -> None:
     """Write what the rows say into the state's counts; no number that was handed out is forgotten."""
     now.live = now.seated = 0
     before = {number: each.slots for number, each in now.vectors.items()}
     for each in now.vectors.values():
         each.ranked = 0
+    counting = parts.Counting(schema_, now)
     for rid, row in parts.scan(txn, cid):
         if row.dead:
             continue
         now.live += 1
         now.seated += rid < PLAIN
-        parts.count_vectors(now, rid, row)
+        counting.row(rid, row)
     for number, each in now.vectors.items():
         each.slots = max(each.slots, before[number])
 

@@ -37,7 +37,7 @@ from vecdb.storage import codec, keys, log, rows, state, vectors
 from vecdb.storage.log import RowsPart
 from vecdb.storage.rows import PLAIN, NewRow, Row
 from vecdb.storage.schema import Schema, VectorField
-from vecdb.storage.vectors import Block, Given, Layout
+from vecdb.storage.vectors import Block, Given, Layout, nothing_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -73,6 +73,7 @@ class Writing(Folding, TextFolding, Sweeping):
         self._rewritten: list[list[int]] = []
         self._brief: set[int] = set()  # slots handed out again, whose rows are gone by now
         self._linked: dict[int, BitMap] = {}  # slots that came into a field's graph
+        self._filled: dict[int, BitMap] = {}  # dead slots that nobody needs to look for in a hidden field
         self._text_size = 0  # bytes of texts that were written
         self._own = Own()
         self._begin_slots()
@@ -88,7 +89,10 @@ class Writing(Folding, TextFolding, Sweeping):
         by_number = schema.by_number
         self._layouts = {number: schema.layout(each) for number, each in by_number.items()}
         self._graphed = [each for each in by_number.values() if each.graphed]
-        self._stated = [each for each in by_number.values() if each.graphed or each.sparse]
+        self._stated = seats.stated(schema)
+        self._by_member: dict[int, list[VectorField]] = {}
+        for each in by_number.values():
+            self._by_member.setdefault(each.member, []).append(each)
         if before is not None and before.sparse != self._columns.sparse:
             self._index_anew()
 
@@ -148,15 +152,18 @@ class Writing(Folding, TextFolding, Sweeping):
     def remove(self, key: bytes, rid: int, row: Row) -> None:
         """Take a live row away. Its vectors stay: a dead slot is routable until it is unlinked."""
         self._change()
-        for number in row.fields:
-            if number in self.state.vectors:
-                self.state.vectors[number].ranked -= 1
-            elif number in self._layouts:
-                vectors.delete_many(self.txn, self.cid, number, rid)
+        graphed = False
+        for declared in (each for number in row.fields for each in self._by_member.get(number, ())):
+            mine = self.state.vectors.get(declared.number)
+            graphed = graphed or mine is not None
+            if mine is None:
+                vectors.delete_many(self.txn, self.cid, declared.number, rid)
+            elif self._held(declared, rid):
+                mine.ranked -= 1
         if rid < PLAIN:
             self.state.seated -= 1
             self.buried.add(rid)
-            if not any(number in self.state.vectors for number in row.fields):
+            if not graphed:
                 self._vacancies().add(rid)  # it had vectors in fields that were dropped
                 self.state.vacant += 1
         if not row.inline:
@@ -306,21 +313,22 @@ class Writing(Folding, TextFolding, Sweeping):
     ) -> None:
         txn, cid, commit = self.txn, self.cid, self.commit
         marks = self._marks(commit)
-        has: list[list[int]] = [[] for _ in new]
+        has: list[set[int]] = [set() for _ in new]
         inline: list[dict[int, bytes]] = [{} for _ in new]
         for number, part in sorted(given.items()):
             layout = self._layouts[number]
             travels = self._travels(layout, rids)
             for row, vector in zip(part.rows.tolist(), part.array, strict=True):
-                has[row].append(number)
+                has[row].add(layout.member)
                 if number not in self.state.vectors:
                     vectors.put_many(txn, cid, layout, int(rids[row]), vector)
                     self._text_size += len(vector) if layout.sparse else 0
                 elif travels[row]:
                     inline[row][number] = vector.tobytes()
+                    has[row].add(number)
         for item, rid, fields, travelling in zip(new, rids.tolist(), has, inline, strict=True):
             row = Row(
-                commit, item.key[5:], item.text, item.metadata, tuple(fields), travelling, False
+                commit, item.key[5:], item.text, item.metadata, tuple(sorted(fields)), travelling, False
             )
             rows.put_rid(txn, item.key, rid)
             rows.put(txn, cid, rid, row)
@@ -380,7 +388,7 @@ class Writing(Folding, TextFolding, Sweeping):
                 continue
             row = rows.find(self.txn, self.cid, slot)
             found = self._settle(layout, slot, row, old is not None)
-            if row is not None and not row.dead and layout.number not in row.fields:
+            if row is not None and not row.dead and found is None and not self._may_be_in(layout, slot, row):
                 present[slot - start] = False
             elif found is not None:
                 whole[slot - start], present[slot - start] = found, True
@@ -393,6 +401,12 @@ class Writing(Folding, TextFolding, Sweeping):
         vectors.put_block(self.txn, self.cid, layout, block, whole, present)
         if travelling:
             rows.repack(self.txn, self.cid, start, start + count)
+
+    def _may_be_in(self, layout: Layout, slot: int, row: Row) -> bool:
+        """Whether what a block has of a live row's slot is that row's, and not of one before it."""
+        if layout.member not in row.fields:
+            return False
+        return not layout.partial or self._held(self._fields[layout.number].declared, slot)
 
     def _settle(
         self, layout: Layout, slot: int, row: Row | None, written: bool
@@ -416,6 +430,88 @@ class Writing(Folding, TextFolding, Sweeping):
         else:
             rows.delete(self.txn, self.cid, slot)
         return found
+
+    # --- vectors behind others (schema.Hidden) --------------------------------------------------
+
+    def add_hidden(self, schema: Schema, declared: VectorField) -> None:
+        """Go on with one more vector field behind another, which no row has yet. Costs a record a block."""
+        self.add_field(schema, declared)
+        self.state.vectors[declared.number].held = state.NOBODY
+        layout = schema.layout(declared)
+        none = np.zeros(layout.block_rows, np.bool_)
+        for block in layout.full_blocks(self.state.slots):
+            vectors.put_block(self.txn, self.cid, layout, block, nothing_of(layout), none)
+
+    def lacking(self, declared: VectorField, beside: VectorField) -> BitMap:
+        """The live rows with a vector in `beside` and none in a hidden field, as of the commit before."""
+        held = self.follower.holders(self.txn, self.base, beside)
+        rids = self.base.live & BitMap(range(self.base.slots)) if held is None else held.rids
+        mine = self.state.vectors[declared.number]
+        return rids - seats.held_in(mine.held) if mine.held is not None else rids
+
+    def fill(self, declared: VectorField, rids: npt.NDArray[np.int64], array: npt.NDArray[Any]) -> None:
+        """Give live rows, ascending, their vectors (n, numbers) in a hidden field; nothing else changes."""
+        self._change()
+        self._link(declared, rids, array)
+        layout = self._layouts[declared.number]
+        count, written = layout.block_rows, layout.inline_from(self.state.slots)
+        blocks = rids // count
+        for block in np.unique(blocks).tolist():
+            chosen = blocks == block
+            if (block + 1) * count <= written:
+                old = vectors.get_block(self.txn, self.cid, layout, block)
+                if old is None:
+                    key = keys.vector_block(self.cid, layout.number, block)
+                    raise rows.damaged("V1", key, "the block of vectors is missing")
+                whole, present = vectors.rows_of(old, layout)
+                places = rids[chosen] - block * count
+                whole[places], present[places] = array[chosen], True
+                vectors.put_block(self.txn, self.cid, layout, block, whole, present)
+            else:
+                for rid, vector in zip(rids[chosen].tolist(), array[chosen], strict=True):
+                    self._let_travel(rid, declared.number, vector.tobytes())
+            self._rewritten.append([declared.number, block])
+        self._filled.setdefault(declared.number, BitMap()).update(
+            BitMap(range(int(rids[0]), int(rids[-1]) + 1)) - self.live
+        )
+
+    def _let_travel(self, rid: int, number: int, vector: bytes) -> None:
+        row = rows.get(self.txn, self.cid, rid)
+        fields = tuple(sorted({*row.fields, number}))
+        rows.put(self.txn, self.cid, rid, row._replace(fields=fields, inline={**row.inline, number: vector}))
+
+    def swap(self, now_named: VectorField, now_hidden: VectorField) -> None:
+        """Let a hidden field that lacks no row stand before the one that it stood behind."""
+        self._change()
+        every = BitMap(range(self.state.slots))
+        self.state.vectors[now_named.number].held = None
+        self.state.vectors[now_hidden.number].held = every.serialize()
+
+    def has(self, declared: VectorField, rid: int, row: Row) -> bool:
+        """Whether a live row has a vector in a field."""
+        if declared.member not in row.fields:
+            return False
+        return declared.number not in self.state.vectors or self._held(declared, rid)
+
+    def _held(self, declared: VectorField, rid: int) -> bool:
+        """Whether a row that says so has a vector in a field with a graph."""
+        held = self.state.vectors[declared.number].held
+        if held is None or rid in self._linked.get(declared.number, ()):
+            return True
+        return rid in seats.held_in(held) and rid not in self.born and rid not in self._brief
+
+    def _note_held(self) -> None:
+        """Which rows have vectors in hidden fields, after this transaction."""
+        for number, mine in self.state.vectors.items():
+            if mine.held is None:
+                continue
+            linked = self._linked.get(number, BitMap())
+            gone = BitMap(self.born.union(self._brief)) - linked
+            before = seats.held_in(mine.held)
+            after = (before - gone) | linked | self._filled.get(number, BitMap())
+            if after != before:
+                after.run_optimize()
+                mine.held = after.serialize()
 
     def _check_analysis(self) -> None:
         """Refuse to write words that the analysis at hand would not index as the others were."""
@@ -473,6 +569,7 @@ class Writing(Folding, TextFolding, Sweeping):
 
     def finish(self) -> None:
         """Write log, images, upkeep and state into the transaction."""
+        self._note_held()
         changes = self._changes()
         part = self._rows_part(changes)
         measured = {number: self._measure(number) for number in self._fields}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from vecdb.query.objects import Fuse, Query, Rerank
-from vecdb.ranking import near
+from vecdb.ranking import bridged, near
 from vecdb.ranking.base import Place, Ranked, Ranker
 from vecdb.ranking.fuse import FuseRanker
 from vecdb.ranking.late import LateRanker
@@ -17,7 +17,7 @@ from vecdb.ranking.text import TextRanker
 Shown = Callable[[Ranked], Any]
 
 KINDS: Final[dict[str, Callable[[Place, Any], Ranker]]] = {  # by the query's type name
-    "Near": near.NearRanker,
+    "Near": bridged.near,
     "Like": near.like,
     "Context": near.ContextRanker,
     "Late": LateRanker,

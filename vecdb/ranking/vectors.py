@@ -15,7 +15,6 @@ import numpy as np
 from pyroaring import BitMap
 
 from vecdb import execute
-from vecdb.arrays import given_query
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.index.view import Cut
 from vecdb.query.filter import Filter
@@ -88,9 +87,7 @@ class VectorField:
                 return self._stored(example)
             found: npt.NDArray[np.float32] = self.place.verbs._query(example, self.declared)[0]
             return found
-        vector, single = given_query(array_of(example), self.declared, self.place.view.schema.name)
-        assert single
-        made: npt.NDArray[np.float32] = vector
+        made: npt.NDArray[np.float32] = self.place.verbs._query(array_of(example), self.declared)[0]
         return made
 
     def _stored(self, id: Any) -> npt.NDArray[np.float32]:
@@ -99,7 +96,7 @@ class VectorField:
         if rid is None:
             raise NotFound(f"there is no row {id!r:.80} in collection {verbs.name!r} to be an example")
         row = rows.get(place.txn, verbs._cid, rid)
-        if self.declared.number not in row.fields:
+        if self.declared.member not in row.fields:
             raise InvalidArgument(f"row {id!r:.80} has no vector in field {self.name!r} to be an example")
         self.without.add(rid)
         stored = verbs._stored(place.txn, place.view.schema, self.declared, rid, row)

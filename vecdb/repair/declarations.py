@@ -15,7 +15,7 @@ would be read back as a vector may be noise.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Final
@@ -24,7 +24,7 @@ from vecdb.errors import VecdbError
 from vecdb.repair.report import Lost, Report
 from vecdb.storage import keys, rows, schema, vectors
 from vecdb.storage.salvage import Salvaged
-from vecdb.storage.schema import MAX_NAME_BYTES, MAX_VECTORS, ONLY, Schema, VectorField
+from vecdb.storage.schema import MAX_NAME_BYTES, MAX_VECTORS, ONLY, Hidden, Schema, VectorField
 
 _OF_A_COLLECTION: Final = (keys.CATALOG, keys.IDS, keys.ROWS)  # one record is enough;
 _STATE: Final = keys.LOG  # of an empty one there may be no other
@@ -54,15 +54,37 @@ def declarations(found: Salvaged, report: Report) -> Iterator[Declared]:
         yield Declared(cid, declared, known)
 
 
-def renewed(schema: Schema) -> Schema:
-    """The same declaration for a collection that is filled anew (N2)."""
-    in_order = sorted(schema.vectors.values(), key=lambda each: each.number)
+def renewed(schema: Schema, previous: Container[str] = ()) -> Schema:
+    """The same declaration for a collection that is filled anew (N2).
+
+    Vectors behind others are kept for the fields named in `previous`; those on their way are not.
+    """
+    kept = {n: each for n, each in schema.hidden.items() if n in previous}
+    in_order = sorted([*schema.vectors.values(), *(each.field for each in kept.values())],
+                      key=lambda each: each.number)  # fmt: skip
     numbers = {each.number: at for at, each in enumerate(in_order)}
     fresh = {
-        name: replace(each, number=numbers[each.number], first=0)
+        name: replace(each, number=numbers[each.number], first=0, seat=_seat(kept, name, numbers, each))
         for name, each in schema.vectors.items()
     }
-    return replace(schema, vectors=fresh, next_number=len(fresh), tracked=())
+    behind = {
+        name: Hidden(
+            each.role,
+            replace(each.field, number=numbers[each.field.number], first=0, seat=fresh[name].member),
+        )
+        for name, each in kept.items()
+    }
+    return replace(schema, vectors=fresh, next_number=len(in_order), tracked=(), hidden=behind)
+
+
+def _seat(
+    kept: Mapping[str, Hidden], name: str, numbers: Mapping[int, int], named: VectorField
+) -> int | None:
+    """The number by which rows name a field: the lower one of its own and that of the one behind it."""
+    if name not in kept:
+        return None
+    behind = numbers[kept[name].field.number]
+    return behind if behind < numbers[named.number] else None
 
 
 def _cids(found: Salvaged) -> list[int]:

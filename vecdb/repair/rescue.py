@@ -18,10 +18,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from pyroaring import BitMap
 
 from vecdb import _core
 from vecdb.database import Database
@@ -30,10 +31,10 @@ from vecdb.fields import declared as declared_fields
 from vecdb.repair.declarations import Declared, renewed
 from vecdb.repair.report import Lost, Report, Saved
 from vecdb.repair.stored import StoredVectors, VectorLost, said
-from vecdb.storage import codec, keys, rows, state
+from vecdb.storage import codec, keys, maps, rows, state
 from vecdb.storage.rows import NewRow, Row
 from vecdb.storage.salvage import Salvaged
-from vecdb.storage.schema import VectorField
+from vecdb.storage.schema import NEXT, PREVIOUS, VectorField
 from vecdb.storage.vectors import Given
 from vecdb.types import Id
 
@@ -70,7 +71,8 @@ class Rescue:
         self.cid = declared.cid
         self.schema = declared.schema
         self.known = declared.known
-        self.fields = self.schema.by_number
+        self.held = self._held_rows()
+        self.kept_numbers: frozenset[int] = frozenset()
         self.names = {each.number: name for name, each in self.schema.vectors.items()}
         self.stored = StoredVectors(found, self.cid, self.schema)
         self.metadata = declared_fields(self.schema.fields)
@@ -82,9 +84,12 @@ class Rescue:
 
     def run(self) -> int:
         """Save what can be saved, and return the new collection's number."""
-        fresh = renewed(self.schema)
-        cid = self.db._create(fresh, {})._cid
+        kept = self._maps()
+        fresh = renewed(self.schema, {name for name in self.schema.hidden if self._keeps(name)})
+        cid = self.db._create(fresh, {}, kept)._cid
         fields = {self.schema.vectors[name].number: each for name, each in fresh.vectors.items()}
+        fields |= {self.schema.hidden[name].field.number: h.field for name, h in fresh.hidden.items()}
+        self.kept_numbers = frozenset(fields)
         waiting: list[_Good] = []
         size = 0
         for good in self._sound_rows():
@@ -145,15 +150,75 @@ class Rescue:
         """A row's sound vectors by field; those that are lost are named (Z2)."""
         found = {}
         for number in dict.fromkeys(row.fields):
-            declared = self.fields.get(number)
-            try:
-                if declared is not None:
-                    found[number] = self.stored.read(declared, rid, row)
-                elif not self.known or number >= self.schema.next_number:
-                    raise VectorLost("nothing tells what its field was declared to be")
-            except VectorLost as error:
-                self._lose_vector(id, number, str(error))
+            declared = [each for each in self.schema.having((number,)) if each.number in self.kept_numbers]
+            if not declared and (not self.known or number >= self.schema.next_number):
+                self._lose_vector(id, number, "nothing tells what its field was declared to be")
+            for each in declared:
+                if not self._held(each, rid):
+                    continue
+                try:
+                    found[each.number] = self.stored.read(each, rid, row)
+                except VectorLost as error:
+                    self._lose_vector(id, each.number, str(error))
         return found
+
+    # --- vectors behind others, and adapters (schema.Hidden, storage/maps.py) ---------------------
+
+    def _held(self, declared: VectorField, rid: int) -> bool:
+        """Whether a row that says so has a vector in a field."""
+        if declared.number not in self.held:
+            return True
+        held = self.held[declared.number]
+        return held is not None and rid in held
+
+    def _keeps(self, name: str) -> bool:
+        """Whether the vectors behind a field can be saved; a note says why not."""
+        hidden = self.schema.hidden[name]
+        if hidden.role == PREVIOUS and self.held[hidden.field.number] is not None:
+            return True
+        what = "are made anew by calling again" if hidden.role == NEXT else "are lost, and rollback with them"
+        role = "new" if hidden.role == NEXT else "previous"
+        self.report.notes.append(
+            f"the {role} vectors behind field {name!r} of {self.schema.name!r} are not saved: they {what}"
+        )
+        return False
+
+    def _held_rows(self) -> dict[int, BitMap | None]:
+        """Which rows have a vector in each hidden field, by the state; None where that is lost."""
+        numbers = [each.field.number for each in self.schema.hidden.values()]
+        try:
+            now = state.read(self.found, self.cid)
+        except VecdbError:
+            return dict.fromkeys(numbers)
+        found: dict[int, BitMap | None] = {}
+        for number in numbers:
+            raw = now.vectors[number].held if number in now.vectors else None
+            found[number] = None if raw is None else BitMap.deserialize(raw)
+        return found
+
+    def _maps(self) -> dict[str, bytes]:
+        """The adapters that can be saved; a field that lost one is saved without, its vectors as they are."""
+        kept: dict[str, bytes] = {}
+        vectors_ = dict(self.schema.vectors)
+        for name, declared in self.schema.vectors.items():
+            try:
+                kept |= {each: maps.get(self.found, self.cid, each) for each in declared.adapters}
+            except VecdbError as error:
+                vectors_[name] = replace(declared, adapters=(), given=None, encoder=None, fingerprint=None,
+                                         source=None)  # fmt: skip
+                self.report.lost.append(
+                    Lost("adapter", f"{self.schema.name}/vector field {name!r}",
+                         f"{said(error)}; its vectors are saved as they are, without adapter and encoder")
+                )  # fmt: skip
+        for hidden in self.schema.hidden.values():
+            if hidden.role == PREVIOUS:
+                for each in hidden.field.adapters:
+                    try:
+                        kept[each] = maps.get(self.found, self.cid, each)
+                    except VecdbError:
+                        self.held[hidden.field.number] = None
+        self.schema = replace(self.schema, vectors=vectors_)
+        return kept
 
     def _check_declared(self, id: Id, metadata: dict[str, Any]) -> None:
         try:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping, Set
 from contextlib import suppress
 from datetime import date, datetime
@@ -49,8 +48,8 @@ class Report:
     subtitle: str = ""
 
     def sections(self) -> list[Section]:
-        """Return the parts of the page, each under its title."""
-        raise NotImplementedError
+        """Return the parts of the page, each under its title; none where a report adds none."""
+        return []
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain Python values.
@@ -136,7 +135,8 @@ def write(path: str | os.PathLike[str], text: str) -> None:
     """Write a file, in place of one that is there (R2); InvalidArgument, Full."""
     try:
         target = Path(os.path.abspath(os.fsdecode(os.fspath(path))))
-        handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:80]}.", suffix=".part")
+        part = target.with_name(f".{target.name[:80]}.{os.urandom(6).hex()}.part")
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except OSError as error:
         raise _refused(path, error) from None
     except (TypeError, ValueError) as error:
@@ -144,9 +144,6 @@ def write(path: str | os.PathLike[str], text: str) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n", errors="replace") as file:
             file.write(text)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(part, 0o666 & ~mask)
         os.replace(part, target)
     except OSError as error:
         with suppress(OSError):

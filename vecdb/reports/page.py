@@ -26,6 +26,7 @@ from vecdb.reports.style import PAGE_STYLE, STYLE
 
 MOST_ROWS: Final = 1_000  # of a table on a page
 MOST_COLUMNS: Final = 60
+HEADER: Final = 40  # letters of a column's name
 PROSE: Final = 20_000  # characters
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 
@@ -133,7 +134,7 @@ def _part(part: Prose | Table | Plot | Code, name: str) -> str:
     if isinstance(part, Code):
         return f"<pre><code>{escape(clean(part.text, PROSE))}</code></pre>"
     kind = ' class="strong"' if part.strong else ""
-    lines = [each.strip() for each in clean(part.text, PROSE).split("\n\n")]
+    lines = [each.strip() for each in clean(part.text, PROSE).replace(" %", "\u00a0%").split("\n\n")]
     return "".join(f"<p{kind}>{escape(each)}</p>" for each in lines if each)
 
 
@@ -143,7 +144,7 @@ def _table(table: Table) -> str:
     columns = [column([row[at] if at < len(row) else None for row in shown]) for at in range(len(names))]
     kinds = [' class="number"' if numbers else "" for _, numbers in columns]
     head = "".join(
-        f'<th scope="col"{kind}>{escape(label(name, CELL))}</th>'
+        f'<th scope="col"{kind}>{escape(label(name, HEADER))}</th>'
         for name, kind in zip(names, kinds, strict=True)
     )
     body = "\n".join(

@@ -23,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 
 from vecdb.errors import InvalidArgument
-from vecdb.reports.cells import clean, label, width_of, written
+from vecdb.reports.cells import clean, decimals_of, label, width_of, written
 from vecdb.reports.scales import LARGEST, Scale, scale, usable
 
 WIDTH: Final = 680.0
@@ -38,7 +38,7 @@ _CORNERS: Final = ("circle", "square", "triangle", "diamond")
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A picture: `.title`, `.description` in words, `.note` on what is not drawn, and `.data`, its numbers.
+    """A picture: `.title`, `.description` in words, `.note` on what is not drawn, `.data`, what is drawn.
 
     >>> from vecdb.reports import plots
     >>> plot = plots.histogram({"scores": [0.1, 0.2, 0.2]}, title="Scores", axis="score")
@@ -87,7 +87,8 @@ def intervals(
     there = [row for row in shown if usable(row[2])]
     bare = sum(not (usable(low) and usable(high)) for _, low, mean, high in there)
     names = [label(row[0]) for row in shown]
-    figures = [_figures(row) for row in shown]
+    places = decimals_of([v for row in shown for v in row[1:] if usable(v)])
+    figures = [_figures(row, places) for row in shown]
     left = max([width_of(name) for name in names], default=0) * _LETTER + _GAP
     right = max([width_of(words) for words in figures], default=0) * _LETTER + _GAP
     reach = [float(v) for row in there for v in row[1:] if usable(v)]
@@ -120,13 +121,13 @@ def intervals(
     return Plot(title, f"{axis}. {told or 'No values.'}", WIDTH, bottom + 42, "".join(parts), note, data)
 
 
-def _figures(row: Sequence[Any]) -> str:
+def _figures(row: Sequence[Any], places: int) -> str:
     _, low, mean, high = row
     if not usable(mean):
         return "–"
     if not (usable(low) and usable(high)):
-        return written(mean)
-    return f"{written(mean, 3)} [{written(low, 3)}, {written(high, 3)}]"
+        return written(float(mean), places)
+    return f"{written(float(mean), places)} [{written(float(low), places)}, {written(float(high), places)}]"
 
 
 def _whisker(over: Scale, y: float, row: Sequence[Any]) -> str:
@@ -159,7 +160,8 @@ def histogram(series: Mapping[Any, Any], *, title: str, axis: str, bins: int = 4
     together = np.concatenate(columns) if columns else np.empty(0)
     span = scale(_ends(together), 0.0, 1.0)
     edges = np.linspace(span.low, span.high, max(1, min(int(bins), 400)) + 1)
-    shares = [np.histogram(each, edges)[0] / max(1, len(each)) for each in columns]
+    counts = [np.histogram(each, edges)[0] for each in columns]
+    shares = [each / max(1, int(each.sum())) for each in counts]
     top, bottom = 30.0 if len(names) > 1 else 12.0, 250.0
     most = max((float(each.max()) for each in shares), default=0.0)
     upward = scale([0.0, most or 1.0], bottom, top, most=4)
@@ -174,7 +176,7 @@ def histogram(series: Mapping[Any, Any], *, title: str, axis: str, bins: int = 4
         parts.append(_legend([(name, at) for at, name in enumerate(names)], across.start, 14, "line"))
     told = [_spread(name, each) for name, each in zip(names, columns, strict=True)]
     note = _note(_further(len(series) - len(names)), (gone, _odd(gone)))
-    data = {str(name): values for name, values in series.items()}
+    data = {"edges": edges, "counts": dict(zip(map(str, series), counts, strict=False))}
     words = f"{axis}. {'; '.join(told) or 'No values.'}"
     return Plot(title, words, WIDTH, bottom + 42, "".join(parts), note, data)
 
@@ -310,7 +312,11 @@ def points(xy: Any, groups: Any = None, labels: Any = None, *, title: str) -> Pl
     note = _note(some, (gone, _odd(gone, "point")))
     told_groups = f" Groups: {', '.join(name for name, _ in keys)}." if keys else ""
     words = f"{len(drawn):,} point{'' if len(drawn) == 1 else 's'}.{told_groups}"
-    data = {"xy": places, "groups": groups, "labels": labels}
+    data = {
+        "xy": places[drawn],
+        "groups": None if groups is None else [groups[i] for i in drawn],
+        "labels": None if labels is None else [labels[i] for i in drawn],
+    }
     return Plot(title, words, WIDTH, deep + 10 + _MAP + 8, "".join(parts), note, data)
 
 
@@ -358,7 +364,8 @@ def _axis_below(over: Scale, bottom: float, top: float, words: str) -> str:
         parts.append(_rule("grid", x, x, top, bottom))
         parts.append(_text(x, bottom + 16, name, anchor="middle", kind="tick"))
     middle = (over.start + over.end) / 2
-    parts.append(_text(middle, bottom + 34, label(words, 90), anchor="middle", kind="name"))
+    room = int(2 * min(middle, WIDTH - middle) / _LETTER)
+    parts.append(_text(middle, bottom + 34, label(words, room), anchor="middle", kind="name"))
     return "".join(parts)
 
 

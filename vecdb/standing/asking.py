@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from vecdb.arrays import given_query
 from vecdb.collection import Collection
 from vecdb.errors import InvalidArgument, NotFound
 from vecdb.query.numbers import Numbers
 from vecdb.query.objects import Near
 from vecdb.query.values import ById
+from vecdb.storage.schema import VectorField
 
 
 def given(collection: Collection, query: Near, using: str | None) -> Any:
@@ -27,3 +29,10 @@ def given(collection: Collection, query: Near, using: str | None) -> Any:
     if isinstance(x, Numbers):
         return np.frombuffer(x.data, x.dtype).reshape(x.shape)
     return x if isinstance(x, str) else np.array(x)
+
+
+def asked(collection: Collection, query: Near, found: Any, declared: VectorField) -> Any:
+    """What `given` found as a field's float32 vector (d,): a row's own has been through the adapters."""
+    if isinstance(query.x, ById):
+        return given_query(found, declared, collection.name)[0]
+    return collection._query(found, declared)[0]

@@ -355,13 +355,20 @@ class SearchLog:
         """See `Collection.replay`."""
         from vecdb.standing.replay import replayed
 
+        return replayed(collection, self._replayed(collection, entries), where, recall)
+
+    def _replayed(self, collection: Any, entries: Any) -> list[LogEntry]:
+        """The entries that `Collection.replay` means."""
         if entries is not None and not isinstance(entries, Iterable):
             _refuse(f"entries: give those of db.search_log, not a {type(entries).__name__}")
-        chosen = list(self.entries(collection) if entries is None else entries)
+        try:
+            chosen = list(self.entries(collection) if entries is None else entries)
+        except TypeError:  # an array of no dimension calls itself iterable
+            _refuse(f"entries: give those of db.search_log, not a {type(entries).__name__}")
         for each in chosen:
             if not isinstance(each, LogEntry):
                 _refuse(f"entries: give those of db.search_log, not a {type(each).__name__}")
-        return replayed(collection, chosen, where, recall)
+        return chosen
 
     def _cid(self, collection: Any) -> int:
         if not isinstance(collection, Collection) or collection._db is not self._db:

@@ -33,10 +33,10 @@ from vecdb.collection.searching import Options
 from vecdb.errors import Closed, InvalidArgument, NotFound
 from vecdb.index import tracking
 from vecdb.query.objects import Near, Text
-from vecdb.standing.asking import given
+from vecdb.standing.asking import asked, given
 from vecdb.storage import keys, rows, searches
 from vecdb.storage.rows import PLAIN
-from vecdb.storage.schema import check_name
+from vecdb.storage.schema import Schema, VectorField, check_name
 from vecdb.storage.searches import WHOLE, Position
 from vecdb.types import Explanation, Hits, Plan, Record, score_of
 
@@ -158,7 +158,7 @@ class Watch:
         self._place = place  # what is behind it was given out
         self._seen = -1  # the commit that was gone through to its end
         self._backlog: _Backlog | None = None
-        self._encoded: tuple[Near, Any] | None = None
+        self._encoded: tuple[Near, str, VectorField, Any] | None = None
 
     def __iter__(self) -> Iterator[WatchBatch]:
         return self
@@ -192,8 +192,9 @@ class Watch:
     def _batch(self) -> WatchBatch | None:
         """The matches among the next rows, None where there are none; moves on behind these rows."""
         collection = self._saved.collection
-        query = self._vector(collection)
+        query = self._vector(collection, collection.schema)
         with collection._reading() as (txn, view):
+            query = self._vector(collection, view.schema)  # the same, but after a switch
             self._look_at_search(txn)
             matches = view.live
             if self._saved.where is not None:
@@ -219,16 +220,18 @@ class Watch:
         batch._watch, batch._place = self, page.place
         return batch
 
-    def _vector(self, collection: Collection) -> Any:
-        """The query as `search` takes it, a text encoded once; None where no vector is asked about."""
+    def _vector(self, collection: Collection, schema: Schema) -> Any:
+        """The query's vector, a text encoded once for a field; None where no vector is asked about."""
         query = self._saved.query
         if not isinstance(query, Near):
             return None
-        if self._encoded is None or self._encoded[0] is not query:
-            found = given(collection, query, _using(self._saved))
-            _, declared = collection._searched(collection.schema, _using(self._saved), found)
-            self._encoded = query, collection._query(found, declared)[0]
-        return self._encoded[1]
+        known = self._encoded
+        if known is not None and known[0] is query and schema.vectors.get(known[1]) == known[2]:
+            return known[3]
+        found = given(collection, query, _using(self._saved))
+        name, declared = collection._searched(schema, _using(self._saved), found)
+        self._encoded = query, name, declared, asked(collection, query, found, declared)
+        return self._encoded[3]
 
     def _look_at_search(self, txn: Any) -> None:
         """Go on under the search as it is saved now; NotFound where it or the watcher is gone."""

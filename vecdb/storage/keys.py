@@ -16,6 +16,7 @@ All integers in keys are big-endian, so that byte order is numeric order.
     0x55 cid segment chunk          chunk of a segment's postings
     0x60 cid field layer chunk      image chunk of graph links
     0x61 cid field                  measured effort table
+    0x62 cid digest                 map of vectors: an adapter, or a bridge between encoders (storage/maps.py)
     0x70 digest                     cached embedding of a text (storage/embeddings.py)
     0x71 name                       saved search (storage/searches.py)
     0x72 number watcher             how far a watcher of a saved search has come
@@ -56,6 +57,7 @@ SEGMENTS = 0x54
 TERMS = 0x55
 LINKS = 0x60
 EFFORT = 0x61
+MAPS = 0x62
 EMBEDDINGS = 0x70
 SEARCHES = 0x71
 WATCHERS = 0x72
@@ -73,7 +75,7 @@ OF_THE_DATABASE = frozenset(  # kinds whose keys name no collection
 # what a dropped collection leaves, its catalog record apart
 COLLECTION_KINDS = (
     IDS, ROWS, VECTORS, MANY, ATTRIBUTES, POSTINGS, LIVE, FIELDS, SEGMENTS, TERMS, LINKS, EFFORT,
-    SEARCH_LOG, LOG,
+    MAPS, SEARCH_LOG, LOG,
 )  # fmt: skip
 
 KIND_NAMES = {
@@ -90,6 +92,7 @@ KIND_NAMES = {
     TERMS: "terms",
     LINKS: "links",
     EFFORT: "effort",
+    MAPS: "maps",
     EMBEDDINGS: "embeddings",
     SEARCHES: "searches",
     WATCHERS: "watchers",
@@ -229,6 +232,11 @@ def effort(cid: int, field: int) -> bytes:
     return _CID_U8.pack(EFFORT, cid, field)
 
 
+def map_of(cid: int, digest: bytes) -> bytes:
+    """Return the key of a map of vectors."""
+    return _CID.pack(MAPS, cid) + digest
+
+
 def log(cid: int, commit: int, part: int) -> bytes:
     """Return the key of one part of the redo log of commit number `commit`."""
     return _CID_U64_U8.pack(LOG, cid, commit, part)
@@ -339,6 +347,7 @@ _SIZES = {
     TERMS: (17, 17),
     LINKS: (11, 11),
     EFFORT: (6, 6),
+    MAPS: (5 + DIGEST, 5 + DIGEST),
     EMBEDDINGS: (1 + DIGEST, 1 + DIGEST),
     SEARCHES: (2, 1 + MAX_NAME),
     WATCHERS: (10, 9 + MAX_NAME),

@@ -38,9 +38,9 @@ from vecdb import _core
 from vecdb.errors import Corrupt, WrongFormat
 from vecdb.storage.keys import META, META_KEY
 
-# 1: a collection had one vector field; 2: no slot was handed out again; 3: there was no full text. All are
-# read, and written as 4.
-FORMAT_VERSION = 4
+# 1: a collection had one vector field; 2: no slot was handed out again; 3: there was no full text; 4: no
+# vectors stood behind others. All are read, and written as 5.
+FORMAT_VERSION = 5
 MAGIC = b"vecdb\r\n\x1a"  # a text-mode copy would damage it visibly
 FRAME = 12  # bytes before the payload of every record
 

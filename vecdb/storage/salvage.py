@@ -53,7 +53,7 @@ MOST_ROOTS = 8  # candidates that are walked
 SAMPLE = 4096  # pages looked at to guess the page size
 WANTED = frozenset((
     keys.CATALOG, keys.IDS, keys.ROWS, keys.VECTORS, keys.MANY, keys.EMBEDDINGS, keys.LOG, keys.META,
-    keys.SEARCHES, keys.WATCHERS, keys.SEARCH_LOG, keys.LOGGING,
+    keys.SEARCHES, keys.WATCHERS, keys.SEARCH_LOG, keys.LOGGING, keys.MAPS,
 ))  # fmt: skip
 
 

@@ -14,7 +14,7 @@ each field's slots, and every process would keep the map.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from dataclasses import fields as members
 from functools import lru_cache
@@ -36,6 +36,10 @@ MAX_NUMBER: Final = 250  # vector fields ever, dropped ones included
 DENSE: Final = "dense"
 KINDS: Final = (DENSE, SPARSE)
 ONLY: Final = "vector"  # the name of the one vector field of a collection that names none
+NEXT: Final = "next"  # vectors that are being made beside a field's
+PREVIOUS: Final = "previous"  # those that a field had before, kept for rollback
+ROLES: Final = (NEXT, PREVIOUS)
+_NOT_DECLARED: Final = ("number", "first", "fingerprint", "seat", "adapters", "dim", "given")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,9 @@ class VectorField:
     quantization: str = "auto"
     first: int = 0  # rows below this slot have none: the field was added when they were there
     kind: str = DENSE  # or SPARSE: then dim, dtype, M and so on say nothing
+    seat: int | None = None  # the number by which rows say that they have a vector in it; None: its own
+    adapters: tuple[str, ...] = ()  # fingerprints of the maps that make its vectors of what is given, in turn
+    given: int | None = None  # dimension of what is given to the first of them; None: dim
 
     @property
     def sparse(self) -> bool:
@@ -66,11 +73,38 @@ class VectorField:
         """Whether it has a graph, and its rows slots: one dense vector a row."""
         return not self.multi and self.kind == DENSE
 
+    @property
+    def member(self) -> int:
+        """The number by which rows say that they have a vector in it."""
+        return self.number if self.seat is None else self.seat
+
+    @property
+    def given_dim(self) -> int:
+        """Numbers of a vector as users and the encoder give it, before any adapter."""
+        return self.dim if self.given is None else self.given
+
+    @property
+    def space(self) -> str | None:
+        """What its vectors can be compared with: a digest of encoder and adapters; None: only given ones."""
+        if not self.adapters:
+            return self.fingerprint
+        return "+".join((self.fingerprint or "given", *self.adapters))
+
+    def as_given(self) -> VectorField:
+        """The declaration that vectors fit as users and the encoder give them, before any adapter."""
+        if not self.adapters:
+            return self
+        return replace(self, dim=self.given_dim, given=None, adapters=(), dtype="f32")
+
     def difference(self, other: VectorField) -> str | None:
         """The first respect in which two declarations differ, in words; None when they agree."""
+        if self.encoder is not None and other.encoder is not None and self.fingerprint != other.fingerprint:
+            return self._other_encoder(other)
+        if self.given_dim != other.given_dim:
+            return f"dim is {self.given_dim}, not {other.given_dim}"
         same = self.fingerprint is not None and self.fingerprint == other.fingerprint
         for each in members(self):
-            if each.name in ("number", "first", "fingerprint"):
+            if each.name in _NOT_DECLARED:
                 continue
             if each.name == "encoder" and same:
                 continue  # one encoder under two names, as a model that was moved
@@ -78,6 +112,37 @@ class VectorField:
             if mine != theirs:
                 return f"{each.name} is {mine!r}, not {theirs!r}"
         return None
+
+    def _other_encoder(self, other: VectorField) -> str:
+        mine, theirs = self.given_dim, other.given_dim
+        dims = "" if mine == theirs else f" ({mine} dimensions, not {theirs})"
+        if self.encoder == other.encoder:
+            prints = f"{self.fingerprint}, not {other.fingerprint}"
+            return f"encoder {self.encoder!r} has fingerprint {prints}{dims}"
+        return f"encoder is {self.encoder!r}, not {other.encoder!r}{dims}"
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """A vector field that stands behind one with a name: it takes its place, or stood there before."""
+
+    role: str
+    field: VectorField
+    bridge: str | None = None  # fingerprint of the map from its queries to the vectors of the named field
+
+    def is_image_of(self, named: VectorField) -> bool:
+        """Whether its vectors are being made of those that the named field has, by an adapter."""
+        return self.role == NEXT and len(self.field.adapters) > len(named.adapters)
+
+    def encodes_beside(self, named: VectorField) -> bool:
+        """Whether its vectors are made of rows' texts, whatever is given to the named field."""
+        return not (self.is_image_of(named) or self.takes_given_of(named))
+
+    def takes_given_of(self, named: VectorField) -> bool:
+        """Whether it was the named field's before, and what is given to that can be stored in it too."""
+        mine = self.field
+        same = mine.fingerprint == named.fingerprint and mine.given_dim == named.given_dim
+        return self.role == PREVIOUS and same
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +176,7 @@ class Schema:
     fields: Mapping[str, str] = field(default_factory=dict, hash=False)  # vecdb/fields.py
     fulltext: Mapping[str, TextField] = field(default_factory=dict, hash=False)  # "text": the row's text
     tracked: tuple[int, ...] = ()  # commits: changes after these are found by commit, on and off in turn
+    hidden: Mapping[str, Hidden] = field(default_factory=dict, hash=False)  # by the field in front
 
     @property
     def only(self) -> VectorField:
@@ -165,15 +231,29 @@ class Schema:
 
     @property
     def by_number(self) -> dict[int, VectorField]:
-        """The vector fields by number."""
-        return {each.number: each for each in self.vectors.values()}
+        """The vector fields by number, hidden ones too."""
+        found = {each.number: each for each in self.vectors.values()}
+        for hidden in self.hidden.values():
+            found[hidden.field.number] = hidden.field
+        return found
+
+    def as_given(self) -> Schema:
+        """The declaration that vectors fit as they are given, before any adapter."""
+        if not any(each.adapters for each in self.vectors.values()):
+            return self
+        return replace(self, vectors={name: each.as_given() for name, each in self.vectors.items()})
+
+    def having(self, numbers: Container[int]) -> list[VectorField]:
+        """The fields, hidden ones too, in which a row that names these numbers may have vectors."""
+        return [each for each in self.by_number.values() if each.member in numbers]
 
     def layout(self, declared: VectorField) -> Layout:
         """Where and how the vectors of one of its fields lie."""
         sole = self.next_number == 1
         return _layout(
-            declared.number, declared.dim, declared.dtype, declared.first, sole, declared.sparse
-        )
+            declared.number, declared.dim, declared.dtype, declared.first, sole, declared.sparse,
+            declared.member, any(each.field is declared for each in self.hidden.values()),
+        )  # fmt: skip
 
     def with_vector(self, name: str, declared: VectorField, first: int) -> Schema:
         """The schema with one more vector field, which rows below slot `first` lack."""
@@ -189,7 +269,30 @@ class Schema:
     def without_vector(self, name: str) -> Schema:
         """The schema without one of its vector fields."""
         rest = {n: v for n, v in self.vectors.items() if n != name}
-        return validate(replace(self, vectors=rest))
+        hidden = {n: h for n, h in self.hidden.items() if n != name}
+        return validate(replace(self, vectors=rest, hidden=hidden))
+
+    # --- vectors that take the place of others (collection/migrating.py) --------------------------
+
+    def with_hidden(self, name: str, role: str, declared: VectorField, bridge: str | None = None) -> Schema:
+        """The schema with a new field behind a named one; it gets the next number and the same rows."""
+        old = self.vectors[name]
+        if self.next_number > MAX_NUMBER:
+            _refuse(f"collection {self.name!r} had {MAX_NUMBER} vector fields; build a new one")
+        made = replace(declared, number=self.next_number, first=old.first, seat=old.member)
+        hidden = {**self.hidden, name: Hidden(role, made, bridge)}
+        return validate(replace(self, hidden=hidden, next_number=made.number + 1))
+
+    def swapped(self, name: str) -> Schema:
+        """The schema in which a field and the one behind it have changed places."""
+        hidden, old = self.hidden[name], self.vectors[name]
+        after = {**self.hidden, name: Hidden(PREVIOUS, old)}
+        return validate(replace(self, vectors={**self.vectors, name: hidden.field}, hidden=after))
+
+    def without_hidden(self, name: str) -> Schema:
+        """The schema without the field behind a named one."""
+        hidden = {n: h for n, h in self.hidden.items() if n != name}
+        return validate(replace(self, hidden=hidden))
 
     def difference(self, other: Schema) -> str | None:
         """The first respect in which two declarations differ, in words; None when they agree."""
@@ -237,6 +340,11 @@ def validate(schema: Schema) -> Schema:
             if name == ONLY:
                 raise
             _refuse(f"vector field {name!r}: {error}")
+    for name, behind in schema.hidden.items():
+        if name not in schema.vectors:
+            _refuse(f"hidden vectors stand behind {name!r:.60}, which is no vector field")
+        _one_of("role", behind.role, ROLES)
+        _validate_vector(behind.field)
     fields.validated(schema.fields)
     _validate_texts(schema.fulltext)
     return schema
@@ -284,6 +392,10 @@ def _validate_vector(declared: VectorField) -> None:
         _refuse("multi=True with encoder=: an encoder makes one vector a text")
     if declared.encoder is not None and declared.dtype not in ("f32", "f16"):
         _refuse(f"dtype={declared.dtype!r} with encoder=: what encoders make is kept as f32 or f16")
+    if not all(isinstance(each, str) for each in declared.adapters):
+        _refuse("adapters are named by their fingerprints")
+    if declared.given is not None:
+        _between("given", declared.given, 1, MAX_DIM)
     if declared.source is not None:
         check_name("source", declared.source)
         if declared.encoder is None:
@@ -329,17 +441,27 @@ def put(txn: Any, cid: int, schema: Schema) -> None:
     }  # fmt: skip
     if schema.tracked:
         packed["tracked"] = list(schema.tracked)
+    if schema.hidden:
+        packed["hidden"] = {
+            name: [each.role, _packed(each.field), each.bridge] for name, each in schema.hidden.items()
+        }
     if schema.fulltext:
         packed["fulltext"] = {name: asdict(declared) for name, declared in schema.fulltext.items()}
     records.put(txn, key, codec.pack(packed))
 
 
 def _packed(declared: VectorField) -> dict[str, Any]:
-    """A vector field's declaration; `kind` is left out where it is the usual one."""
+    """A vector field's declaration; what is as usual and came with later versions is left out."""
     found = asdict(declared)
-    if declared.kind == DENSE:
-        del found["kind"]
+    for name, usual in (("kind", DENSE), ("seat", None), ("adapters", ()), ("given", None)):
+        if found[name] == usual:
+            del found[name]
     return found
+
+
+def _unpacked(found: dict[str, Any]) -> VectorField:
+    found["adapters"] = tuple(found.get("adapters", ()))
+    return VectorField(**found)
 
 
 def read_all(txn: Any) -> dict[str, tuple[int, Schema]]:
@@ -374,22 +496,29 @@ def unpack(key: bytes, record: Any) -> Schema:
         if "vectors" not in declared:  # format 1: one vector field, its declaration not nested
             name = declared.pop("name")
             return validate(Schema(name, {ONLY: VectorField(number=0, **declared)}))
-        vectors = {name: VectorField(**each) for name, each in declared.pop("vectors").items()}
+        vectors = {name: _unpacked(each) for name, each in declared.pop("vectors").items()}
+        hidden = {
+            name: Hidden(role, _unpacked(each), bridge)
+            for name, (role, each, bridge) in declared.pop("hidden", {}).items()
+        }
         tracked = tuple(declared.pop("tracked", ()))
         texts = {name: TextField(**each) for name, each in declared.pop("fulltext", {}).items()}
-        schema = validate(Schema(vectors=vectors, tracked=tracked, fulltext=texts, **declared))
+        schema = validate(
+            Schema(vectors=vectors, tracked=tracked, fulltext=texts, hidden=hidden, **declared)
+        )
         _check_numbers(schema)
-    except (TypeError, AttributeError, KeyError, InvalidArgument) as error:
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise rows.damaged("C1", key, str(error)) from None
     return schema
 
 
 def _check_numbers(schema: Schema) -> None:
     _between("next_number", schema.next_number, 1, MAX_NUMBER + 1)
-    for each in schema.vectors.values():
+    for each in schema.by_number.values():
         _between("number", each.number, 0, schema.next_number - 1)
         _between("first", each.first, 0, rows.PLAIN)
-    if len(schema.by_number) != len(schema.vectors):
+        _between("seat", each.member, 0, each.number)
+    if len(schema.by_number) != len(schema.vectors) + len(schema.hidden):
         _refuse("two vector fields have one number")
     for before, turn in zip((-1, *schema.tracked), schema.tracked, strict=False):
         _between("tracked", turn, before + 1, (1 << 63) - 1)

@@ -33,7 +33,7 @@ from vecdb.storage.header import BIG, BRANCH, HEADER, LEAF, NO_PAGE, NODE, PAGE,
 
 PURPOSES: Final = {
     keys.ROWS: "rows", keys.IDS: "ids", keys.VECTORS: "vectors", keys.MANY: "vectors",
-    keys.LINKS: "links", keys.EFFORT: "effort", keys.ATTRIBUTES: "attributes",
+    keys.LINKS: "links", keys.EFFORT: "effort", keys.MAPS: "maps", keys.ATTRIBUTES: "attributes",
     keys.FIELDS: "attributes", keys.POSTINGS: "postings", keys.LIVE: "live", keys.LOG: "log",
     keys.SEGMENTS: "fulltext", keys.TERMS: "fulltext",
     keys.EMBEDDINGS: "embeddings", keys.CACHED: "embeddings", keys.CATALOG: "catalog",

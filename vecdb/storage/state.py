@@ -29,6 +29,8 @@ tree as the newest log records. It is what a reader needs in order to follow or 
         scale        lo and step of the vectors' codes, None before the first vector
         graph        number of the graph; a rebuilt graph has another one
         inserted     vectors that were ever inserted
+        held         of a field that stands behind another (schema.Hidden): the rows that may have a vector
+                     in it, a serialized bitmap; rows outside have none. Else None: rows say so themselves
     text             of a collection with full text or sparse vectors, else None:
         to           the segments contain every change up to this commit
         rows         rows touched since, whatever changed in them
@@ -54,7 +56,11 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, Final
 
+from pyroaring import BitMap
+
 from vecdb.storage import codec, keys, records, rows
+
+NOBODY: Final = bytes(BitMap().serialize())  # of `held`: no row
 
 
 @dataclass(slots=True)
@@ -72,6 +78,7 @@ class FieldState:
     graph: int = 1
     scale: list[float] | None = None
     inserted: int = 0
+    held: bytes | None = None
 
     def copy(self) -> FieldState:
         """An independent copy; a scale is replaced, never changed."""
@@ -290,7 +297,7 @@ def _plausible(state: State) -> bool:
     numbers = [getattr(state, name) for name in _NUMBERS]
     for number, each in state.vectors.items():
         numbers += [number, *(getattr(each, name) for name in _FIELD_NUMBERS)]
-        if not _is_scale(each.scale):
+        if not _is_scale(each.scale) or not _is_held(each.held):
             return False
     if state.text is not None and not state.text.is_plausible():
         return False
@@ -301,6 +308,15 @@ def _plausible(state: State) -> bool:
     return max(state.slots, state.plain) <= rows.PLAIN and all(
         each.slots <= state.slots for each in state.vectors.values()
     )
+
+
+def _is_held(held: Any) -> bool:
+    if held is None:
+        return True
+    try:
+        return isinstance(BitMap.deserialize(held), BitMap)
+    except (TypeError, ValueError):
+        return False
 
 
 def _is_scale(scale: Any) -> bool:

@@ -62,14 +62,17 @@ class Layout:
     """Where and how the vectors of one field lie."""
 
     def __init__(
-        self, number: int, dim: int, dtype: str, first: int = 0, sole: bool = True, sparse: bool = False
-    ) -> None:
+        self, number: int, dim: int, dtype: str, first: int = 0, sole: bool = True, sparse: bool = False,
+        member: int | None = None, partial: bool = False,
+    ) -> None:  # fmt: skip
         self.number = number
         self.dim = dim
         self.dtype = dtype
         self.first = first  # rows below this slot have no vector in the field
         self.sparse = sparse
         self.sole = sole  # there never was another field: every row with a slot has a vector here
+        self.member = number if member is None else member  # the number by which rows say that they have one
+        self.partial = partial  # a hidden field: rows that say so may lack it (FieldState.held)
 
     @lazy
     def numbers(self) -> int:
@@ -166,6 +169,11 @@ def put_block(
     if holes == _HOLES:
         parts.append(np.packbits(present, bitorder="little"))
     records.write(txn, key, _core.seal_parts(keys.VECTORS, key, parts))
+
+
+def nothing_of(layout: Layout) -> npt.NDArray[Any]:
+    """The vectors of a block in which no row has one."""
+    return np.zeros((layout.block_rows, layout.numbers), layout.kind)
 
 
 def get_block(txn: Any, cid: int, layout: Layout, block: int) -> Block | None:
@@ -268,6 +276,11 @@ def read(
     return found
 
 
+def _says(row: Row, layout: Layout) -> bool:
+    """Whether a record says that it has a vector in a field; a dead row's names what travels in it alone."""
+    return (layout.number if row.dead else layout.member) in row.fields
+
+
 def inline_of(row: Row | None, cid: int, layout: Layout, slot: int) -> npt.NDArray[Any] | None:
     """The vector in the record of a row whose block is not written; None where it has none.
 
@@ -275,7 +288,7 @@ def inline_of(row: Row | None, cid: int, layout: Layout, slot: int) -> npt.NDArr
     """
     found = None if row is None else row.inline.get(layout.number)
     if found is None:
-        if row is not None and (layout.sole or layout.number in row.fields):
+        if row is not None and not layout.partial and (layout.sole or _says(row, layout)):
             raise rows.damaged("V3", keys.row(cid, slot), "its vector is in no block and not inline")
         return None
     if len(found) != layout.stride:

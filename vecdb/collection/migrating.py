@@ -1,0 +1,496 @@
+"""How do all vectors of a field become others while searches and writes go on? apply_adapter, reembed.
+
+The new vectors are made beside the old, in a hidden field with a graph of its own (schema.Hidden), some
+hundred rows at a commit. When no row lacks one, that commit gives the hidden field the name, and the old one
+stands behind it until it is dropped, or takes the name back.
+
+Invariants (checked by tests/unit/test_migrating.py, tests/faults/test_migrating_kill.py):
+  M1  every commit leaves a file that answers: until the last one with the old vectors, from it on with the
+      new ones, and never with some of each (but over a bridge, which says so);
+  M2  which rows are done is in the file (FieldState.held): a killed call is gone on with by calling again,
+      and two processes that call it do not undo each other's work;
+  M3  a row that is written meanwhile lacks the new vector, and is done as the others are; after the switch
+      its vector goes through the adapters when it is written, and into the field behind it where it can;
+  M4  nothing is dropped but by `drop_previous_vectors`, and by a rollback what the rollback undoes.
+
+Rejected: mapping vectors when they are searched. Every search would pay, and the graph's links and codes
+would be those of other vectors.
+Rejected: giving each row its new vector by an update. It would leave the old graph as well, and every row
+would get another number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+
+import numpy as np
+from pyroaring import BitMap
+
+from vecdb.arrays import imaged
+from vecdb.collection.handle import Handle, refuse, source_of
+from vecdb.embedding import embed
+from vecdb.errors import EncoderMismatch
+from vecdb.progress import Progress, reporter, stopper
+from vecdb.storage import codec, maps, rows, vectors
+from vecdb.storage.rows import PLAIN, Row
+from vecdb.storage.schema import NEXT, PREVIOUS, Hidden, Schema, VectorField
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from vecdb.adapting.adapter import Adapter
+    from vecdb.adapting.bridge import Loss
+    from vecdb.batch import Batch
+    from vecdb.encoders.base import Encoder
+
+    Rids = npt.NDArray[np.int64]
+
+FIRST_STEP: Final = 256  # rows of the first commit; the others follow from how long it took
+MOST_STEP: Final = 8192
+STEP_S: Final = 0.05  # how long a commit may keep the writer lock, about
+SAMPLE: Final = 1000  # rows on which the bridge between two encoders is learned, at most
+LEAST_SAMPLE: Final = 150  # and at least: from fewer it may find less than the old encoder alone
+LAST_ROWS: Final = 32  # that many may be left to the commit that switches
+
+
+class Made(NamedTuple):
+    """New vectors of rows, and what the rows were that they were made of."""
+
+    rids: Rids
+    array: npt.NDArray[Any]
+    changed: list[int]  # the commit that changed each row last
+
+
+class MigratingVerbs(Handle):
+    """The verbs that give all rows of a field other vectors."""
+
+    __slots__ = ()
+
+    def apply_adapter(
+        self,
+        adapter: Adapter,
+        *,
+        using: str | None = None,
+        force: bool = False,
+        progress: Any = False,
+        cancel: Any = None,
+    ) -> None:
+        """Let all vectors of a field go through an adapter: those of its rows, and all that come later.
+
+        Made by `vecdb.fit_adapter`. New vectors are built beside the old, in steps of some 50 ms, while
+        searches and writes go on, and change over in one commit; killed, or stopped by `cancel`, it goes on
+        where it was when it is called again. Afterwards vectors and queries given to the field are mapped,
+        `vectors()` returns mapped ones, and the old are kept until `drop_previous_vectors()`. Costs what
+        inserting the rows costs. Raises InvalidArgument for an adapter that does not help (without
+        `force=True`) or was made for other vectors, and while older ones are still kept.
+
+        >>> import numpy as np, vecdb
+        >>> from vecdb.adapting.adapter import Adapter
+        >>> db = vecdb.open(); c = db.create_collection("c", dim=2)
+        >>> _ = c.add(["a", "b"], [[1, 0], [0.6, 0.8]])
+        >>> c.apply_adapter(Adapter([[0, 1], [1, 0]], metric="cosine"), force=True)
+        >>> c.vectors("a").tolist(), c.search([1, 0], k=1).ids
+        ([[0.0, 1.0]], ['a'])
+        >>> c.rollback_vectors(); c.vectors("a").tolist()
+        [[1.0, 0.0]]
+        """
+        self._db._outside_transaction("apply_adapter")
+        from vecdb.adapting.adapter import Adapter as Kind
+
+        if not isinstance(adapter, Kind):
+            refuse(f"apply_adapter: a {type(adapter).__name__}; give what vecdb.fit_adapter returned")
+        stopped = stopper(cancel)
+        with reporter(progress, "apply_adapter") as report:
+            name, number = self._adapted_by(adapter, using, force)
+            self._go_on(name, number, stopped, report)
+
+    def reembed(
+        self,
+        encoder: str | Encoder,
+        *,
+        using: str | None = None,
+        bridge: bool = True,
+        progress: Any = False,
+        cancel: Any = None,
+    ) -> Loss | None:
+        """Encode all rows of a field anew, with another encoder; return what its bridge lost.
+
+        Built and switched as by `apply_adapter`; `vecdb.encoders.get` names encoders. Rows are encoded from
+        the text that the field's encoder reads (`source`). With `bridge` a map from the new encoder's
+        vectors to the old ones is learned first, so that texts that are searched meanwhile are encoded by
+        the new one and find rows of both kinds; what it loses is measured and returned (None without one),
+        and is in `stats()` meanwhile. The new encoder's vectors are cached in the file as always. Raises
+        InvalidArgument where a row has a vector but no text, naming the first.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", encoder="hashing:64")
+        >>> _ = c.add(["a"], texts=["an apple"])
+        >>> c.reembed("hashing:128")
+        >>> c.schema.dim, c.search("apple").ids
+        (128, ['a'])
+        """
+        self._db._outside_transaction("reembed")
+        from vecdb import encoders
+
+        found, stopped = encoders.get(encoder), stopper(cancel)
+        with reporter(progress, "reembed") as report:
+            name, number = self._encoded_anew(found, using, bridge)
+            hidden = self.schema.hidden.get(name)
+            bridged = None if hidden is None or hidden.field.number != number else hidden.bridge
+            loss: Loss | None = None if bridged is None else self._bridge(bridged).loss
+            self._db._encoders[self._cid, number] = found
+            self._go_on(name, number, stopped, report)
+            return loss
+
+    def rollback_vectors(self, using: str | None = None) -> None:
+        """Give a field its previous vectors back, or abandon the new ones that are being made.
+
+        Rows that were written since come along: through the previous adapters, or encoded by the previous
+        encoder first. What it undoes is dropped. Costs one commit, and those rows. Raises InvalidArgument
+        where nothing is kept, EncoderMismatch where the previous encoder is needed and not at hand.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", encoder="hashing:64")
+        >>> _ = c.add(["a"], texts=["an apple"])
+        >>> c.reembed("hashing:128"); _ = c.add("b", texts="a pear")
+        >>> c.rollback_vectors()
+        >>> c.schema.dim, c.search("pear", k=1).ids
+        (64, ['b'])
+        """
+        self._db._outside_transaction("rollback_vectors")
+        name, _ = self._migrated(using)
+        hidden = self.schema.hidden.get(name)
+        if hidden is None:
+            refuse(f"rollback_vectors: no previous vectors of field {name!r} are kept")
+        number = hidden.field.number
+        if hidden.role == PREVIOUS:
+            self._go_on(name, number, stopper(None), lambda done, total: None)
+        else:
+            self._drop_hidden(name, number)
+
+    def drop_previous_vectors(self, using: str | None = None) -> None:
+        """Drop the vectors that a field had before `apply_adapter` or `reembed`; there is no rollback then.
+
+        Raises InvalidArgument where none are kept.
+
+        >>> import vecdb
+        >>> db = vecdb.open(); c = db.create_collection("c", encoder="hashing:64")
+        >>> c.reembed("hashing:128"); c.drop_previous_vectors()
+        """
+        self._db._outside_transaction("drop_previous_vectors")
+        name, _ = self._migrated(using)
+        hidden = self.schema.hidden.get(name)
+        if hidden is None or hidden.role != PREVIOUS:
+            refuse(f"drop_previous_vectors: no previous vectors of field {name!r} are kept")
+        self._drop_hidden(name, hidden.field.number)
+
+    # --- what may begin --------------------------------------------------------------------
+
+    def _adapted_by(self, adapter: Adapter, using: str | None, force: bool) -> tuple[str, int]:
+        """The field that an adapter is for, and the number of the one for its vectors, made if need be."""
+        name, declared = self._migrated(using)
+        hidden = self.schema.hidden.get(name)
+        fingerprint = adapter.fingerprint
+        if hidden is None or hidden.role == PREVIOUS:
+            if declared.adapters[-1:] == (fingerprint,) and hidden is not None:
+                return name, declared.number  # a call before has done it
+            self._check_adapter(adapter, name, declared, force)
+            self._refuse_previous(name, hidden, "apply_adapter")
+            made = replace(
+                declared, dim=adapter.dim, given=declared.given_dim,
+                adapters=(*declared.adapters, fingerprint),
+            )  # fmt: skip
+            return name, self._begin(name, declared, made, {fingerprint: adapter.to_bytes()})
+        if hidden.field.adapters[-1:] != (fingerprint,) or hidden.field.encoder != declared.encoder:
+            self._refuse_other(name, hidden)
+        return name, hidden.field.number
+
+    def _encoded_anew(self, encoder: Encoder, using: str | None, bridge: bool) -> tuple[str, int]:
+        """As `_adapted_by`, for an encoder."""
+        name, declared = self._migrated(using)
+        hidden = self.schema.hidden.get(name)
+        if hidden is None or hidden.role == PREVIOUS:
+            if declared.fingerprint == encoder.fingerprint and not declared.adapters:
+                if hidden is not None:
+                    return name, declared.number  # a call before has done it
+                refuse(f"reembed: field {name!r} has encoder {encoder.name!r} already; nothing was changed")
+            self._refuse_previous(name, hidden, "reembed")
+            made = replace(
+                declared, dim=encoder.dim, encoder=encoder.name, fingerprint=encoder.fingerprint,
+                dtype=declared.dtype if declared.dtype in ("f32", "f16") else "f32",
+                metric=declared.metric if declared.metric != "hamming" else encoder.metric,
+                adapters=(), given=None,
+            )  # fmt: skip
+            self._refuse_textless(name, declared, made)
+            built = self._built_bridge(declared, made, encoder) if bridge else None
+            kept = {} if built is None else {built.fingerprint: built.to_bytes()}
+            return name, self._begin(name, declared, made, kept, None if built is None else built.fingerprint)
+        if hidden.field.fingerprint != encoder.fingerprint or hidden.field.adapters:
+            self._refuse_other(name, hidden)
+        return name, hidden.field.number
+
+    def _migrated(self, using: str | None) -> tuple[str, VectorField]:
+        schema = self.schema
+        declared = self._using(schema, using, graph=True)
+        name = next(name for name, each in schema.vectors.items() if each is declared)
+        if not declared.graphed:
+            refuse(f"using={name!r}: only fields of one dense vector a row can get other vectors")
+        return name, declared
+
+    def _check_adapter(self, adapter: Adapter, name: str, declared: VectorField, force: bool) -> None:
+        if adapter.dim_in != declared.dim:
+            refuse(f"the adapter takes {adapter.dim_in} dimensions; field {name!r} has {declared.dim}")
+        if adapter.metric != declared.metric:
+            refuse(f"the adapter is for metric {adapter.metric!r}; field {name!r} has {declared.metric!r}")
+        if declared.dtype not in ("f32", "f16"):
+            refuse(
+                f"field {name!r} stores {declared.dtype!r}, in which an adapter's vectors have no place: "
+                "copy the rows into a collection with dtype 'f32' or 'f16'"
+            )
+        if adapter.encoder_fingerprint != declared.space:
+            raise EncoderMismatch(
+                f"the adapter learned on vectors of {_space(adapter.encoder_fingerprint)}; those of field "
+                f"{name!r} are of {_space(declared.space)}: fit one on this field"
+            )
+        if not (adapter.helps or force):
+            report = adapter.report
+            refuse(
+                "the adapter does not help" + (f" ({report.verdict})" if report is not None else "")
+                + "; force=True applies it all the same"
+            )
+
+    def _refuse_previous(self, name: str, hidden: Hidden | None, verb: str) -> None:
+        if hidden is not None:
+            refuse(
+                f"{verb}: field {name!r} still keeps its previous vectors, and it can keep one set: call "
+                "drop_previous_vectors() or rollback_vectors() first"
+            )
+
+    def _refuse_other(self, name: str, hidden: Hidden) -> None:
+        what = hidden.field.encoder if not hidden.field.adapters else f"adapter {hidden.field.adapters[-1]}"
+        refuse(
+            f"field {name!r} is on its way to {what}: finish that by calling it again, or abandon it with "
+            "rollback_vectors()"
+        )
+
+    def _refuse_textless(self, name: str, declared: VectorField, made: VectorField) -> None:
+        """Refuse to begin where a row could never be encoded."""
+        with self._reading() as (txn, view):
+            held = self._holders(txn, view, declared)
+            rids = view.live & BitMap(range(min(view.slots, PLAIN))) if held is None else held.rids
+            for rid in rids:
+                row = rows.get(txn, self._cid, rid)
+                if _text_of(made, row) is None:
+                    self._refuse_row(name, made, row)
+
+    def _refuse_row(self, name: str, made: VectorField, row: Row) -> None:
+        where = "text" if made.source is None else f"text in {made.source!r}"
+        refuse(
+            f"row {rows.id_from(row.idkey)!r} has a vector in field {name!r} but no {where} to encode: give "
+            "it one, or take its vector away; the vectors stay as they are"
+        )
+
+    def _refuse_unknown(self, name: str, row: Row) -> NoReturn:
+        refuse(
+            f"row {rows.id_from(row.idkey)!r} was written since, and the previous vectors of field {name!r} "
+            "were given, not encoded: nobody knows its own. Delete it or take its vector away, or keep the "
+            "new ones with drop_previous_vectors(); the vectors stay as they are"
+        )
+
+    def _built_bridge(self, declared: VectorField, made: VectorField, encoder: Encoder) -> Any:
+        """A map from the new encoder's queries to the field's vectors, learned on a sample of its rows."""
+        from vecdb.adapting.bridge import learn
+
+        if declared.dtype not in ("f32", "f16"):
+            return None
+        with self._reading() as (txn, view):
+            held = self._holders(txn, view, declared)
+            every = view.live & BitMap(range(min(view.slots, PLAIN))) if held is None else held.rids
+            if len(every) < LEAST_SAMPLE:
+                return None
+            rng = np.random.default_rng(0)
+            rids = np.sort(rng.permutation(np.array(every, np.uint32))[:SAMPLE])
+            texts = [_text_of(made, rows.get(txn, self._cid, rid)) or "" for rid in rids.tolist()]
+            old = vectors.read(txn, self._cid, view.schema.layout(declared), rids).astype(np.float32)
+        new = embed(self._db, encoder, texts, made.metric)  # each row has a text: it was looked at
+        return learn(new, old, metric=declared.metric)
+
+    # --- the way ---------------------------------------------------------------------------
+
+    def _begin(
+        self, name: str, declared: VectorField, made: VectorField, kept: dict[str, bytes],
+        bridge: str | None = None,
+    ) -> int:  # fmt: skip
+        """Put the hidden field and its maps into the file; its number."""
+        with self._db._batch() as batch:
+            schema = self._db._schema(self._cid)
+            if schema.vectors.get(name) != declared or name in schema.hidden:
+                self._refuse_changed(name)
+            after = schema.with_hidden(name, NEXT, made, bridge)
+            for fingerprint, raw in kept.items():
+                maps.put(batch.txn, self._cid, fingerprint, raw)
+            batch.writing(self._cid).add_hidden(after, after.hidden[name].field)
+            batch.change_catalog(schema.name, (self._cid, after))
+            return after.hidden[name].field.number
+
+    def _go_on(self, name: str, number: int, stopped: Callable[[], bool], report: Progress) -> None:
+        """Make the vectors that the hidden field with this number lacks, in steps, and switch.
+
+        Another call may be at it too: whoever comes to the end first switches, and the others are done.
+        """
+        step, last = FIRST_STEP, LAST_ROWS
+        while not stopped():
+            made, left, total = self._made_of_some(name, number, step)
+            if made is not None:
+                held = self._put_made(name, number, made)
+                left -= len(made.rids)
+                report(total - left, total)
+                step = int(min(MOST_STEP, max(FIRST_STEP, step * STEP_S / max(held, 1e-4))))
+            if left <= 0:
+                if self._switched(name, number, last):
+                    report(total, total)
+                    return
+                last *= 2  # somebody writes faster than the rest can be made without the lock
+
+    def _made_of_some(self, name: str, number: int, step: int) -> tuple[Made | None, int, int]:
+        """New vectors of the next rows that lack one; how many lack one, and how many there are."""
+        with self._reading() as (txn, view):
+            schema = view.schema
+            hidden = self._still(schema, name, number)
+            if hidden is None:
+                return None, 0, view.ranked(number).ranked
+            lacking, total = self._lacking(txn, view, schema.vectors[name], hidden)
+            chosen = np.array(lacking[:step], np.int64)
+            if not len(chosen):
+                return None, 0, total
+            found = [rows.get(txn, self._cid, rid) for rid in chosen.tolist()]
+            sources = self._sources(txn, schema, name, hidden, chosen, found)
+        array = self._new_vectors(hidden, sources)
+        part = imaged(array, np.arange(len(chosen)), hidden.field)
+        return Made(chosen, part.array, [row.changed for row in found]), len(lacking), total
+
+    def _lacking(self, txn: Any, view: Any, beside: VectorField, hidden: Hidden) -> tuple[BitMap, int]:
+        held = self._holders(txn, view, beside)
+        rids = view.live & BitMap(range(min(view.slots, PLAIN))) if held is None else held.rids
+        mine = self._holders(txn, view, hidden.field)
+        return (BitMap() if mine is None else rids - mine.rids), len(rids)
+
+    def _sources(
+        self, txn: Any, schema: Schema, name: str, hidden: Hidden, rids: Rids, found: list[Row]
+    ) -> Any:
+        """What new vectors are made of: texts, or the vectors that the field has."""
+        beside = schema.vectors[name]
+        if hidden.is_image_of(beside):
+            stored = vectors.read(txn, self._cid, schema.layout(beside), rids.astype(np.uint32))
+            return stored.astype(np.float32)
+        texts = []
+        for row in found:
+            if hidden.field.encoder is None:
+                self._refuse_unknown(name, row)
+            text = _text_of(hidden.field, row)
+            if text is None:
+                self._refuse_row(name, hidden.field, row)
+            if hidden.field.encoder is None:
+                refuse(
+                    f"row {rows.id_from(row.idkey)!r} was written since, and the previous vectors of field "
+                    f"{name!r} were given, not encoded: delete it, or keep the new ones; nothing was changed"
+                )
+            texts.append(text)
+        return texts
+
+    def _new_vectors(self, hidden: Hidden, sources: Any) -> npt.NDArray[Any]:
+        field = hidden.field
+        if isinstance(sources, list):
+            encoder = self._encoder(field)
+            return self._images(field, embed(self._db, encoder, sources, field.metric))
+        found: npt.NDArray[Any] = self._map(field.adapters[-1])(sources)
+        return found
+
+    def _put_made(self, name: str, number: int, made: Made) -> float:
+        """Put new vectors into the file, of rows that are as they were; seconds under the lock."""
+        with self._db._writing(self._cid) as writing:
+            began = perf_counter()
+            schema = writing.schema
+            hidden = self._still(schema, name, number)
+            if hidden is not None:
+                self._fill(writing, schema.vectors[name], hidden, made)
+        return perf_counter() - began
+
+    def _fill(self, writing: Any, beside: VectorField, hidden: Hidden, made: Made) -> None:
+        lacking = writing.lacking(hidden.field, beside)
+        chosen = [
+            at
+            for at, (rid, changed) in enumerate(zip(made.rids.tolist(), made.changed, strict=True))
+            if rid in lacking and rows.get(writing.txn, self._cid, rid).changed == changed
+        ]
+        if chosen:
+            writing.fill(hidden.field, made.rids[chosen], np.ascontiguousarray(made.array[chosen]))
+
+    def _switched(self, name: str, number: int, most: int) -> bool:
+        """Do what is left and switch, in one commit; False where more than `most` rows are left.
+
+        What a rollback undoes is dropped in that commit: killed after it, a second call would undo itself.
+        """
+        with self._db._batch() as batch:
+            schema = self._db._schema(self._cid)
+            hidden, named = self._still(schema, name, number), schema.vectors[name]
+            if hidden is None:
+                return True  # another call was quicker
+            writing = batch.writing(self._cid)
+            rids = np.array(writing.lacking(hidden.field, named), np.int64)
+            if len(rids) > most:
+                return False
+            if len(rids):
+                found = [rows.get(batch.txn, self._cid, rid) for rid in rids.tolist()]
+                sources = self._sources(batch.txn, schema, name, hidden, rids, found)
+                part = imaged(self._new_vectors(hidden, sources), np.arange(len(rids)), hidden.field)
+                writing.fill(hidden.field, rids, part.array)
+            writing.swap(hidden.field, named)
+            after = schema.swapped(name)
+            batch.change_catalog(schema.name, (self._cid, after))
+            if hidden.role == PREVIOUS:
+                self._drop(batch, name, named.number, after)
+            return True
+
+    def _hidden(self, schema: Schema, name: str) -> Hidden:
+        hidden = schema.hidden.get(name)
+        if hidden is None:
+            self._refuse_changed(name)
+        return hidden
+
+    def _still(self, schema: Schema, name: str, number: int) -> Hidden | None:
+        """The hidden field with a number, None once it has the name."""
+        named, hidden = schema.vectors.get(name), schema.hidden.get(name)
+        if named is not None and named.number == number:
+            return None
+        if hidden is None or hidden.field.number != number:
+            self._refuse_changed(name)
+        return hidden
+
+    def _refuse_changed(self, name: str) -> NoReturn:
+        refuse(f"field {name!r} was changed by another call meanwhile: call again")
+
+    def _drop_hidden(self, name: str, number: int) -> None:
+        with self._db._batch() as batch:
+            schema = self._db._schema(self._cid)
+            if self._hidden(schema, name).field.number != number:
+                self._refuse_changed(name)
+            self._drop(batch, name, number, schema)
+
+    def _drop(self, batch: Batch, name: str, number: int, schema: Schema) -> None:
+        after = schema.without_hidden(name)
+        self._db._drop_field(batch, self._cid, number, after)
+        maps.sweep(batch.txn, self._cid, after)
+
+
+def _text_of(declared: VectorField, row: Row) -> str | None:
+    """The text that a field's encoder reads of a stored row."""
+    text = None if row.text is None else row.text.decode()
+    return source_of(declared, codec.unpack_metadata(row.metadata) if row.metadata else {}, text)
+
+
+def _space(fingerprint: str | None) -> str:
+    return "no encoder (given vectors)" if fingerprint is None else f"encoder {fingerprint}"
