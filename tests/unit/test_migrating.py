@@ -750,6 +750,16 @@ def test_snapshots_from_before_answer_as_before(db: vecdb.Database) -> None:
             assert ask() == expected
 
 
+def test_a_snapshot_has_the_maps_of_its_commit(db: vecdb.Database) -> None:
+    c, made, query = plain(db), adapter(dim=6), vectors(1, seed=9)[0]
+    c.apply_adapter(made, force=True)
+    with db.snapshot() as snap:
+        c.rollback_vectors()  # the map goes with what it made
+        db._maps.clear()
+        assert snap["c"].search(query, 5).ids == by_numpy(made(vectors(ROWS)), made(query), 5)
+        assert c.search(query, 5).ids == by_numpy(vectors(ROWS), query, 5)
+
+
 def test_prepared_searches_go_on_through_a_switch(db: vecdb.Database) -> None:
     c, made, query = plain(db), adapter(dim=6), vectors(1, seed=9)[0]
     prepared, filtered = c.prepare(5), c.prepare(5, where="n < 30")
@@ -927,3 +937,22 @@ def test_what_stands_behind_is_named_when_it_is_damaged(tmp_path: Path, what: st
         assert db.check() == []
         db["c"].rollback_vectors()
         assert db["c"].vectors(list(range(ROWS))).tolist() == vectors(ROWS).tolist() and db.check() == []
+
+
+def test_damaged_links_behind_a_field_keep_nobody_from_it(tmp_path: Path) -> None:
+    path, query = tmp_path / "m.vecdb", vectors(1, seed=9)[0]
+    with vecdb.open(path) as db:
+        c = plain(db, 700)
+        c.apply_adapter(adapter(dim=6), force=True)
+        c.optimize()
+        expected = c.search(query, 5).ids
+    with damage.write(path) as txn:
+        key = damage.keys_of(txn, keys.links(1, 0, 0, 0))[0]
+        damage.put(txn, key, damage.payload(txn, key)[:-4])
+    with vecdb.open(path) as db:
+        c = db["c"]
+        assert c.search(query, 5).ids == expected and {problem.code for problem in db.check()} == {"G1"}
+        c.optimize()
+        assert db.check() == []
+        c.rollback_vectors()
+        assert c.search(query, 5).ids == by_numpy(vectors(700), query, 5)
