@@ -124,7 +124,8 @@ class FineTuning(Report):
         return {
             "title": self.title, "encoder": self.encoder, "folder": self.folder, "source": self.source,
             "verdict": self.verdict, "helps": self.helps,
-            "trained": self.trained, "validated": self.validated, "held_out": self.held_out, "documents": self.documents, "seconds": self.seconds,
+            "trained": self.trained, "validated": self.validated, "held_out": self.held_out,
+            "documents": self.documents, "seconds": self.seconds,
             "changes": [dict(zip(COLUMNS, row, strict=True)) for row in self._rows()],
             "steps": [step._asdict() for step in self.steps], "chosen": self.chosen._asdict(),
             "card": self.card.facts(),
