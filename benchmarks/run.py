@@ -1,6 +1,6 @@
 """Measure vecdb beside its peers: `python benchmarks/run.py ingest | search | open | follow | surface |
 interchange | live | durable | pinned | churn | quality | analysis | fulltext |
-texts | hybrid | migrate`.
+texts | hybrid | diagnosis | migrate`.
 
 Each engine runs in its own process. Searches are one query a call on one thread, with the ids
 read; they are swept over `ef`, so that speeds are compared at equal recall. Engines take turns
@@ -54,7 +54,7 @@ def main() -> None:
         "ingest": ingest, "search": search, "open": open_, "follow": follow, "surface": surface,
         "interchange": interchange, "live": live, "durable": durable, "pinned": pinned, "churn": churn,
         "quality": quality, "analysis": analysis, "fulltext": fulltext, "texts": texts,
-        "hybrid": hybrid, "migrate": migrate,
+        "hybrid": hybrid, "diagnosis": diagnosis, "migrate": migrate,
     }  # fmt: skip
     measure = workloads[options.workload]
     for name in options.data:
@@ -187,6 +187,13 @@ def quality(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return measure_quality(name)
 
 
+def diagnosis(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The values of all checks of a diagnosis, on data that are in order."""
+    from workloads.diagnosis import measure as measure_diagnosis
+
+    return measure_diagnosis(name, options.rounds)
+
+
 def texts(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """What full text costs while it is written to a file and searched, beside SQLite's FTS5."""
     from workloads.fulltext_file import measure as measure_texts
@@ -315,7 +322,7 @@ def _options() -> argparse.Namespace:
     )
     workloads = [
         "ingest", "search", "open", "follow", "surface", "interchange", "live", "durable", "pinned",
-        "churn", "quality", "analysis", "fulltext", "texts", "hybrid", "migrate",
+        "churn", "quality", "analysis", "fulltext", "texts", "hybrid", "diagnosis", "migrate",
     ]  # fmt: skip
     parser.add_argument("workload", choices=workloads)
     choices = ["debian", "fashion", "made", *JUDGED]
@@ -334,7 +341,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="where to write the result")
     options = parser.parse_args()
     if options.data is None:
-        options.data = {"quality": list(JUDGED), "hybrid": ["debian"], "migrate": ["debian"]}.get(
+        options.data = {
+            "quality": list(JUDGED), "hybrid": ["debian"], "migrate": ["debian"],
+            "diagnosis": [*JUDGED, "debian", "fashion"],
+        }.get(  # fmt: skip
             options.workload, datasets.names()
         )
     return options

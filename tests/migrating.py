@@ -20,11 +20,13 @@ from typing import Any
 import numpy as np
 
 import vecdb
+from tests import damage
 from vecdb.adapting.adapter import Adapter
 from vecdb.collection import migrating
 from vecdb.errors import InvalidArgument
 from vecdb.index import sweeping
 from vecdb.index.follow import Follower
+from vecdb.storage import keys
 
 FIELD = "v"  # the field that migrates
 OTHER = "w"  # one that does not
@@ -463,6 +465,15 @@ class World:
         if self.beside is not None:
             self.beside = Follower(self.c._cid, lambda: 0, 1)
 
+    def lose_state(self) -> None:
+        """The collection's state is gone, and is worked out from the rows."""
+        self.counts["state lost"] += 1
+        self.close()
+        with damage.write(self.path) as txn:
+            txn.delete(keys.state(self.c._cid))
+        self.reopen()
+        self.c.optimize()
+
     # --- verdicts ------------------------------------------------------------------------------
 
     def judge(self, check: bool = True) -> None:
@@ -594,6 +605,7 @@ class World:
             ("snapshot", 1, self.take_snapshot),
             ("end snapshot", 1, self.end_snapshot),
             ("reopen", 0.5, self.reopen),
+            ("lose state", 0.5, self.lose_state),
         ]
         names = [name for name, _, _ in deeds]
         name = rng.choices(names, [weight for _, weight, _ in deeds])[0]

@@ -43,6 +43,7 @@ def test_figures_without_a_network_are_those_of_the_page() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_800)
 @data.needs_data()
 def test_figures_of_minilm_are_those_of_the_page() -> None:
     """One command of five systems: MiniLM's nDCG@10 is 0.50, and hybrid is the best."""

@@ -30,7 +30,7 @@ def reports(draw: st.DrawFn) -> AdapterReport:
         tuple(draw(st.lists(changes(), max_size=3))), draw(st.text(max_size=20)), "pairs", "queries", *counts,
         draw(st.floats(0, 1e4)), tuple(draw(st.lists(st.tuples(st.text(max_size=9), st.floats(0, 1)), max_size=3))),
         tuple(draw(st.lists(st.tuples(st.integers(0, 999), st.floats(0, 1)), max_size=3))),
-        tuple(draw(st.lists(st.text(max_size=9), max_size=2))),
+        tuple(draw(st.lists(st.text(max_size=9), max_size=2))), draw(st.integers(1, 3)),
     )  # fmt: skip
 
 
@@ -196,6 +196,19 @@ def test_the_fingerprint_is_of_the_map_alone() -> None:
         Adapter(None, low_rank=(np.ones((2, 1)), np.ones((1, 2))), metric="l2"),
     ]  # fmt: skip
     assert len({each.fingerprint for each in (plain, *others)}) == 1 + len(others)
+
+
+def test_helps_needs_a_sure_gain_and_no_loss() -> None:
+    gain, none = ("a", 0.4, 0.5, 0.1, 0.02, 0.2, 0.02), ("b", 0.4, 0.41, 0.01, -0.02, 0.04, 0.6)
+    loss = ("c", 0.4, 0.39, -0.01, -0.03, 0.01, 0.6)
+    for rows, deciding, helps in (
+        ([gain, loss], 1, True), ([gain, loss], 2, False), ([none, gain], 2, True), ([none, none], 2, False),
+        ([none, (*gain[:6], 0.03)], 2, False), ([none, gain], 1, False), ([], 1, False),
+    ):  # fmt: skip
+        changes = tuple(Change(*each) for each in rows)
+        report = AdapterReport(changes, "linear", "pairs", "queries", 1, 1, 1, 1, 0.0, deciding=deciding)
+        assert report.helps is helps, (rows, deciding)
+    assert AdapterReport((Change(*gain),), "identity", "pairs", "queries", 1, 1, 1, 1, 0.0).helps is False
 
 
 def test_helps_needs_the_interval_and_the_test() -> None:

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests import child
+from tests import child, damage
 from tests.migrating import encoder, hurried
 from vecdb.adapting.adapter import Adapter
 from vecdb.errors import EncoderMismatch, InvalidArgument, NotFound, SchemaError, VecdbError
 from vecdb.query import Context, Fuse, Like, Near
-from vecdb.storage import schema
+from vecdb.storage import keys, schema
 
 DIM, ROWS = 8, 60
 E1, E2 = encoder("one", DIM), encoder("two", DIM + 4)
@@ -515,6 +515,31 @@ def test_a_rollback_without_the_encoder_names_it(tmp_path: Path) -> None:
         assert db.get_or_create_collection("c", encoder=E1).search("text number 5", 1).ids == [5]
 
 
+def test_given_vectors_become_encoded_ones_and_come_back(db: vecdb.Database) -> None:
+    c = db.create_collection("c", dim=DIM)
+    c.add(list(range(ROWS)), vectors(ROWS), texts=texts(ROWS))
+    c.reembed(E2)
+    assert c.schema.encoder == "two" and c.search("text number 5", 1).ids == [5]
+    c.add("new", texts="a new text")
+    refused(c, c.rollback_vectors, "'new'", "given, not encoded")
+    c.delete("new")
+    c.update(3, metadata={"n": 1})  # keeps its place in both
+    c.rollback_vectors()
+    assert c.schema.encoder is None and c.vectors(list(range(ROWS))).tolist() == vectors(ROWS).tolist()
+
+
+@pytest.mark.parametrize("dtype", ["i8", "b1"])
+def test_vectors_of_other_dtypes_can_be_encoded_anew(db: vecdb.Database, dtype: str) -> None:
+    c = db.create_collection("c", dim=DIM, dtype=dtype, metric="dot" if dtype == "i8" else "hamming")
+    given = (vectors(ROWS) * 20).astype(np.int8) if dtype == "i8" else vectors(ROWS) > 0
+    c.add(list(range(ROWS)), given, texts=texts(ROWS))
+    before = content(c)
+    c.reembed(E2)
+    assert c.schema.dtype == "f32" and c.search("text number 5", 1, exact=True).ids
+    c.rollback_vectors()
+    assert content(c) == before and c.schema.dtype == dtype
+
+
 def test_adapters_upon_encoders(db: vecdb.Database) -> None:
     c = worded(db)
     one = adapter(of=E1.fingerprint)
@@ -725,6 +750,16 @@ def test_snapshots_from_before_answer_as_before(db: vecdb.Database) -> None:
             assert ask() == expected
 
 
+def test_a_snapshot_has_the_maps_of_its_commit(db: vecdb.Database) -> None:
+    c, made, query = plain(db), adapter(dim=6), vectors(1, seed=9)[0]
+    c.apply_adapter(made, force=True)
+    with db.snapshot() as snap:
+        c.rollback_vectors()  # the map goes with what it made
+        db._maps.clear()
+        assert snap["c"].search(query, 5).ids == by_numpy(made(vectors(ROWS)), made(query), 5)
+        assert c.search(query, 5).ids == by_numpy(vectors(ROWS), query, 5)
+
+
 def test_prepared_searches_go_on_through_a_switch(db: vecdb.Database) -> None:
     c, made, query = plain(db), adapter(dim=6), vectors(1, seed=9)[0]
     prepared, filtered = c.prepare(5), c.prepare(5, where="n < 30")
@@ -831,3 +866,93 @@ def test_many_migrations_leave_no_trace_and_their_limit_is_named(
     refused(c, lambda: c.apply_adapter(adapter(), force=True), "16 vector fields")
 
 
+
+
+# --- damage ------------------------------------------------------------------------------------------
+
+
+def cut(raw: bytes) -> bytes:
+    return raw[:-7]
+
+
+def other(raw: bytes) -> bytes:
+    """Another map of the same shape."""
+    return adapter(seed=1234).to_bytes()
+
+
+def flipped(raw: bytes) -> bytes:
+    return raw[:200] + bytes((raw[200] ^ 1,)) + raw[201:]
+
+
+@pytest.mark.parametrize("how", [None, cut, other, flipped, lambda raw: b"none"], ids=["gone", "cut", "other", "flipped", "none"])
+def test_a_damaged_map_is_named_and_nobody_answers_wrongly(tmp_path: Path, how: Callable[[bytes], bytes] | None) -> None:
+    path, made = tmp_path / "m.vecdb", adapter()
+    with vecdb.open(path) as db:
+        plain(db).apply_adapter(made, force=True)
+    with damage.write(path) as txn:
+        (key,) = damage.keys_of(txn, bytes((keys.MAPS,)))
+        txn.delete(key) if how is None else damage.put(txn, key, how(damage.payload(txn, key)))
+    with vecdb.open(path) as db:
+        c, query = db["c"], vectors(1, seed=9)[0]
+        before = content(c)
+        prepared = c.prepare(3)
+        for call in (lambda: c.search(query, 3), lambda: prepared(query), lambda: c.search(Near(query), 3),
+                     lambda: c.add("new", query), lambda: c.update(3, vectors=query), lambda: c.upsert(3, query),
+                     lambda: c.search(np.stack([query, query]), 3)):  # fmt: skip
+            with pytest.raises(vecdb.errors.Corrupt) as found:
+                call()
+            assert found.value.code == "X1" and "maps/1/" in str(found.value) and "repair" in str(found.value)
+        assert [problem.code for problem in db.check()] == ["X1"]
+        assert content(c) == before and c.search(Near(vecdb.ById(3)), 3).ids and c.count("n < 10") == 10
+        c.update(3, metadata={"n": 3})
+        c.rollback_vectors()  # needs no map
+        assert c.search(query, 5).ids == by_numpy(vectors(ROWS), query, 5) and db.check() == []
+
+
+@pytest.mark.parametrize("what", ["held", "role", "field"])
+def test_what_stands_behind_is_named_when_it_is_damaged(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "m.vecdb"
+    with vecdb.open(path) as db:
+        c = plain(db)
+        c.apply_adapter(adapter(), force=True)
+
+    def changed(found: dict[str, Any]) -> dict[str, Any]:
+        if what == "held":
+            return {**found, "vectors": {**found["vectors"], 0: [*found["vectors"][0][:-1], b"no bitmap"]}}
+        role, field, bridge = found["hidden"]["vector"]
+        entry = ["before", field, bridge] if what == "role" else [role, {**field, "dim": 0}, bridge]
+        return {**found, "hidden": {"vector": entry}}
+
+    with damage.write(path) as txn:
+        damage.change(txn, keys.state(1) if what == "held" else keys.catalog(1), changed)
+    code = "S1" if what == "held" else "C1"
+    with pytest.raises(vecdb.errors.Corrupt) as found, vecdb.open(path) as db:
+        db["c"].add("new", vectors(1))
+    assert found.value.code == code
+    if what != "held":
+        return
+    with vecdb.open(path) as db:  # the state follows from the rows
+        assert [problem.code for problem in db.check()] == ["S1"]
+        db["c"].optimize()
+        assert db.check() == []
+        db["c"].rollback_vectors()
+        assert db["c"].vectors(list(range(ROWS))).tolist() == vectors(ROWS).tolist() and db.check() == []
+
+
+def test_damaged_links_behind_a_field_keep_nobody_from_it(tmp_path: Path) -> None:
+    path, query = tmp_path / "m.vecdb", vectors(1, seed=9)[0]
+    with vecdb.open(path) as db:
+        c = plain(db, 700)
+        c.apply_adapter(adapter(dim=6), force=True)
+        c.optimize()
+        expected = c.search(query, 5).ids
+    with damage.write(path) as txn:
+        key = damage.keys_of(txn, keys.links(1, 0, 0, 0))[0]
+        damage.put(txn, key, damage.payload(txn, key)[:-4])
+    with vecdb.open(path) as db:
+        c = db["c"]
+        assert c.search(query, 5).ids == expected and {problem.code for problem in db.check()} == {"G1"}
+        c.optimize()
+        assert db.check() == []
+        c.rollback_vectors()
+        assert c.search(query, 5).ids == by_numpy(vectors(700), query, 5)

@@ -100,6 +100,7 @@ def fit_adapter(
         changes, learned.name, task.source, task.unit, learned.learned - learned.aside, learned.aside,
         len(next(iter(before.values()))), len(task.documents), time.perf_counter() - began,
         learned.scores[:10], notes=_notes(task, rounds),
+        deciding=measuring.DECIDING if changes[0].metric in measuring.RANKED else 1,
     )  # fmt: skip
     return _adapter(papers, task, learned, report)
 

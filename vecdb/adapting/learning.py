@@ -204,7 +204,7 @@ class Ground:
         return self._score(units, self.whole[0], self.whole[1])
 
     def score(self, units: Ints, start: closed.Start, map: Floats | None = None) -> float:
-        """The mean figure of some queries: nDCG@10, or precision@10 of labels, or triplets in order."""
+        """The mean figure of some queries: of rankings, or precision@10 of labels, or triplets in order."""
         move = start if map is None else start._replace(matrix=start.matrix @ map)
         return self._score(units, move(self.queries), move(self.documents))
 

@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     Ints = npt.NDArray[np.intp]
     Bools = npt.NDArray[np.bool_]
 
-RANKED: Final = ("ndcg@10", "recall@1", "recall@10")  # the first decides
+RANKED: Final = ("ndcg@10", "map@100", "recall@1", "recall@10")
 LABELLED: Final = ("precision@10", "precision@1")
 TRIPLETS: Final = ("triplets in order",)
+DECIDING: Final = 2  # of RANKED, from the first on; of the others the first alone
 MOST_MEASURED: Final = 2_000  # held-out queries or rows that are asked
 MOST_AMONG: Final = 20_000  # rows with labels that they are asked among
-DEPTH: Final = 10
+DEPTH: Final = 10  # of labels
+DEEP: Final = 100  # of rankings
 _NUMBERS: Final = 1 << 24  # of a block of similarities
 
 Map = Callable[["Floats"], "Floats"]
@@ -61,7 +63,8 @@ def figures(task: Task, units: Ints, map: Map) -> dict[str, list[float]]:
         among = np.sort(np.concatenate([asked, others[::step]]))
         itself = np.searchsorted(among, asked)
     documents = map(task.documents[among])
-    found = among[ranked(map(task.queries[asked]), documents, itself, metric, DEPTH)]
+    depth = DEPTH if task.labels is not None else DEEP
+    found = among[ranked(map(task.queries[asked]), documents, itself, metric, depth)]
     kinds = [parse(name) for name in metrics_of(task)]
     values: dict[str, list[float]] = {kind.name: [] for kind in kinds}
     for unit, rows in zip(asked.tolist(), found.tolist(), strict=True):
@@ -105,12 +108,20 @@ def best(similar: Floats, k: int) -> Ints:
 
 
 def gains(similar: Floats, answers: Bools) -> npt.NDArray[np.float64]:
-    """nDCG@10 of each row of similarities, where some documents are answers."""
-    order = best(similar, min(DEPTH, similar.shape[1]))
-    discounts = 1 / np.log2(np.arange(2, order.shape[1] + 2))
-    got = (np.take_along_axis(answers, order, axis=1) * discounts).sum(axis=1)
-    ideal = np.cumsum(discounts)[np.clip(answers.sum(axis=1), 1, order.shape[1]) - 1]
-    return np.asarray(got / ideal, np.float64)
+    """The mean of nDCG@10 and nDCG@100 of each row of similarities, where some documents are answers.
+
+    The first is what users see; the second counts many more answers of a query, and so tells maps apart that
+    differ by less than the chance in the first.
+    """
+    order = best(similar, min(DEEP, similar.shape[1]))
+    hits = np.take_along_axis(answers, order, axis=1)
+    counts = answers.sum(axis=1)
+    found = np.zeros(len(similar))
+    for depth in (DEPTH, DEEP):
+        discounts = 1 / np.log2(np.arange(2, min(depth, order.shape[1]) + 2))
+        got = (hits[:, : len(discounts)] * discounts).sum(axis=1)
+        found += got / np.cumsum(discounts)[np.clip(counts, 1, len(discounts)) - 1] / 2
+    return found
 
 
 def _in_order(task: Task, units: Ints, map: Map) -> list[float]:

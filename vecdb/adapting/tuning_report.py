@@ -67,7 +67,7 @@ class FineTuning(Report):
     @property
     def helps(self) -> bool:
         """Whether the first metric surely gained."""
-        return self.changes[0].is_gain
+        return self.changes[0].low > 0
 
     @property
     def verdict(self) -> str:

@@ -293,6 +293,13 @@ class MigratingVerbs(Handle):
             "it one, or take its vector away; the vectors stay as they are"
         )
 
+    def _refuse_unknown(self, name: str, row: Row) -> NoReturn:
+        refuse(
+            f"row {rows.id_from(row.idkey)!r} was written since, and the previous vectors of field {name!r} "
+            "were given, not encoded: nobody knows its own. Delete it or take its vector away, or keep the "
+            "new ones with drop_previous_vectors(); the vectors stay as they are"
+        )
+
     def _built_bridge(self, declared: VectorField, made: VectorField, encoder: Encoder) -> Any:
         """A map from the new encoder's queries to the field's vectors, learned on a sample of its rows."""
         from vecdb.adapting.bridge import learn
@@ -381,9 +388,16 @@ class MigratingVerbs(Handle):
             return stored.astype(np.float32)
         texts = []
         for row in found:
+            if hidden.field.encoder is None:
+                self._refuse_unknown(name, row)
             text = _text_of(hidden.field, row)
             if text is None:
                 self._refuse_row(name, hidden.field, row)
+            if hidden.field.encoder is None:
+                refuse(
+                    f"row {rows.id_from(row.idkey)!r} was written since, and the previous vectors of field "
+                    f"{name!r} were given, not encoded: delete it, or keep the new ones; nothing was changed"
+                )
             texts.append(text)
         return texts
 

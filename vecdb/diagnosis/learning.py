@@ -28,8 +28,8 @@ ABOUT: Final = "learning"
 FEWEST: Final = 24  # queries
 SPLITS: Final = 3
 SHARES: Final = (0.25, 0.5, 1.0)  # of the half that is learned from
-LABELLED: Final = 300  # rows that stand for queries
-AMONG: Final = 1500
+LABELLED: Final = 200  # rows that stand for queries
+AMONG: Final = 600
 WORTH: Final = 0.01  # nDCG@10 that a doubling must give to be worth judging for
 
 

@@ -86,7 +86,11 @@ class Diagnosis(Report):
     def __str__(self) -> str:
         lines = [self.title, f"  {self.subtitle}", ""]
         if self.card is not None:
-            lines += [f"  {about:<15}{said}" for about, said in facts(self.card).items()] + [""]
+            for about, said in facts(self.card).items():
+                lines += textwrap.wrap(
+                    f"{about:<15}{said}", WIDTH, initial_indent="  ", subsequent_indent=" " * 17
+                )
+            lines.append("")
         lines += _wrapped(self.verdict, "")
         lines += [line for each in self.because for line in _wrapped(each, "  - ")]
         lines += _wrapped(self.remedy, "  → ") if self.remedy else []

@@ -144,7 +144,7 @@ def _near(subject: Subject, stopped: Callable[[], bool]) -> Finding:
         ABOUT, "near-duplicates", share,
         f"{per_cent(share)} of the rows are nearly another row (within {unit_}): {len(groups):,} groups, the "
         f"largest of {len(groups[0]):,}" if groups else f"No two rows are nearly the same (within {unit_})",
-        "Keep one of each: papers.delete([id for group in papers.duplicates() for id in group[1:]]); or "
+        "Keep one of each: papers.delete([id for group in papers.duplicates(0.02) for id in group[1:]]); or "
         "search with diversity=.", examples, at_most="note" if sum(map(len, groups)) < SOME else "serious",
     )  # fmt: skip
 

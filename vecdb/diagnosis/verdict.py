@@ -179,8 +179,8 @@ def _model(seen: Evidence, words: bool, poor: bool | None, why: str) -> Verdict:
             "tokenizer has these words; meanwhile search with words too: Near(...) + Text(...).",
         )  # fmt: skip
     return Verdict(
-        "training", f"{sure} the model: it knows what it reads, and was trained for another likeness{tail}. "
-        "Another training, not more texts.",
+        "training", f"{sure} the model, by its training: it compares texts by something else than is wanted"
+        f"{tail}. Another training, not more texts.",
         tuple(each for _, each in seen.for_training),
         "Teach it the likeness that you want with pairs of it (fit_adapter, vecdb.fine_tune), or take an "
         "encoder that was trained for that.",
@@ -190,8 +190,7 @@ def _model(seen: Evidence, words: bool, poor: bool | None, why: str) -> Verdict:
 def _further(seen: Evidence) -> str:
     curve = seen.curve
     if curve is not None and curve.state == "rising" and curve.gain[0] > 0:
-        return f"fit_adapter with the judgements gains about {curve.gain[0]:+.3f} nDCG@10, and more pairs "
-        "more."
+        return f"fit_adapter with the judgements gains about {curve.gain[0]:+.3f} nDCG@10; more pairs, more."
     return "Compare other encoders with vecdb.evaluate, and hybrid search: Near(...) + Text(...)."
 
 

@@ -58,7 +58,8 @@ class SentenceTransformersEncoder:
         self.name = f"sentence_transformers:{found}"
         self.fingerprint = _digest(found)
         self._model = _load(found)
-        self.dim = int(self._model.get_sentence_embedding_dimension())
+        width = getattr(self._model, "get_embedding_dimension", None)  # called otherwise before version 6
+        self.dim = int((width or self._model.get_sentence_embedding_dimension)())
         self.metric = METRICS.get(str(getattr(self._model, "similarity_fn_name", None)), "cosine")
         self._documents = _way(self._model, "document")
         self._queries = _way(self._model, "query")

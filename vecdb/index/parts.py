@@ -279,16 +279,23 @@ class Counting:
 def _held_in_blocks(txn: Any, cid: int, declared: Schema, each: VectorField, slots: int) -> bytes:
     """Which slots have a vector in a hidden field, by its blocks and the rows' records.
 
-    A slot that was handed out again, and whose block still has the vector of its former row, is counted out
-    where another field's vector travels in its row's record.
+    A slot that was handed out again, and whose block still has the vector of its former row, is counted out:
+    another field's vector travels in its row's record although that field's block is written too.
     """
     layout, found = declared.layout(each), BitMap()
+    written = {
+        number: declared.layout(other).inline_from(slots)
+        for number, other in declared.by_number.items()
+        if other.graphed
+    }
     for rid, row in scan(txn, cid):
-        if rid >= min(slots, PLAIN):
+        if rid >= PLAIN:
             break
+        if row.dead:
+            continue
         if each.number in row.inline:
             found.add(rid)
-        elif rid < layout.inline_from(slots) and not row.inline and not row.dead:
+        elif rid < written[each.number] and not any(rid < written.get(n, 0) for n in row.inline):
             block = vectors.get_block(txn, cid, layout, rid // layout.block_rows)
             if block is not None and block.has(rid % layout.block_rows):
                 found.add(rid)

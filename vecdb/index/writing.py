@@ -388,7 +388,7 @@ class Writing(Folding, TextFolding, Sweeping):
                 continue
             row = rows.find(self.txn, self.cid, slot)
             found = self._settle(layout, slot, row, old is not None)
-            if row is not None and not row.dead and layout.member not in row.fields:
+            if row is not None and not row.dead and found is None and not self._may_be_in(layout, slot, row):
                 present[slot - start] = False
             elif found is not None:
                 whole[slot - start], present[slot - start] = found, True
@@ -401,6 +401,12 @@ class Writing(Folding, TextFolding, Sweeping):
         vectors.put_block(self.txn, self.cid, layout, block, whole, present)
         if travelling:
             rows.repack(self.txn, self.cid, start, start + count)
+
+    def _may_be_in(self, layout: Layout, slot: int, row: Row) -> bool:
+        """Whether what a block has of a live row's slot is that row's, and not of one before it."""
+        if layout.member not in row.fields:
+            return False
+        return not layout.partial or self._held(self._fields[layout.number].declared, slot)
 
     def _settle(
         self, layout: Layout, slot: int, row: Row | None, written: bool
