@@ -97,6 +97,8 @@ def test_what_passes_is_tried_again_and_what_does_not_pass_is_told(service: plan
     assert len(service.requests) - asked == 3 and len(clock.slept) == 2
     message = str(caught.value)
     assert "texts[0] to texts[2]" in message and "3 tries" in message and service.url in message
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.first, again.last) == (message, 0, 2)
     assert KEY not in message and (caught.value.first, caught.value.last, caught.value.made) == (0, 2, None)
 
 

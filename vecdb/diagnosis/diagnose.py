@@ -77,8 +77,9 @@ def diagnose(
     twice, and 100 MB. Reads as of one commit, writes nothing. `progress` and `cancel` as in `add_table`;
     cancelled, it tells what it has seen. InvalidArgument names what is wrong with the arguments.
 
-    >>> import vecdb >>> texts = {i: f"the {a} of the {b}" for i, (a, b) in enumerate([("wing", "plane"),
-    ("leaf", "tree")] * 30)}
+    >>> import vecdb
+    >>> pairs = [("wing", "plane"), ("leaf", "tree")] * 30
+    >>> texts = {i: f"the {a} of the {b}" for i, (a, b) in enumerate(pairs)}
     >>> report = vecdb.diagnose("hashing", texts)
     >>> report["same-texts"].severity, report["near-duplicates"].severity, report.cause
     ('serious', 'serious', 'data')
