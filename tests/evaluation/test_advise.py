@@ -16,6 +16,7 @@ from vecdb.errors import InvalidArgument
 from vecdb.evaluation import advise as advising
 from vecdb.evaluation.advise import advise
 from vecdb.evaluation.metrics import parse
+from vecdb.evaluation.shorter import Shorter
 
 SEED = 11
 DIM = 48
@@ -162,6 +163,16 @@ def test_vectors_that_went_through_an_adapter_are_advised_on_as_they_are() -> No
     names: dict[str, Any] = {"advice": advice, "papers": papers, "db": vecdb.open(), "query": papers.vectors(3)}
     exec(advice.code, names)
     assert len(names["cheaper"]) == 60
+
+
+@pytest.mark.parametrize("vectors", ["x", [[1, 2], [3]], None, [[np.nan] * 4], np.ones((1, 2, 4)), [1, 2]], ids=repr)
+def test_only_vectors_of_its_dimension_are_shortened(vectors: Any) -> None:
+    shorter = Shorter(4, 2, "first dimensions", "b1", "cosine")
+    for way in (shorter.documents, shorter.queries):
+        with pytest.raises(InvalidArgument, match="vectors"):
+            way(vectors)
+    with pytest.raises(InvalidArgument, match="encoder"):
+        Shorter(4, 2, "first dimensions", "f32", "cosine").encoder(5)
 
 
 def test_shorter_encoders_have_fingerprints_of_their_own() -> None:

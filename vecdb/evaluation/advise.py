@@ -24,7 +24,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from operator import index
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -34,6 +33,7 @@ from vecdb.evaluation import significance
 from vecdb.evaluation.advice import Advice, Option
 from vecdb.evaluation.judgements import Judged, judged_of, queries_of
 from vecdb.evaluation.metrics import Metric, deepest, parse
+from vecdb.evaluation.ranks import best
 from vecdb.evaluation.shorter import BITS, Shorter, components, scores, unit
 from vecdb.evaluation.verdict import counted
 from vecdb.progress import reporter
@@ -89,7 +89,7 @@ def advise(
     (1, 256)
     """
     wanted = parse(metric)
-    share, seed = _share(keep), _seed(seed)
+    share, seed = _share(keep), significance.check_seed(seed)
     given = queries_of(queries, texts=False)
     found = _read(papers, given, qrels, using, seed)
     judged, rows, declared = found.judged, found.rows, found.declared
@@ -195,16 +195,6 @@ def _share(keep: Any) -> float:
     return float(keep)
 
 
-def _seed(seed: Any) -> int:
-    try:
-        number = -1 if isinstance(seed, bool) else index(seed)
-    except TypeError:
-        number = -1
-    if number < 0:
-        raise InvalidArgument(f"seed={shorten(repr(seed), 40)}: give an int from 0")
-    return number
-
-
 def _metric_of(declared: Any) -> str:
     return "cosine" if declared.metric == "hamming" else str(declared.metric)
 
@@ -272,17 +262,8 @@ def _judge_ranking(
     for at in range(0, len(queries), step):
         near = scores(shorter, documents, queries[at : at + step])
         for row, judged in zip(near, grades[at : at + step], strict=True):
-            found.append(metric.of([rows.ids[i] for i in _top(row, depth)], judged))
+            found.append(metric.of([rows.ids[i] for i in best(row, depth)], judged))
     return found
-
-
-def _top(near: Floats, depth: int) -> npt.NDArray[np.intp]:
-    """The places of the best, ties in the order of the rows."""
-    if depth < len(near):
-        least = np.partition(near, len(near) - depth)[len(near) - depth]
-        some = np.flatnonzero(near >= least)
-        return some[np.argsort(-near[some], kind="stable")][:depth]
-    return np.argsort(-near, kind="stable")
 
 
 def _option(

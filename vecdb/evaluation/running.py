@@ -30,7 +30,7 @@ from typing import Any, Final
 import numpy as np
 
 from vecdb.errors import InvalidArgument, NotFound, VecdbError
-from vecdb.evaluation.evaluate import METRICS, MOST_RANKED
+from vecdb.evaluation.evaluate import MOST_RANKED
 from vecdb.evaluation.judgements import Qrels, check_label, judged_of, queries_of, refuse
 from vecdb.evaluation.metrics import Metric, deepest, parse_all
 from vecdb.evaluation.report import Evaluation, System
@@ -41,7 +41,6 @@ from vecdb.query.objects import Near
 from vecdb.query.source import flat
 from vecdb.types import Hits, Id, shorten
 
-SAMPLE: Final = 500  # rows that are asked for by label, where no queries are given
 PLAIN: Final = "search"
 _CHOSEN: Final = (
     "Judged by what was chosen of what was shown then: what another search finds that nobody saw counts for "
@@ -360,6 +359,3 @@ def _figures(
 
 def _estimates(values: Mapping[str, Mapping[Id, float]], seed: int) -> dict[str, Estimate]:
     return {metric: interval(each, seed=seed) for metric, each in values.items()}
-
-
-__all__ = ["METRICS", "SAMPLE", "evaluate_running"]
