@@ -22,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout, whatever is
 import vecdb
 from vecdb import encoders, errors, query, repair, tables
 from vecdb import reports as reports_of
+from vecdb.adapting.adapter import Adapter
+from vecdb.adapting.report import AdapterReport, Change
 from vecdb.adapting.tuning_report import FineTuning
 from vecdb.analysis.clusters import Clusters
 from vecdb.analysis.histogram import Histogram
@@ -84,6 +86,14 @@ def sections() -> Iterator[tuple[str, str, list[Entry]]]:
         *of_vecdb("evaluate"), ("Evaluation", Evaluation), ("System", System), ("Estimate", Estimate),
         ("Comparison", Comparison), ("Pair", Pair),
     ]  # fmt: skip
+    yield (
+        "Adapters",
+        "The guide is [adapting.md](adapting.md).",
+        [
+            *of_vecdb("fit_adapter"), ("Adapter", Adapter), ("AdapterReport", AdapterReport),
+            ("Change", Change),
+        ],
+    )
     yield (
         "Cheaper vectors",
         "[judging.md](judging.md) shows them at work.",

@@ -560,6 +560,18 @@ def test_adapters_upon_encoders(db: vecdb.Database) -> None:
     assert c.schema.only.adapters == () and np.allclose(c.vectors(5)[0], encoded[5], atol=1e-6)
 
 
+def test_a_bridge_goes_when_it_leads_nowhere(db: vecdb.Database) -> None:
+    c = worded(db, 200)
+    c.reembed(E2, cancel=after(2))
+    assert c.stats()["space"]["maps"] > 0 and c.search("text number 3", 1).ids
+    c.reembed(E2)
+    assert c.stats()["space"].get("maps", 0) == 0 and db.check() == []
+    c.rollback_vectors()
+    c.reembed(E2, cancel=after(1))
+    c.rollback_vectors()
+    assert c.stats()["space"].get("maps", 0) == 0
+
+
 def test_embeddings_are_cached_and_may_be_cleared_on_the_way(db: vecdb.Database) -> None:
     asked: list[str] = []
 
@@ -600,7 +612,7 @@ def test_the_declaration_before_another_encoder_does_not(db: vecdb.Database) -> 
     assert db.get_or_create_collection("c", encoder=E1) == c
     c.reembed(E2)
     assert db.get_or_create_collection("c", encoder=E2) == c
-    with pytest.raises(SchemaError, match="dim is 12, not 8"):
+    with pytest.raises(SchemaError, match="12 dimensions, not 8|dim is 12, not 8"):
         db.get_or_create_collection("c", encoder=E1)
 
 

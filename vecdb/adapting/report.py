@@ -51,6 +51,11 @@ class Change:
     high: float
     p_value: float
 
+    @property
+    def is_gain(self) -> bool:
+        """Whether the difference is surely above 0, at 5 %."""
+        return self.low > 0 and self.p_value < LEVELS["queries"]
+
     def __repr__(self) -> str:
         return (
             f"{self.metric}: {self.before:.4f} -> {self.after:.4f}, {self.difference:+.4f} "

@@ -140,7 +140,9 @@ class Handle:
         if found is None:
             from vecdb.adapting.adapter import Adapter
 
-            with self._reading() as (txn, _):
+            with self._reading() as (txn, view):
+                if fingerprint not in dict(maps.named(view.schema)):
+                    refuse(f"collection {view.schema.name!r} was given other vectors meanwhile: call again")
                 raw = maps.get(txn, self._cid, fingerprint)
             key = maps.key_of(self._cid, fingerprint)
             try:

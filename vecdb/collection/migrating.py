@@ -453,6 +453,8 @@ class MigratingVerbs(Handle):
             batch.change_catalog(schema.name, (self._cid, after))
             if hidden.role == PREVIOUS:
                 self._drop(batch, name, named.number, after)
+            else:
+                maps.sweep(batch.txn, self._cid, after)  # a bridge leads nowhere any more
             return True
 
     def _hidden(self, schema: Schema, name: str) -> Hidden:

@@ -120,7 +120,7 @@ class SearchVerbs(PrepareVerbs, WhyVerbs):
             hits = (ready.plain if type(ready) is Adapted else ready).answer(vector)
             if hits is not None:
                 if self._db._logged is not None:
-                    self._log(query if isinstance(query, str) else vector, key, hits)
+                    self._log(self._as_asked(query, vector, declared), key, hits)
                 return hits
         with self._reading() as (txn, view):
             if view.schema is not schema and view.schema.vectors.get(name) != declared:
@@ -132,7 +132,8 @@ class SearchVerbs(PrepareVerbs, WhyVerbs):
             if not single:
                 many = execute.search_many(context, vector, request)
                 if self._db._logged is not None:
-                    self._log_many(query, vector, request, using, many)
+                    asked = self._as_asked(query, vector, declared)
+                    self._log_many(asked, request, using, many)
                 return many
             hits, ready = execute.search(context, vector, request)
         ready = self._made_ready(ready, declared)
@@ -140,8 +141,7 @@ class SearchVerbs(PrepareVerbs, WhyVerbs):
         if ready is not None and key is not None and follower is not None:
             follower.keep_ready(key, view, ready, ready.held_bytes)
         if self._db._logged is not None:
-            asked = query if isinstance(query, str) else vector
-            self._log(asked, request.as_asked(using), hits)
+            self._log(self._as_asked(query, vector, declared), request.as_asked(using), hits)
         return hits
 
     def explain(
