@@ -307,7 +307,9 @@ def _made(name: str, way: Callable[[Any], Any], query: Id, asked: Any) -> Any:
             f"searches[{name!r:.60}] failed on query {query!r:.60}: {type(error).__name__}: {error}"
         ) from error
     if made is None or isinstance(made, Hits):
-        where = f"{_named(name)}query {query!r:.60}: it made" if name != PLAIN else f"queries[{query!r:.60}] is"
+        where = f"queries[{query!r:.60}] is"
+        if name != PLAIN:
+            where = f"{_named(name)}query {query!r:.60}: it made"
         refuse(f"{where} a {type(made).__name__}: give a text, a vector or a query object to search for")
     return made
 
