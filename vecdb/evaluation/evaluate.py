@@ -3,7 +3,8 @@
 Each encoder makes vectors of all documents and queries once, and every document is ranked by exact distances
 (ranks.py): what is compared is models, not indexes. "bm25" ranks by words, "hybrid:<encoder>" fuses both,
 in a private database that is gone afterwards, by the queries that a user would write: `Text(words)`, and
-`Near(vector) + Text(words)` with all ranked exactly.
+`Near(vector) + Text(words)` with all ranked exactly, for as many hits as the deepest of the metrics looks at:
+by that goes how deeply they are fused.
 
 Invariants:
   E10  an encoder that stands alone and in a hybrid encodes once;
@@ -107,9 +108,10 @@ def evaluate(
     of the words ("english": its stemmer, and its stop words where there is a list; extra `text`). `seed`:
     of intervals and tests. `progress`: True, or a callable (done, total) of texts.
 
-    Cost: every text once an encoder, one matrix product, 0.1 s a system for intervals and tests. Memory: the
-    vectors, 4 · d bytes a text. InvalidArgument names the first bad id, grade or encoder; an encoder that
-    fails is named with the texts it failed on. Tests: Smucker, Allan and Carterette (CIKM 2007), Holm (1979).
+    Cost: every text once an encoder, one matrix product, 0.1 s a system for intervals, and 50 ms a pair of
+    systems when the verdict or `pairs` is first asked for. Memory: the vectors, 4 · d bytes a text.
+    InvalidArgument names the first bad id, grade or encoder; an encoder that fails is named with the texts
+    it failed on. Tests: Smucker, Allan and Carterette (CIKM 2007), Holm (1979).
 
     >>> import vecdb
     >>> corpus = {"a": "whales at sea", "b": "a silk road", "c": "hunting whales"}

@@ -37,7 +37,7 @@ from vecdb.evaluation.report import Evaluation, System
 from vecdb.evaluation.significance import Estimate, check_seed, compare, interval
 from vecdb.facets import name_of
 from vecdb.query import ById
-from vecdb.query.objects import Near, Query
+from vecdb.query.objects import Near
 from vecdb.query.source import flat
 from vecdb.types import Hits, Id, shorten
 
@@ -47,6 +47,10 @@ _CHOSEN: Final = (
     "Judged by what was chosen of what was shown then: what another search finds that nobody saw counts for "
     "nothing."
 )
+
+_KEPT: Final = (  # of a logged search's options: all by which it ranks
+    "using", "ef", "recall", "exact", "radius", "diversity", "boost", "group_by", "group_size",
+)  # fmt: skip
 
 Grades = Mapping[Id, int | float]
 
@@ -256,8 +260,7 @@ def _by_choices(rows: Any, entries: list[Any], matching: set[Id] | None) -> Aske
         there = {id: 1 for id in entry.chosen if (id in rows if matching is None else id in matching)}
         if there:
             asked[entry.id] = entry.asked
-            kept = ("using", "ef", "recall", "exact", "radius", "diversity", "boost")
-            options[entry.id] = {name: value for name, value in entry.options.items() if name in kept}
+            options[entry.id] = {name: value for name, value in entry.options.items() if name in _KEPT}
             if matching is None:
                 options[entry.id]["where"] = entry.where
             grades[entry.id] = there
@@ -323,8 +326,6 @@ def _rankings(
         chosen = {**options, **asked.options.get(query, {})}
         if options.get("exact"):
             chosen["exact"] = True
-        if isinstance(given, Query):
-            chosen["using"] = None  # a query object says for itself
         try:
             hits = rows.search(given, k, **chosen)
         except (InvalidArgument, NotFound) as error:
