@@ -41,7 +41,7 @@ LAYERS: dict[str, set[str]] = {
     "embedding": {"encoders", "storage"},
     "progress": set(),
     "reports": {"shown"},
-    "diagnosis": {"analysis", "collection", "encoders", "frames", "ingest", "progress", "reports", "shown", "storage", "text"},
+    "diagnosis": {"adapting", "analysis", "collection", "encoders", "frames", "ingest", "progress", "reports", "shown", "storage", "text"},
     "tables": {"progress"},
     "interop": {"arrays", "ingest", "index", "storage"},
     "collection": {"adapting", "analysis", "arrays", "cursor", "declare", "embedding", "encoders", "evaluation", "execute", "facets", "index", "ingest", "interop", "progress", "query", "ranking", "storage", "tables"},

@@ -32,7 +32,7 @@ CODES: Final = {
     "te": "telugu", "th": "thai", "tr": "turkish", "uk": "ukrainian", "ur": "urdu", "vi": "vietnamese",
     "zh": "chinese",
 }  # fmt: skip
-_ANY: Final = re.compile(r"\bany\b|\ball\b|multilingual|\bmulti\b|\b\d{2,}\b", re.I)
+_ANY: Final = re.compile(r"\bany\b|\ball languages\b|multilingual|\bmulti\b|\b\d{2,}\b", re.I)
 
 
 def look(subject: Subject) -> tuple[list[Finding], str | None]:

@@ -161,5 +161,5 @@ def _of_labels(subject: Subject) -> Space | None:
     centre = subject.vectors.mean(axis=0) if subject.metric == "l2" else np.float32(0)
     return Space(
         subject.vectors[kept] - centre, subject.vectors[among] - centre,
-        [by[type(labels[row]), labels[row]] for row in kept],
+        [by[type(labels[row]), labels[row]] for row in kept], any_answer=True,
     )  # fmt: skip
