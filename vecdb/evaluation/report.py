@@ -30,12 +30,12 @@ NAME: Final = 28  # of a system's name in a table
 class System:
     """What one system achieved, and what it costs: `system["ndcg@10"]` is an Estimate.
 
-    `kind`: "encoder", "bm25", "hybrid" or "search". `rankings` {query id: document ids, best first}, as
-    deep as the metrics look. `bytes_per_document` and `bytes_total`: of float32 vectors and, by words, of
-    the full-text index. `documents_per_second`, `queries_per_second`: encoded, by words indexed and
-    searched; of a collection as it runs, searched for as many hits as the first metric looks at. What does not apply is None. `card`: what the encoder was trained on. `exact` and `loss`: of a
-    collection as it runs, the same metrics with everything ranked exactly, and what approximation loses of
-    them.
+    `kind`: "encoder", "bm25", "hybrid" or "search". `rankings` {query id: document ids, best first}, as deep
+    as the metrics look. `bytes_per_document` and `bytes_total`: of float32 vectors and, by words, of the
+    full-text index. `documents_per_second`, `queries_per_second`: encoded, by words indexed and searched; of
+    a collection as it runs, searched for as many hits as the first metric looks at. What does not apply is
+    None. `card`: what the encoder was trained on. `exact` and `loss`: of a collection as it runs, the same
+    metrics with everything ranked exactly, and what approximation loses of them.
     """
 
     name: str
