@@ -287,6 +287,22 @@ def test_query_objects_and_ways_of_ones_own() -> None:
     assert judged(empty, {"q": "gpu"}, "1\n")[0] == {}
 
 
+def test_vectors_are_searched_for_without_an_encoder() -> None:
+    """In the one field that there is; beside texts, or where there are several, the field is asked for."""
+    with vecdb.open() as db:
+        c = db.create_collection("c", dim=2, metric="l2", fulltext=True)
+        c.add(["a", "b", "c"], [[0, 0], [1, 0], [5, 5]], texts=["gpu", "soup", "sea"])
+        assert list(judged(c, {1: [0.9, 0]}, "3\n0\n1\n")[0][1]) == ["b", "a", "c"]
+        assert judged(c, {1: "soup"}, "3\n")[0] == {1: {"b": 3}}
+        with pytest.raises(InvalidArgument, match=r"queries\[1\] is a vector, and none of the ways \(words\)"):
+            judged(c, {2: "soup", 1: [0.9, 0]}, "3\n")
+        ways = {"words": Near, "both": lambda vector: Near([-x for x in vector])}
+        assert len(judged(c, {1: [0.9, 0]}, "3\n" * 3, searches=ways)[0][1]) == 3, "names that are ours, too"
+        several = db.create_collection("s", vectors={"a": vecdb.Vector(2), "b": vecdb.Vector(2)}, fulltext=True)
+        with pytest.raises(InvalidArgument, match="give using="):
+            judged(several, {1: [0.9, 0]}, "3\n")
+
+
 def test_several_vector_fields_are_several_ways() -> None:
     db = vecdb.open()
     c = db.create_collection(

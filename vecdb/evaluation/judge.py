@@ -65,7 +65,9 @@ def judge(
     count = _count(per_query)
     qrels = checked_known(known)
     source, target = _streams(input, output)
-    ways = ways_of(collection, using, searches) if _needs_ways(asked, using, searches) else {}
+    texts = any(isinstance(query, str) for query in asked.values())
+    needed = _needs_ways(asked, using, searches)
+    ways = ways_of(collection, using, searches, texts=texts) if needed else {}
     names = ", ".join(ways) or "themselves"
     with suppress(_Gone):
         _say(target, f"Ranking {len(asked):,} quer{'y' if len(asked) == 1 else 'ies'} by {names} ...\n")
