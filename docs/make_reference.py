@@ -22,6 +22,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # this checkout, whatever is
 import vecdb
 from vecdb import encoders, errors, query, repair, tables
 from vecdb import reports as reports_of
+from vecdb.adapting.adapter import Adapter
+from vecdb.adapting.report import AdapterReport, Change
+from vecdb.adapting.tuning_report import FineTuning
 from vecdb.analysis.clusters import Clusters
 from vecdb.analysis.histogram import Histogram
 from vecdb.analysis.predict import Prediction
@@ -88,6 +91,14 @@ def sections() -> Iterator[tuple[str, str, list[Entry]]]:
         *of_vecdb("diagnose"), ("Diagnosis", Diagnosis), ("Finding", Finding),
     ]  # fmt: skip
     yield (
+        "Adapters",
+        "The guide is [adapting.md](adapting.md).",
+        [
+            *of_vecdb("fit_adapter"), ("Adapter", Adapter), ("AdapterReport", AdapterReport),
+            ("Change", Change),
+        ],
+    )
+    yield (
         "Cheaper vectors",
         "[judging.md](judging.md) shows them at work.",
         [*of_vecdb("advise"), ("Advice", Advice), ("Option", Option), ("Shorter", Shorter)],
@@ -116,8 +127,13 @@ def sections() -> Iterator[tuple[str, str, list[Entry]]]:
     )
     yield (
         "Encoders",
-        "`vecdb.encoders`; [texts.md](texts.md) says when to use which.",
+        "`vecdb.encoders`; [encoders.md](encoders.md) says when to use which.",
         [(f"encoders.{name}", getattr(encoders, name)) for name in encoders.__all__],
+    )
+    yield (
+        "Fine-tuning",
+        "[encoders.md](encoders.md#fine-tuning) shows it at work.",
+        [*of_vecdb("fine_tune"), ("FineTuning", FineTuning)],
     )
     yield (
         "Tables and files",

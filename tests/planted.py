@@ -22,7 +22,7 @@ import numpy as np
 DIM = 6
 GOOD = ("ok", "shuffled", "base64")
 PASSING = ("429", "429 later", "429 date", "500", "503", "529", "reset", "cut", "timeout", "slow body", "html", "no json", "truncated",
-           "error inside", "fewer", "more", "twice", "no index", "far index", "dims", "nan", "strings", "empty", "null", "closed")  # fmt: skip
+           "error inside", "fewer", "more", "twice", "no index", "far index", "dims", "nan", "strings", "empty", "null", "closed", "drip")  # fmt: skip
 
 
 def vector(text: str, dim: int = DIM, salt: str = "") -> Any:
@@ -92,6 +92,13 @@ class Service:
                 handler.wfile.flush()
             self._stop.wait(0.4)
             return
+        if action == "drip":  # never silent for long, and never done
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n")
+            while not self._stop.wait(0.03):
+                try:
+                    handler.wfile.write(b" ")
+                except OSError:
+                    return
         if action in ("reset", "closed"):
             if action == "reset":
                 handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -21,12 +21,13 @@ of encoding lost to one kill).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from vecdb.encoders.base import check_vectors
-from vecdb.errors import EncoderFailed, EncoderMismatch, InvalidArgument
+from vecdb.errors import EncoderFailed, EncoderMismatch, InvalidArgument, VecdbError
 from vecdb.storage import embeddings
 
 if TYPE_CHECKING:
@@ -179,8 +180,8 @@ def _keep_done(db: Database, error: EncoderFailed, batch: list[bytes], rows: lis
     if made is not None and made.ndim == 2 and made.shape[1] == dim and np.isfinite(made).all():
         _keep(db, {key: each.tobytes() for key, each in zip(batch, made, strict=False) if each.any()})
         if db._local.batch is None and db._local.made:
-            with db._batch():
-                pass  # a commit takes along what this thread has made
+            with suppress(VecdbError), db._batch():  # what cannot be kept now waits for the next commit
+                pass
     error.first = None if error.first is None else rows[error.first]
     error.last = None if error.last is None else rows[error.last]
 

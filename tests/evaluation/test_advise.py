@@ -243,7 +243,7 @@ MISUSES: list[tuple[dict[str, Any], str]] = [
     ({"qrels": {"q0-0": [1]}}, "qrels\\['q0-0'\\] is {document id: grade}, not a list"),
     ({"qrels": {"q0-0": {1: "x"}}}, "qrels\\['q0-0'\\]\\[1\\]='x': a grade is a finite number"),
     ({"qrels": {"q0-0": {1: math.nan}}}, "a grade is a finite number"),
-    ({"qrels": {"q0-0": {1: 0}}}, "ndcg@10 of collection 'papers' is 0 for all 1 judged queries"),
+    ({"qrels": {"q0-0": {1: 0}}}, "ndcg@10 of collection 'papers' is 0 for 1 judged query:"),
     ({"qrels": {"other": {1: 1}}}, "qrels has no judgement for any query"),
     ({"qrels": {}}, "qrels has no judgement for any query"),
     ({"qrels": {"q0-0": {"1": 1}}}, "document '1' is not in collection 'papers'.*though 1 is"),
@@ -270,10 +270,25 @@ def test_misuse(changed: dict[str, Any], words: str) -> None:
         advise(given["papers"], given["queries"], given["qrels"], **options)
 
 
+def test_one_query_decides_nothing_and_a_row_without_a_vector_is_told() -> None:
+    c, queries, qrels = world(n=120)
+    qid = next(iter(queries))
+    some = dict.fromkeys([*list(qrels[qid])[:3], *range(100, 110)], 1)
+    advice = advise(c, {qid: queries[qid]}, {qid: some}, metric="ndcg@100")
+    changed = [each for each in advice.options if each.figures != advice.base.figures]
+    assert changed and all(math.isnan(each.low) and math.isnan(each.high) and each.keeps != "no" for each in changed)
+    assert "nan" not in str(advice) and "One judged query says nothing of others" in str(advice)
+    json.loads(advice.to_json())
+    advice.to_html()
+    c.add("bare")
+    with pytest.raises(InvalidArgument, match="document 'bare' of collection 'papers' has no vector"):
+        advise(c, queries, {qid: {"bare": 1}})
+
+
 def test_vectors_that_find_nothing_have_no_quality_to_keep() -> None:
     c, queries, qrels = world(n=400)
     far = {qid: {int(np.argmax(c.vectors(list(range(400))) @ -queries[qid])): 1} for qid in queries}
-    with pytest.raises(InvalidArgument, match="is 0 for all 32 judged queries"):
+    with pytest.raises(InvalidArgument, match="is 0 for 32 judged queries"):
         advise(c, queries, far)
     several = vecdb.open().create_collection("m", vectors={"t": vecdb.Vector(2, multi=True)})
     with pytest.raises(InvalidArgument, match="one dense vector"):

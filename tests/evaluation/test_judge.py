@@ -165,6 +165,21 @@ def test_an_interrupt_and_a_terminal_that_is_gone_keep_it_too() -> None:
     assert c.judge({"q": "gpu"}, input=io.StringIO("1\n"), output=Gone()) == {}
 
 
+@pytest.mark.parametrize("last", [RuntimeError("a stream of somebody's own"), 5])
+def test_a_stream_that_fails_keeps_it_too(last: Any) -> None:
+    class Stream(io.StringIO):
+        answers = ["3\n", "0\n"]
+
+        def readline(self, *_: Any) -> Any:
+            if self.answers:
+                return self.answers.pop(0)
+            if isinstance(last, Exception):
+                raise last
+            return last
+
+    assert sum(map(len, made().judge(["gpu"], input=Stream(), output=io.StringIO()).values())) == 2
+
+
 def test_undo_skip_next_more_and_help() -> None:
     c = made()
     first, said = judged(c, {"q": "gpu", "r": "soup"}, "u\n2\nu\n3\ns\nu\n1\n?\nwhat\nm\n0\nn\nu\n2\nn\n1\nq\n")
@@ -284,6 +299,11 @@ def test_several_vector_fields_are_several_ways() -> None:
     assert "vectors a" not in said
 
 
+def in_a_transaction(c: vecdb.Collection) -> Any:
+    with c._db.transaction():
+        return c.judge(["a"], input=io.StringIO(), output=io.StringIO())
+
+
 MISUSES: list[tuple[Any, str]] = [
     (lambda c: c.judge({}, input=io.StringIO()), "queries is empty"),
     (lambda c: c.judge(5, input=io.StringIO()), "queries is a int; give"),
@@ -303,6 +323,11 @@ MISUSES: list[tuple[Any, str]] = [
     (lambda c: c.judge(["a"], searches={"x": 1}, input=io.StringIO()), "searches\\['x'\\]"),
     (lambda c: c.judge(["a"], input=5), "input is a int; give a text stream"),
     (lambda c: c.judge(["a"], input=io.StringIO(), output=5), "output is a int"),
+    (lambda c: c.judge(["a"], input=io.BytesIO(b"3\n")), "input is a BytesIO; give a text stream"),
+    (lambda c: c.judge(["a"], input=io.StringIO(), output=io.BytesIO()), "output is a BytesIO; give a text stream"),
+    (lambda c: c.judge(["a"], searches={"x": lambda q: 1 / 0}, input=io.StringIO()), "queries\\['a'\\], searched by x, failed: ZeroDivisionError"),
+    (lambda c: c.judge(["a"], searches={"x": lambda q: np.ones((2, 512))}, input=io.StringIO()), "searched by x: that is several queries"),
+    (in_a_transaction, "judge inside a transaction"),
     (lambda c: c.judge(["a"], output=io.StringIO()), "judge asks in a terminal, and there is none here"),
     (lambda c: c._db.create_collection("v", dim=2).judge(["a"], input=io.StringIO()), "no encoder and no full text"),
 ]

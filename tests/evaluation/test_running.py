@@ -50,14 +50,36 @@ def test_figures_are_those_of_the_searches(papers: Any) -> None:
     found = report["search"]
     for q, vector in queries.items():
         assert found.rankings[q] == papers.search(vector, 20, using="v").ids
-        exact = papers.search(vector, 20, using="v", exact=True).ids
-        for metric in report.metrics:
-            assert found[metric].per_query[q] == parse(metric).of(found.rankings[q], qrels[q])
-            assert found.exact[metric].per_query[q] == parse(metric).of(exact, qrels[q])
+        for metric in map(parse, report.metrics):
+            running, exact = (papers.search(vector, metric.k, using="v", exact=exact).ids for exact in (False, True))
+            assert found[metric.name].per_query[q] == metric.of(running, qrels[q])
+            assert found.exact[metric.name].per_query[q] == metric.of(exact, qrels[q])
     for metric in report.metrics:
         lost = found.loss[metric]
         assert lost.difference == pytest.approx(found.exact[metric].mean - found[metric].mean) and lost.low <= lost.difference <= lost.high
     assert report.documents == 600 and "'papers' as it runs" in str(report) and max(map(len, str(report).splitlines())) <= 100
+
+
+def test_a_metric_is_of_a_search_for_as_many_hits_whatever_is_asked_beside() -> None:
+    """The first 10 of a search for 100 are those of a better search than the one for 10 that users make."""
+    rng = np.random.default_rng(SEED)
+    with vecdb.open() as db:
+        c = db.create_collection("c", dim=24, fulltext=True, M=4, ef_construction=16)
+        c.add(range(6000), rng.normal(size=(6000, 24)), texts=[f"w{i % 50} v{i % 31}" for i in range(6000)])
+        queries = dict(enumerate(rng.normal(size=(30, 24))))
+        qrels = {q: dict.fromkeys(c.search(v, 10, exact=True).ids, 1) for q, v in queries.items()}
+        ways = {"near": Near, "both": lambda vector: Near(vector) + Text("w3")}
+        alone = c.evaluate(queries, qrels, searches=ways, metrics=["recall@10"], recall=0.5)
+        among = c.evaluate(queries, qrels, searches=ways, metrics=["recall@100", "recall@10", "mrr"], recall=0.5)
+        for name in ways:
+            assert among[name]["recall@10"].per_query == alone[name]["recall@10"].per_query
+            assert among[name].exact["recall@10"].per_query == alone[name].exact["recall@10"].per_query
+        for q, vector in queries.items():
+            found = set(c.search(vector, 10, recall=0.5).ids)
+            assert alone["near"]["recall@10"].per_query[q] == len(found & set(qrels[q])) / 10
+        lost = alone["near"].loss["recall@10"].difference
+        print(f"recall@10 lost of a search for 10: {lost:.3f}; seed {SEED}")
+        assert lost > 0.05
 
 
 def test_a_poor_index_is_told_from_a_poor_model() -> None:
@@ -160,6 +182,20 @@ def test_choices_of_the_log_are_judgements(papers: Any) -> None:
         papers.evaluate(feedback=True)
 
 
+def test_a_logged_search_is_run_with_its_groups_and_its_field(papers: Any) -> None:
+    """What was shown is shown again: groups take away rows, and a query object may leave its field to `using`."""
+    papers._db.search_log.start(papers)
+    vector = np.random.default_rng(SEED).normal(size=DIM)
+    for hits in (papers.search(vector, 6, using="v", group_by="of"), papers.search(Near(vector), 6, using="v")):
+        papers.feedback(hits, hits.ids[4])
+    report = papers.evaluate(feedback=True, metrics=["mrr@6"])
+    assert list(report["search"]["mrr@6"].per_query.values()) == [0.2, 0.2]
+    ways = {"near": Near, "plain": lambda asked: asked, "other": lambda asked: Near(np.ones(4), using="w")}
+    queries, qrels = judged(papers, 5)
+    found = papers.evaluate(queries, qrels, searches=ways, using="v", metrics=["ndcg@10"])
+    assert found["near"].rankings == found["plain"].rankings != found["other"].rankings
+
+
 def test_with_a_filter_only_what_could_be_found_counts(papers: Any) -> None:
     queries, qrels = judged(papers)
     where = F.of < 4
@@ -206,16 +242,18 @@ def test_a_file_that_is_only_read(papers: Any, tmp_path: Path) -> None:
         ({"qrels": {"q": {1: 1}}, "feedback": True}, "more than one"), ({"feedback": True}, "queries: with feedback=True"),
         ({"qrels": {"q": {1: 1}}, "queries": None}, "queries is"), ({"qrels": {"q": {"1": 1}}}, "though 1 is"), ({"qrels": {"z": {1: 1}}}, "no judgement"),
         ({"qrels": {"q": {1: 1}}, "queries": {"q": "text"}}, "text"), ({"qrels": {"q": {1: 1}}, "queries": {"q": np.ones(3)}}, "query 'q': "),
-        ({"qrels": {"q": {1: 1}}, "queries": {"q": np.ones((2, DIM))}}, "several queries"), ({"qrels": {"q": {1: 1}}, "queries": {"q": None}}, "query 'q': "),
+        ({"qrels": {"q": {1: 1}}, "queries": {"q": np.ones((2, DIM))}}, "several queries"), ({"qrels": {"q": {1: 1}}, "queries": {"q": None}}, r"queries\['q'\] is a NoneType: give a text"),
         ({"qrels": {"q": {1: 1}}, "where": "of >"}, "of >|offset|expected"), ({"qrels": {"q": {1: 1}}, "where": "of = 77"}, "no judged row"),
         ({"qrels": {"q": {1: 1}}, "using": "zz"}, "using='zz'"), ({"qrels": {"q": {1: 1}}, "recall": 2}, "recall=2"),
         ({"qrels": {"q": {1: 1}}, "searches": {}}, "searches is"), ({"qrels": {"q": {1: 1}}, "searches": {"a": 3}}, "give a callable"),
         ({"qrels": {"q": {1: 1}}, "searches": {"a": lambda q: 1 / 0}}, r"searches\['a'\] failed on query 'q': ZeroDivisionError"),
-        ({"qrels": {"q": {1: 1}}, "searches": {"a": lambda q: None}}, r"searches\['a'\], query 'q'"), ({"qrels": {"q": {1: 1}}, "searches": {3: Text}}, "called 3"),
+        ({"qrels": {"q": {1: 1}}, "searches": {"a": lambda q: None}}, r"searches\['a'\], query 'q': it made a NoneType: give a text"), ({"qrels": {"q": {1: 1}}, "searches": {3: Text}}, "called 3"),
         ({"labels": "zz", "queries": None}, "no row of collection 'papers' has a value"), ({"labels": 3, "queries": None}, "name of a metadata field"),
         ({"labels": "of"}, "'q' is no row"), ({"labels": "of", "queries": {"r0": np.ones(DIM)}}, "none of these rows"),
         ({"labels": "of", "queries": None}, "using"), ({"labels": "of", "queries": None, "using": "v", "sample": 0}, "sample=0"),
         ({"qrels": {"q": {1: 1}}, "metrics": "nonsense"}, "not known"), ({"qrels": {"q": {1: 1}}, "metrics": "recall@500000"}, "at most 100,000 hits"),
+        ({"labels": "of", "queries": None, "metrics": "ndcg@100000"}, "at most 99,999 hits"),
+        ({"labels": "of", "queries": None, "where": "of = 77"}, "no row of collection 'papers' that satisfies where has a value"),
         ({"qrels": {"q": {1: 1}}, "searches": {"a": lambda q: Rerank(Near(q, using="v"), by=lambda _, hits: 1 / 0)}}, r"searches\['a'\], query 'q' failed: ZeroDivisionError"),
     ],
 )  # fmt: skip

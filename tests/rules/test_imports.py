@@ -49,7 +49,7 @@ LAYERS: dict[str, set[str]] = {
     "adapting": {"collection", "encoders", "evaluation", "facets", "progress", "query", "reports", "shown"},
     "snapshot": {"collection", "index", "query", "storage"},
     "standing": {"arrays", "collection", "evaluation", "index", "query", "reports", "shown", "storage"},
-    "evaluation": {"__init__", "collection", "database", "declare", "embedding", "encoders", "execute", "facets", "frames", "index", "progress", "query", "reports", "shown", "standing"},
+    "evaluation": {"__init__", "collection", "database", "declare", "embedding", "encoders", "execute", "facets", "frames", "index", "progress", "query", "reports", "shown", "standing", "text"},
     "check": {"adapting", "index", "storage", "_core", "database", "collection"},
     "repair": {"database", "arrays", "storage", "_core"},
     "upkeep": set(),

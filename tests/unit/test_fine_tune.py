@@ -87,7 +87,8 @@ def test_a_table_learns_what_belongs_together_and_says_so(tmp_path: Path) -> Non
     assert (source / "model.safetensors").read_bytes() == before
     assert sorted(each.name for each in tmp_path.iterdir()) == ["m", "tuned"]
     said = json.loads(report.to_json())
-    assert said["title"] == "Fine-tuning" and "it helps" in repr(report) and "<svg" in report.to_html()
+    assert said["title"] == "Fine-tuning" and said["helps"] and said["changes"][0]["metric"] == "ndcg@10"
+    assert said["chosen"]["epoch"] == report.chosen.epoch and "it helps" in repr(report) and "<svg" in report.to_html()
     with pytest.raises(InvalidArgument, match=r"it has 'ndcg@10'"):
         report["map"]
 

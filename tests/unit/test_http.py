@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle
 import random
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -17,11 +19,13 @@ import pytest
 import vecdb
 from tests import planted
 from vecdb import encoders
+from vecdb.encoders import answers
 from vecdb.encoders.base import Encoder
 from vecdb.encoders.http import PROBES
 from vecdb.errors import EncoderFailed, EncoderMismatch, InvalidArgument, SchemaError
 
 KEY = "sk-secret-key"
+SLOW = ("timeout", "slow body", "drip")  # what a short time-out ends
 
 
 class Clock:
@@ -79,7 +83,7 @@ def test_texts_go_out_in_batches_and_vectors_come_back_in_order(service: planted
 @pytest.mark.parametrize("action", planted.PASSING)
 def test_what_passes_is_tried_again_and_what_does_not_pass_is_told(service: planted.Service, action: str) -> None:
     texts = ["one", "two", "three"]
-    options: dict[str, Any] = {"timeout_s": 0.1} if action in ("timeout", "slow body") else {}
+    options: dict[str, Any] = {"timeout_s": 0.1} if action in SLOW else {}
     service.plan = lambda number, _: action if number < 2 else "shuffled"
     clock = Clock()
     encoder = made(service, clock, **options)
@@ -93,6 +97,8 @@ def test_what_passes_is_tried_again_and_what_does_not_pass_is_told(service: plan
     assert len(service.requests) - asked == 3 and len(clock.slept) == 2
     message = str(caught.value)
     assert "texts[0] to texts[2]" in message and "3 tries" in message and service.url in message
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.first, again.last) == (message, 0, 2)
     assert KEY not in message and (caught.value.first, caught.value.last, caught.value.made) == (0, 2, None)
 
 
@@ -113,7 +119,7 @@ def test_random_schedules_of_failures_lose_and_misplace_nothing(service: planted
             if failures[key] < 5 and rng.random() < 0.5:
                 action = rng.choice(planted.PASSING if rng.random() < 0.9 else ("429 later", "timeout"))
             failures[key] += action not in planted.GOOD
-            if action in ("timeout", "slow body") and (rng.random() < 0.8 or not slow):
+            if action in SLOW and (rng.random() < 0.3 or not slow):
                 action = "503"
             return action
 
@@ -128,6 +134,35 @@ def test_random_schedules_of_failures_lose_and_misplace_nothing(service: planted
     print(f"HTTP schedules: 50, seeds 0 to 49: {rows} texts in {sum(service.done.values())} requests, {bad} failed of "
           f"{len(set(service.done) - set(planted.GOOD))} kinds; lost {lost}, misplaced {misplaced}")  # fmt: skip
     assert (lost, misplaced) == (0, 0) and bad > 300 and set(planted.PASSING) <= set(service.done)
+
+
+def test_random_answers_are_vectors_or_bad_and_nothing_else() -> None:
+    """Answers damaged at random, and random JSON in their place."""
+    rng = random.Random(8)
+    good = json.dumps({"data": [{"index": at, "embedding": [0.5, -1, 2.25]} for at in (1, 0, 2)]})
+    odd = ["NaN", "1e999", "-0", "9" * 400, "9" * 5000, "true", "null", '"a"', "[]", "[[1]]", "{}", "[1, [2]]", '"AAAA"', '"AACAPw=="', "1" + "0" * 30]
+    kept, bad = 0, 0
+    for _ in range(20_000):
+        text = good
+        for _ in range(rng.randint(1, 3)):
+            if rng.random() < 0.5:
+                at = rng.randrange(len(text))
+                text = text[:at] + rng.choice(['"', "{", "}", "[", "]", ",", ":", "1", "\x00", "é", ""]) + text[at + rng.randint(0, 2) :]
+            else:
+                text = re.sub(r"-?\d[\d.]*", lambda found: rng.choice(odd) if rng.random() < 0.15 else found[0], text)
+        body = text.encode() if rng.random() < 0.9 else rng.randbytes(rng.randint(0, 40)) + text.encode()[: rng.randrange(60)]
+        try:
+            made = answers.vectors_in(body, "application/json", 3, rng.choice((None, 3)))
+            assert made.shape[0] == 3 and made.dtype == np.float32 and np.isfinite(made).all()
+            kept += 1
+        except answers.BadAnswer as error:
+            assert len(str(error)) < 500
+            bad += 1
+    for deep in ("[" * 100_000, '{"a":' * 100_000, '{"data": ' + "[" * 100_000):
+        with pytest.raises(answers.BadAnswer):
+            answers.vectors_in(deep.encode(), "", 1, None)
+    print(f"damaged answers: 20,000, seed 8: bad {bad}, still vectors {kept}, other errors 0")
+    assert bad > 10_000 and kept > 500
 
 
 def test_threads_share_an_encoder(service: planted.Service) -> None:

@@ -560,6 +560,18 @@ def test_adapters_upon_encoders(db: vecdb.Database) -> None:
     assert c.schema.only.adapters == () and np.allclose(c.vectors(5)[0], encoded[5], atol=1e-6)
 
 
+def test_a_bridge_goes_when_it_leads_nowhere(db: vecdb.Database) -> None:
+    c = worded(db, 200)
+    c.reembed(E2, cancel=after(2))
+    assert c.stats()["space"]["maps"] > 0 and c.search("text number 3", 1).ids
+    c.reembed(E2)
+    assert c.stats()["space"].get("maps", 0) == 0 and db.check() == []
+    c.rollback_vectors()
+    c.reembed(E2, cancel=after(1))
+    c.rollback_vectors()
+    assert c.stats()["space"].get("maps", 0) == 0
+
+
 def test_embeddings_are_cached_and_may_be_cleared_on_the_way(db: vecdb.Database) -> None:
     asked: list[str] = []
 
@@ -600,7 +612,7 @@ def test_the_declaration_before_another_encoder_does_not(db: vecdb.Database) -> 
     assert db.get_or_create_collection("c", encoder=E1) == c
     c.reembed(E2)
     assert db.get_or_create_collection("c", encoder=E2) == c
-    with pytest.raises(SchemaError, match="dim is 12, not 8"):
+    with pytest.raises(SchemaError, match="12 dimensions, not 8|dim is 12, not 8"):
         db.get_or_create_collection("c", encoder=E1)
 
 
@@ -748,6 +760,16 @@ def test_snapshots_from_before_answer_as_before(db: vecdb.Database) -> None:
             c.rollback_vectors()
             c.optimize(rebuild=True)
             assert ask() == expected
+
+
+def test_a_snapshot_has_the_maps_of_its_commit(db: vecdb.Database) -> None:
+    c, made, query = plain(db), adapter(dim=6), vectors(1, seed=9)[0]
+    c.apply_adapter(made, force=True)
+    with db.snapshot() as snap:
+        c.rollback_vectors()  # the map goes with what it made
+        db._maps.clear()
+        assert snap["c"].search(query, 5).ids == by_numpy(made(vectors(ROWS)), made(query), 5)
+        assert c.search(query, 5).ids == by_numpy(vectors(ROWS), query, 5)
 
 
 def test_prepared_searches_go_on_through_a_switch(db: vecdb.Database) -> None:
@@ -927,3 +949,22 @@ def test_what_stands_behind_is_named_when_it_is_damaged(tmp_path: Path, what: st
         assert db.check() == []
         db["c"].rollback_vectors()
         assert db["c"].vectors(list(range(ROWS))).tolist() == vectors(ROWS).tolist() and db.check() == []
+
+
+def test_damaged_links_behind_a_field_keep_nobody_from_it(tmp_path: Path) -> None:
+    path, query = tmp_path / "m.vecdb", vectors(1, seed=9)[0]
+    with vecdb.open(path) as db:
+        c = plain(db, 700)
+        c.apply_adapter(adapter(dim=6), force=True)
+        c.optimize()
+        expected = c.search(query, 5).ids
+    with damage.write(path) as txn:
+        key = damage.keys_of(txn, keys.links(1, 0, 0, 0))[0]
+        damage.put(txn, key, damage.payload(txn, key)[:-4])
+    with vecdb.open(path) as db:
+        c = db["c"]
+        assert c.search(query, 5).ids == expected and {problem.code for problem in db.check()} == {"G1"}
+        c.optimize()
+        assert db.check() == []
+        c.rollback_vectors()
+        assert c.search(query, 5).ids == by_numpy(vectors(700), query, 5)

@@ -16,6 +16,7 @@ import pytest
 import vecdb
 from tests import child
 from vecdb import F
+from vecdb.adapting.adapter import Adapter
 from vecdb.errors import InvalidArgument, NotFound, ReadOnly
 from vecdb.query import Near, Text
 from vecdb.storage import searchlog, veil
@@ -628,3 +629,22 @@ def test_feedback_is_the_collections_that_was_searched() -> None:
     db.rename_collection("c", "d")
     db["d"].feedback(hits, hits.ids[0])
     assert [entry.chosen for entry in db.search_log] == [hits.ids[:1]]
+
+
+@pytest.mark.parametrize("dim_out", [DIM, 3])
+def test_vectors_are_logged_as_they_were_given_before_any_adapter(path: str, dim_out: int) -> None:
+    db, c = made(path)
+    c.apply_adapter(Adapter(np.random.default_rng(7).normal(size=(DIM, dim_out)), metric="cosine"), force=True)
+    db.search_log.start(c)
+    q = queries(7)
+    prepared = c.prepare(3)
+    c.search(q[0]), c.search(q[0].tolist()), c.search(q[0]), c.search(q[1:3]), c.search(Near(q[3])), c.search(q[4], 2, exact=True)
+    prepared(q[5]), prepared(q[5].astype(np.float64)), prepared(q[5:7])
+    found = list(db.search_log)
+    asked = [0, 0, 0, 1, 2, 3, 4, 5, 5, 5, 6]
+    for entry, at in zip(found, asked, strict=True):
+        x = entry.query.x
+        assert np.array_equal(np.asarray(x if isinstance(x, list | tuple) else np.frombuffer(x.data, x.dtype), np.float32), q[at])
+    assert c.replay().same
+    c.feedback(c.search(q[0]), chosen=c.search(q[0]).ids[0])
+    assert c.evaluate(feedback=True, metrics=["mrr"])["search"]["mrr"].mean == 1.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vecdb.adapting.report import Change
+from vecdb.adapting.report import LEVELS, Change
 from vecdb.encoders.base import Card
 from vecdb.errors import InvalidArgument
 from vecdb.evaluation.significance import compare
@@ -66,8 +66,9 @@ class FineTuning(Report):
 
     @property
     def helps(self) -> bool:
-        """Whether the first metric surely gained."""
-        return self.changes[0].is_gain
+        """Whether the first metric surely gained: by its interval and by the randomisation test."""
+        first = self.changes[0]
+        return first.low > 0 and first.p_value < LEVELS["queries"]
 
     @property
     def verdict(self) -> str:
@@ -117,6 +118,18 @@ class FineTuning(Report):
             *([Section("Training", [plot])] if course else []),
             Section("The model", [Table(("", ""), list(self.card.facts().items()), caption=self.encoder)]),
         ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain Python values, the course of the training included."""
+        return {
+            "title": self.title, "encoder": self.encoder, "folder": self.folder, "source": self.source,
+            "verdict": self.verdict, "helps": self.helps,
+            "trained": self.trained, "validated": self.validated, "held_out": self.held_out,
+            "documents": self.documents, "seconds": self.seconds,
+            "changes": [dict(zip(COLUMNS, row, strict=True)) for row in self._rows()],
+            "steps": [step._asdict() for step in self.steps], "chosen": self.chosen._asdict(),
+            "card": self.card.facts(),
+        }  # fmt: skip
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return the figures as a data frame, a row for each metric (extra `pandas`)."""

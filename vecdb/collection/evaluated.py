@@ -41,8 +41,9 @@ class EvaluatedVerbs(Handle):
         `searches`: {name: callable(query) -> what is searched for} compares ways of asking. `where`: all
         search within it, and only judgements of rows in it count. `using`, `recall`: as in `search`.
 
-        Each search runs as it would, and again with `exact=True`; the difference is the index's loss. Cost:
-        both, at one commit; they are not logged. InvalidArgument names the first bad query, id or grade.
+        Each search runs as it would, for as many hits as a metric looks at, and again with `exact=True`; the
+        difference is the index's loss. Cost: both, for each rank k among the metrics, at one commit; they are
+        not logged. InvalidArgument, also inside a transaction, names the first bad query, id or grade.
 
         >>> import vecdb
         >>> c = vecdb.open().create_collection("c", dim=2, metric="l2")

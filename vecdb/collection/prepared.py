@@ -22,7 +22,7 @@ from pyroaring import BitMap
 
 from vecdb import execute
 from vecdb.collection.composing import NO_SHAPE, Composing, Shape, given_shape, is_composed
-from vecdb.collection.handle import Where
+from vecdb.collection.handle import Moved, Where
 from vecdb.collection.searching import Adapted, Options, check_radius
 from vecdb.execute import Request
 from vecdb.query.filter import Filter
@@ -156,11 +156,14 @@ class PreparedSearch:
             return verbs._ask(query, self._request, self._shape, self._written, self._matches)
         name, declared = verbs._searched(schema, using, query)
         check_radius(self._request, declared.metric)
-        vector, single = verbs._query(query, declared)
+        try:
+            vector, single = verbs._query(query, declared)
+        except Moved:
+            return self(query)
         if ready is not None and single and vector is not query:
             hits = (ready.plain if type(ready) is Adapted else ready).answer(vector)
             if hits is not None:
-                self._note(query, vector, hits)
+                self._note(query, vector, declared, hits)
                 return hits
         with verbs._reading() as (txn, view):
             if view.schema is not schema and view.schema.vectors.get(name) != declared:
@@ -171,17 +174,18 @@ class PreparedSearch:
             if not single:
                 many = execute.search_many(context, vector, self._request)
                 if verbs._db._logged is not None:
-                    verbs._log_many(query, vector, self._request, self._written, many)
+                    asked = verbs._as_asked(query, vector, declared)
+                    verbs._log_many(asked, self._request, self._written, many)
                 return many
             hits, ready = execute.search(context, vector, self._request)
         if verbs._live():
             kept.ready = verbs._made_ready(ready, declared)
-        self._note(query, vector, hits)
+        self._note(query, vector, declared, hits)
         return hits
 
-    def _note(self, query: Any, vector: Any, hits: Any) -> None:
+    def _note(self, query: Any, vector: Any, declared: Any, hits: Any) -> None:
         if self._verbs._db._logged is not None:
-            asked = query if isinstance(query, str) else vector
+            asked = self._verbs._as_asked(query, vector, declared)
             self._verbs._log(asked, self._request.as_asked(self._written), hits)
 
     def explain(self) -> Plan:

@@ -84,6 +84,12 @@ class Searching(Handle):
         found, single = given_query(query, declared.as_given(), self.name)
         return self._images(declared, found), single
 
+    def _as_asked(self, query: Any, vectors: Any, declared: VectorField) -> Any:
+        """What is logged of a query: texts, and vectors as they were given, before any adapter."""
+        if is_text(query):
+            return query
+        return given_query(query, declared.as_given(), self.name)[0] if declared.adapters else vectors
+
     def _encode_queries(self, declared: VectorField, texts: list[str]) -> npt.NDArray[np.float32]:
         if declared.encoder is None:
             refuse(f"query is a text, but the vector field has no encoder; {self._with_encoders()}")
@@ -120,11 +126,10 @@ class Searching(Handle):
         if note is not None and self._live():
             note(self._cid, query, options, hits)
 
-    def _log_many(self, query: Any, vectors: Any, request: Request, using: Any, found: Any) -> None:
-        """The same of a batch of queries: texts, or what became vectors."""
-        for at, hits in enumerate(found):
-            asked = query[at] if is_text(query) else vectors[at]
-            self._log(asked, request.as_asked(using), hits)
+    def _log_many(self, asked: Any, request: Request, using: Any, found: Any) -> None:
+        """The same of a batch of queries, as `_as_asked` has them."""
+        for each, hits in zip(asked, found, strict=True):
+            self._log(each, request.as_asked(using), hits)
 
     def _chosen(self, where: Where | None) -> Filter | None:
         return None if where is None else self._filter(where)

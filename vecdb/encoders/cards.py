@@ -70,6 +70,8 @@ def front_matter(path: Path) -> Facts:
 
     Of YAML: `key: value`, `key: [a, b]`, and lists of one `- value` a line. Anything deeper is left out.
     """
+    if not path.is_file():  # a pipe of that name would be waited for
+        return {}
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             lines = file.read(LONGEST_README).splitlines()

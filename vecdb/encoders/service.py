@@ -129,7 +129,8 @@ class Service:
         """The whole body, within the time and the size that an answer may take."""
         until = time.monotonic() + self._limits.timeout_s
         parts, size = [], 0
-        while part := answer.read(AT_ONCE):
+        read = getattr(answer, "read1", answer.read)  # what is there, so that a drip is seen to be one
+        while part := read(AT_ONCE):
             parts.append(part)
             size += len(part)
             if size > LARGEST_ANSWER:

@@ -101,10 +101,18 @@ def pooled(
             hits: dict[Id, Hit] = {}
             for name, way in _suiting(query, ways).items():
                 try:
-                    asked = way(query)
-                    answer = frozen.search(asked, depth, exact=True)
+                    answer = frozen.search(way(query), depth, exact=True)
                 except VecdbError as error:
                     raise InvalidArgument(f"queries[{qid!r:.60}], searched by {name}: {error}") from None
+                except Exception as error:  # of the user's own code
+                    said = f"{type(error).__name__}: {error}"
+                    raise InvalidArgument(
+                        f"queries[{qid!r:.60}], searched by {name}, failed: {said}"
+                    ) from error
+                if isinstance(answer, list):
+                    raise InvalidArgument(
+                        f"queries[{qid!r:.60}], searched by {name}: that is several queries, not one"
+                    )
                 rankings[name] = answer.ids
                 hits.update((hit.id, hit) for hit in answer)
             pool = pool_of(rankings)

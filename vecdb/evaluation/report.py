@@ -60,7 +60,7 @@ class System:
         >>> System("a", "encoder", {"mrr": interval({1: 0.5, 2: 1.0})}, {})["MRR"].mean
         0.75
         """
-        name = metric if metric in self.metrics else parse(metric).name
+        name = metric if isinstance(metric, str) and metric in self.metrics else parse(metric).name
         if name not in self.metrics:
             raise NotFound(f"metric {name!r} was not measured; there are {', '.join(self.metrics)}")
         return self.metrics[name]
@@ -156,6 +156,8 @@ class Evaluation(Report):
         >>> report.disagreements("bm25", "hashing")
         []
         """
+        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+            raise InvalidArgument(f"n={n!r:.40}: give how many queries are returned, an int from 0 on")
         metric = metric or self.metrics[0]
         one, other = self[a][metric].per_query, self[b][metric].per_query
         order = sorted((q for q in one if one[q] != other[q]), key=lambda q: -abs(one[q] - other[q]))

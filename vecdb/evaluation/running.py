@@ -15,7 +15,9 @@ Judgements come from one of three sources:
 Invariants:
   E14  both ways of searching, all queries and all ways of asking see the same commit, whatever is written;
   E15  nothing of it is logged;
-  E16  with a filter, judgements of rows that it excludes do not count: nobody could find them.
+  E16  with a filter, judgements of rows that it excludes do not count: nobody could find them;
+  E17  a metric is of searches for as many hits as it looks at: the first 10 of a search for 100 are better
+       than a search for 10, which looks less far, and fuses less deeply.
 """
 
 from __future__ import annotations
@@ -35,9 +37,9 @@ from vecdb.evaluation.report import Evaluation, System
 from vecdb.evaluation.significance import Estimate, check_seed, compare, interval
 from vecdb.facets import name_of
 from vecdb.query import ById
-from vecdb.query.objects import Near, Query
+from vecdb.query.objects import Near
 from vecdb.query.source import flat
-from vecdb.types import Id, shorten
+from vecdb.types import Hits, Id, shorten
 
 SAMPLE: Final = 500  # rows that are asked for by label, where no queries are given
 PLAIN: Final = "search"
@@ -45,6 +47,10 @@ _CHOSEN: Final = (
     "Judged by what was chosen of what was shown then: what another search finds that nobody saw counts for "
     "nothing."
 )
+
+_KEPT: Final = (  # of a logged search's options: all by which it ranks
+    "using", "ef", "recall", "exact", "radius", "diversity", "boost", "group_by", "group_size",
+)  # fmt: skip
 
 Grades = Mapping[Id, int | float]
 
@@ -71,8 +77,9 @@ def evaluate_running(
 ) -> Evaluation:  # fmt: skip
     """See `Collection.evaluate`."""
     wanted, seed = parse_all(metrics), check_seed(seed)
-    if (deepest(wanted) or 0) > MOST_RANKED:
-        refuse(f"metrics: a search gives at most {MOST_RANKED:,} hits: write a smaller rank behind @")
+    most = MOST_RANKED - (labels is not None)  # a row asks for itself, too
+    if (deepest(wanted) or 0) > most:
+        refuse(f"metrics: a search gives at most {most:,} hits to judge: write a smaller rank behind @")
     ways = _ways(searches)
     _one_source(qrels, labels, feedback)
     db = collection._db
@@ -158,7 +165,8 @@ def _by_labels(
         refuse(f"labels={labels!r:.60}: give the name of a metadata field")
     found = _labelled(rows, labels, matching)
     if not found:
-        refuse(f"labels={labels!r:.60}: no row of collection {rows.name!r} has a value there")
+        which = "" if matching is None else " that satisfies where"
+        refuse(f"labels={labels!r:.60}: no row of collection {rows.name!r}{which} has a value there")
     groups: dict[Any, list[Id]] = {}
     for id, values in found.items():
         for value in values:
@@ -196,7 +204,7 @@ def _sampled(
     rows: Any, found: dict[Id, list[Any]], using: Any, sample: int, seed: int
 ) -> dict[Id, Any]:
     """Rows with a vector as queries, drawn by the seed."""
-    if isinstance(sample, bool) or not isinstance(sample, int) or sample < 1:
+    if isinstance(sample, bool) or not isinstance(sample, int | np.integer) or sample < 1:
         refuse(f"sample={sample!r:.40}: give how many rows are asked for, from 1")
     ids = list(found)
     order = np.random.default_rng(seed).permutation(len(ids))
@@ -252,8 +260,7 @@ def _by_choices(rows: Any, entries: list[Any], matching: set[Id] | None) -> Aske
         there = {id: 1 for id in entry.chosen if (id in rows if matching is None else id in matching)}
         if there:
             asked[entry.id] = entry.asked
-            kept = ("using", "ef", "recall", "exact", "radius", "diversity", "boost")
-            options[entry.id] = {name: value for name, value in entry.options.items() if name in kept}
+            options[entry.id] = {name: value for name, value in entry.options.items() if name in _KEPT}
             if matching is None:
                 options[entry.id]["where"] = entry.where
             grades[entry.id] = there
@@ -272,14 +279,18 @@ def _system(
     options: dict[str, Any], seed: int,
 ) -> System:  # fmt: skip
     made = {query: _made(name, way, query, each) for query, each in asked.queries.items()}
-    started = time.perf_counter()
-    running = dict(_rankings(name, rows, made, asked, metrics, options))
-    took = time.perf_counter() - started
-    exactly = dict(_rankings(name, rows, made, asked, metrics, {**options, "exact": True}))
+    running: dict[int | None, dict[Id, list[Id]]] = {}
+    exactly: dict[int | None, dict[Id, list[Id]]] = {}
+    seconds = {}
+    for k in dict.fromkeys(metric.k for metric in metrics):
+        started = time.perf_counter()
+        running[k] = dict(_rankings(name, rows, made, asked, k, options))
+        seconds[k] = time.perf_counter() - started
+        exactly[k] = dict(_rankings(name, rows, made, asked, k, {**options, "exact": True}))
     values, best = _figures(running, asked, metrics), _figures(exactly, asked, metrics)
     return System(
-        name, PLAIN, _estimates(values, seed), running,
-        queries_per_second=len(made) / max(took, 1e-9),
+        name, PLAIN, _estimates(values, seed), running[deepest(metrics)],
+        queries_per_second=len(made) / max(seconds[metrics[0].k], 1e-9),
         exact=_estimates(best, seed),
         loss={
             metric.name: compare(
@@ -293,25 +304,28 @@ def _system(
 def _made(name: str, way: Callable[[Any], Any], query: Id, asked: Any) -> Any:
     """What one way of asking makes of a query."""
     try:
-        return way(asked)
+        made = way(asked)
     except Exception as error:  # of the user's own code
         raise InvalidArgument(
             f"searches[{name!r:.60}] failed on query {query!r:.60}: {type(error).__name__}: {error}"
         ) from error
+    if made is None or isinstance(made, Hits):
+        where = f"queries[{query!r:.60}] is"
+        if name != PLAIN:
+            where = f"{_named(name)}query {query!r:.60}: it made"
+        refuse(f"{where} a {type(made).__name__}: give a text, a vector or a query object to search for")
+    return made
 
 
 def _rankings(
-    name: str, rows: Any, made: Mapping[Id, Any], asked: Asked, metrics: list[Metric], options: dict[str, Any]
+    name: str, rows: Any, made: Mapping[Id, Any], asked: Asked, depth: int | None, options: dict[str, Any]
 ) -> Iterator[tuple[Id, list[Id]]]:
-    depth = deepest(metrics)
     for query, given in made.items():
         own = query in asked.own
         k = depth + 1 if own and depth is not None else depth
         chosen = {**options, **asked.options.get(query, {})}
         if options.get("exact"):
             chosen["exact"] = True
-        if isinstance(given, Query):
-            chosen["using"] = None  # a query object says for itself
         try:
             hits = rows.search(given, k, **chosen)
         except (InvalidArgument, NotFound) as error:
@@ -333,13 +347,14 @@ def _named(name: str) -> str:
 
 
 def _figures(
-    rankings: Mapping[Id, list[Id]], asked: Asked, metrics: list[Metric]
+    rankings: Mapping[int | None, Mapping[Id, list[Id]]], asked: Asked, metrics: list[Metric]
 ) -> dict[str, dict[Id, float]]:
+    """Of each metric the figures by query, from the searches for as many hits as it looks at (E17)."""
     found: dict[str, dict[Id, float]] = {metric.name: {} for metric in metrics}
-    for query, ranking in rankings.items():
+    for query in asked.queries:
         grades = asked.grades(query)
         for metric in metrics:
-            found[metric.name][query] = metric.of(ranking, grades)
+            found[metric.name][query] = metric.of(rankings[metric.k][query], grades)
     return found
 
 

@@ -160,6 +160,9 @@ class Rescue:
                     found[each.number] = self.stored.read(each, rid, row)
                 except VectorLost as error:
                     self._lose_vector(id, each.number, str(error))
+        for name, hidden in self.schema.hidden.items():  # none stands behind one that is lost
+            if self.schema.vectors[name].number not in found:
+                found.pop(hidden.field.number, None)
         return found
 
     # --- vectors behind others, and adapters (schema.Hidden, storage/maps.py) ---------------------

@@ -27,8 +27,8 @@ from typing import Any
 
 from vecdb.errors import Full, InvalidArgument
 from vecdb.reports.cells import clean
+from vecdb.reports.drawing import Plot
 from vecdb.reports.page import Code, Prose, Section, Table, fragment, page
-from vecdb.reports.plots import Plot
 
 DEEPEST = 40  # of what is written as JSON
 

@@ -115,7 +115,7 @@ def decimals_of(values: Sequence[Any]) -> int:
     if largest == 0:
         return 3
     power = math.floor(math.log10(largest))
-    return max(0, 3 - max(0, power)) if power >= -1 else min(12, 2 - power)
+    return max(0, 3 - max(0, power)) if power >= -2 else min(12, 2 - power)
 
 
 def column(values: Sequence[Any]) -> tuple[list[str], bool]:

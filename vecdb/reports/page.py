@@ -21,7 +21,7 @@ from html import escape
 from typing import Any, Final
 
 from vecdb.reports.cells import CELL, clean, column, label
-from vecdb.reports.plots import Plot
+from vecdb.reports.drawing import Plot
 from vecdb.reports.style import PAGE_STYLE, STYLE
 
 MOST_ROWS: Final = 1_000  # of a table on a page

@@ -16,52 +16,42 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Final
 
 import numpy as np
 
 from vecdb.errors import InvalidArgument
-from vecdb.reports.cells import clean, decimals_of, label, width_of, written
+from vecdb.reports.cells import decimals_of, label, width_of, written
+from vecdb.reports.drawing import (
+    GAP,
+    LETTER,
+    MOST_POINTS,
+    MOST_ROWS,
+    MOST_SERIES,
+    WIDTH,
+    Plot,
+    axis_below,
+    axis_left,
+    dash,
+    ends,
+    finite,
+    further,
+    left_of,
+    legend,
+    legend_depth,
+    n_of,
+    note_of,
+    nothing,
+    odd,
+    rule,
+    shape,
+    text,
+    without,
+)
 from vecdb.reports.scales import LARGEST, Scale, scale, usable
 
-WIDTH: Final = 680.0
-MOST_POINTS: Final = 2_000
-MOST_ROWS: Final = 100
-MOST_SERIES: Final = 8  # as many colours; further groups are drawn as one
-_LETTER: Final = 7.0  # pixels, of the labels' font at 12
-_GAP: Final = 10.0
-_DASHES: Final = ("", "7 3", "2 3", "9 3 2 3")
-_CORNERS: Final = ("circle", "square", "triangle", "diamond")
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """A picture: `.title`, `.description` in words, `.note` on what is not drawn, `.data`, what is drawn.
-
-    >>> from vecdb.reports import plots
-    >>> plot = plots.histogram({"scores": [0.1, 0.2, 0.2]}, title="Scores", axis="score")
-    >>> plot.svg()[:42]
-    '<svg class="plot" role="img" viewBox="0 0 '
-    """
-
-    title: str
-    description: str
-    width: float
-    height: float
-    inside: str
-    note: str = ""
-    data: Any = field(default=None, compare=False)
-
-    def svg(self, name: str = "plot") -> str:
-        """Return the picture as an SVG element; `name` begins the ids in it, one for each on a page."""
-        return (
-            f'<svg class="plot" role="img" viewBox="0 0 {_n(self.width)} {_n(self.height)}" '
-            f'xmlns="http://www.w3.org/2000/svg" aria-labelledby="{name}-t {name}-d">'
-            f'<title id="{name}-t">{escape(clean(self.title))}</title>'
-            f'<desc id="{name}-d">{escape(clean(self.description, 2_000))}</desc>{self.inside}</svg>'
-        )
+__all__ = ["MOST_POINTS", "Plot", "curve", "histogram", "intervals", "points"]
 
 
 # --- intervals ------------------------------------------------------------------------------------
@@ -89,32 +79,32 @@ def intervals(
     names = [label(row[0]) for row in shown]
     places = decimals_of([v for row in shown for v in row[1:] if usable(v)])
     figures = [_figures(row, places) for row in shown]
-    left = max([width_of(name) for name in names], default=0) * _LETTER + _GAP
-    right = max([width_of(words) for words in figures], default=0) * _LETTER + _GAP
+    left = max([width_of(name) for name in names], default=0) * LETTER + GAP
+    right = max([width_of(words) for words in figures], default=0) * LETTER + GAP
     reach = [float(v) for row in there for v in row[1:] if usable(v)]
     reach += [mark[1]] if mark and usable(mark[1]) else []
     left, right = max(left, 40.0), max(right, 40.0)
     over = scale(reach, left, WIDTH - right, most=int((WIDTH - right - left) / 70))
     top, line = (22.0 if mark else 8.0), 26.0
     bottom = top + line * max(1, len(shown))
-    parts = [_axis_below(over, bottom, top, axis)]
+    parts = [axis_below(over, bottom, top, axis)]
     if mark and usable(mark[1]):
         at = over.at(mark[1])
         side = "end" if at > (over.start + over.end) / 2 else "start"
-        parts.append(_rule("mark", at, at, top - 6, bottom))
-        parts.append(_text(at, top - 10, label(mark[0]), anchor=side, kind="marked"))
+        parts.append(rule("mark", at, at, top - 6, bottom))
+        parts.append(text(at, top - 10, label(mark[0]), anchor=side, kind="marked"))
     for at, (row, name, words) in enumerate(zip(shown, names, figures, strict=True)):
         y = top + line * (at + 0.5)
-        parts.append(_text(left - _GAP, y + 4, name, anchor="end"))
-        parts.append(_text(WIDTH, y + 4, words, anchor="end", kind="figure"))
+        parts.append(text(left - GAP, y + 4, name, anchor="end"))
+        parts.append(text(WIDTH, y + 4, words, anchor="end", kind="figure"))
         if usable(row[2]):
             parts.append(_whisker(over, y, row))
     if not there:
-        parts.append(_nothing((over.start + over.end) / 2, (top + bottom) / 2))
-    note = _note(
+        parts.append(nothing((over.start + over.end) / 2, (top + bottom) / 2))
+    note = note_of(
         (len(given) - len(shown), f"{len(given) - len(shown):,} further rows are not drawn"),
-        (len(shown) - len(there), _without(len(shown) - len(there), "value")),
-        (bare, _without(bare, "interval")),
+        (len(shown) - len(there), without(len(shown) - len(there), "value")),
+        (bare, without(bare, "interval")),
     )
     told = "; ".join(f"{name}: {words}" for name, words in zip(names, figures, strict=True))
     data = [dict(zip(("label", "low", "mean", "high"), row, strict=True)) for row in given]
@@ -135,9 +125,9 @@ def _whisker(over: Scale, y: float, row: Sequence[Any]) -> str:
     drawn = ""
     if usable(low) and usable(high):
         a, b = over.at(float(low)), over.at(float(high))
-        ends = "".join(f"M{_n(x)} {_n(y - 5)}v10" for x in (a, b))
-        drawn = f'<path class="whisker" d="M{_n(a)} {_n(y)}H{_n(b)}{ends}"/>'
-    return f'{drawn}<circle class="mean" cx="{_n(over.at(float(mean)))}" cy="{_n(y)}" r="4.5"/>'
+        ends = "".join(f"M{n_of(x)} {n_of(y - 5)}v10" for x in (a, b))
+        drawn = f'<path class="whisker" d="M{n_of(a)} {n_of(y)}H{n_of(b)}{ends}"/>'
+    return f'{drawn}<circle class="mean" cx="{n_of(over.at(float(mean)))}" cy="{n_of(y)}" r="4.5"/>'
 
 
 # --- histograms -----------------------------------------------------------------------------------
@@ -153,40 +143,40 @@ def histogram(series: Mapping[Any, Any], *, title: str, axis: str, bins: int = 4
     """
     names, columns, gone = [], [], 0
     for name, values in list(series.items())[:MOST_SERIES]:
-        found, lost = _finite(values)
+        found, lost = finite(values)
         names.append(label(name))
         columns.append(found)
         gone += lost
     together = np.concatenate(columns) if columns else np.empty(0)
-    span = scale(_ends(together), 0.0, 1.0)
+    span = scale(ends(together), 0.0, 1.0)
     edges = np.linspace(span.low, span.high, max(1, min(int(bins), 400)) + 1)
     counts = [np.histogram(each, edges)[0] for each in columns]
     shares = [each / max(1, int(each.sum())) for each in counts]
     top, bottom = 30.0 if len(names) > 1 else 12.0, 250.0
     most = max((float(each.max()) for each in shares), default=0.0)
     upward = scale([0.0, most or 1.0], bottom, top, most=4)
-    across = Scale(span.low, span.high, _left_of(upward), WIDTH - 28, span.step)
-    parts = [_axis_below(across, bottom, top, axis), _axis_left(upward, across, "share of values")]
+    across = Scale(span.low, span.high, left_of(upward), WIDTH - 28, span.step)
+    parts = [axis_below(across, bottom, top, axis), axis_left(upward, across, "share of values")]
     for at, share in enumerate(shares):
         if len(columns[at]):
             parts.append(_steps(across, upward, edges, share, at))
     if not len(together):
-        parts.append(_nothing((across.start + across.end) / 2, (top + bottom) / 2))
+        parts.append(nothing((across.start + across.end) / 2, (top + bottom) / 2))
     if len(names) > 1:
-        parts.append(_legend([(name, at) for at, name in enumerate(names)], across.start, 14, "line"))
+        parts.append(legend([(name, at) for at, name in enumerate(names)], across.start, 14, "line"))
     told = [_spread(name, each) for name, each in zip(names, columns, strict=True)]
-    note = _note(_further(len(series) - len(names)), (gone, _odd(gone)))
+    note = note_of(further(len(series) - len(names)), (gone, odd(gone)))
     data = {"edges": edges, "counts": dict(zip(map(str, series), counts, strict=False))}
     words = f"{axis}. {'; '.join(told) or 'No values.'}"
     return Plot(title, words, WIDTH, bottom + 42, "".join(parts), note, data)
 
 
 def _steps(across: Scale, upward: Scale, edges: Any, share: Any, at: int) -> str:
-    xs = [_n(across.at(float(x))) for x in edges]
-    ys = [_n(upward.at(float(y))) for y in share]
-    floor = _n(upward.at(0.0))
+    xs = [n_of(across.at(float(x))) for x in edges]
+    ys = [n_of(upward.at(float(y))) for y in share]
+    floor = n_of(upward.at(0.0))
     steps = "".join(f"V{y}H{x}" for y, x in zip(ys, xs[1:], strict=True))
-    return f'<path class="area s{at + 1}"{_dash(at)} d="M{xs[0]} {floor}{steps}V{floor}"/>'
+    return f'<path class="area s{at + 1}"{dash(at)} d="M{xs[0]} {floor}{steps}V{floor}"/>'
 
 
 def _spread(name: str, values: Any) -> str:
@@ -222,19 +212,19 @@ def curve(
     top, bottom = 30.0 if len(names) > 1 else 12.0, 270.0
     upward = scale([v for point in flat for v in point[1:] if v is not None], bottom, top, most=5)
     xs = [point[0] for point in flat]
-    across = scale(xs, _left_of(upward), WIDTH - 28, tight=len(set(xs)) > 1)
-    parts = [_axis_below(across, bottom, top, x_axis), _axis_left(upward, across, y_axis)]
+    across = scale(xs, left_of(upward), WIDTH - 28, tight=len(set(xs)) > 1)
+    parts = [axis_below(across, bottom, top, x_axis), axis_left(upward, across, y_axis)]
     for at, line in enumerate(lines):
         parts.append(_band(across, upward, line, at))
     for at, line in enumerate(lines):
         parts.append(_line(across, upward, line, at))
     if not flat:
-        parts.append(_nothing((across.start + across.end) / 2, (top + bottom) / 2))
+        parts.append(nothing((across.start + across.end) / 2, (top + bottom) / 2))
     if len(names) > 1:
-        parts.append(_legend([(name, at) for at, name in enumerate(names)], across.start, 14, "line"))
+        parts.append(legend([(name, at) for at, name in enumerate(names)], across.start, 14, "line"))
     told = [_from_to(name, line) for name, line in zip(names, lines, strict=True)]
     words = f"{y_axis} by {x_axis}. {'; '.join(told) or 'No values.'}"
-    note = _note(_further(len(series) - len(names)), (gone, _odd(gone)))
+    note = note_of(further(len(series) - len(names)), (gone, odd(gone)))
     data = {
         str(name): [dict(zip(("x", "y", "low", "high"), point, strict=False)) for point in points]
         for name, points in series.items()
@@ -253,16 +243,16 @@ def _band(across: Scale, upward: Scale, line: Sequence[Any], at: int) -> str:
     inner = [p for p in line if p[2] is not None and p[3] is not None]
     if len(inner) < 2:
         return ""
-    above = "L".join(f"{_n(across.at(p[0]))} {_n(upward.at(p[3]))}" for p in inner)
-    below = "L".join(f"{_n(across.at(p[0]))} {_n(upward.at(p[2]))}" for p in reversed(inner))
+    above = "L".join(f"{n_of(across.at(p[0]))} {n_of(upward.at(p[3]))}" for p in inner)
+    below = "L".join(f"{n_of(across.at(p[0]))} {n_of(upward.at(p[2]))}" for p in reversed(inner))
     return f'<path class="band s{at + 1}" d="M{above}L{below}Z"/>'
 
 
 def _line(across: Scale, upward: Scale, line: Sequence[Any], at: int) -> str:
     places = [(across.at(p[0]), upward.at(p[1])) for p in line]
-    drawn = "L".join(f"{_n(x)} {_n(y)}" for x, y in places)
-    path = f'<path class="line s{at + 1}"{_dash(at)} d="M{drawn}"/>' if len(places) > 1 else ""
-    return path + ("".join(_shape(x, y, at, 3.5) for x, y in places) if len(places) <= 60 else "")
+    drawn = "L".join(f"{n_of(x)} {n_of(y)}" for x, y in places)
+    path = f'<path class="line s{at + 1}"{dash(at)} d="M{drawn}"/>' if len(places) > 1 else ""
+    return path + ("".join(shape(x, y, at, 3.5) for x, y in places) if len(places) <= 60 else "")
 
 
 # --- maps -----------------------------------------------------------------------------------------
@@ -296,20 +286,20 @@ def points(xy: Any, groups: Any = None, labels: Any = None, *, title: str) -> Pl
     if len(listed) > MOST_SERIES:
         rest = sum(counts[name] for name in listed[MOST_SERIES:])
         keys.append((f"{len(listed) - MOST_SERIES:,} other groups ({rest:,})", -1))
-    deep = _legend_depth(keys, 8.0)
+    deep = legend_depth(keys, 8.0)
     across, upward = _one_unit(places[drawn], 8.0, deep + 10)
     parts = [
-        f'<rect class="frame" x="8" y="{_n(deep + 10)}" width="{_n(WIDTH - 16)}" height="{_n(_MAP)}"/>',
-        *(_legend(keys, 8.0, 14, "point") if keys else ""),
+        f'<rect class="frame" x="8" y="{n_of(deep + 10)}" width="{n_of(WIDTH - 16)}" height="{n_of(_MAP)}"/>',
+        *(legend(keys, 8.0, 14, "point") if keys else ""),
     ]
     series = [0 if names is None else colours.get(names[i], -1) for i in drawn]
     for at, i in sorted(zip(series, drawn, strict=True), key=lambda each: each[0] >= 0):
         told = "" if labels is None else f"<title>{escape(label(labels[i], 80))}</title>"
-        parts.append(_shape(across.at(places[i, 0]), upward.at(places[i, 1]), at, 2.8, told))
+        parts.append(shape(across.at(places[i, 0]), upward.at(places[i, 1]), at, 2.8, told))
     if not len(drawn):
-        parts.append(_nothing(WIDTH / 2, deep + 10 + _MAP / 2))
+        parts.append(nothing(WIDTH / 2, deep + 10 + _MAP / 2))
     some = (len(kept) - len(drawn), f"{len(drawn):,} of {len(kept):,} points are drawn")
-    note = _note(some, (gone, _odd(gone, "point")))
+    note = note_of(some, (gone, odd(gone, "point")))
     told_groups = f" Groups: {', '.join(name for name, _ in keys)}." if keys else ""
     words = f"{len(drawn):,} point{'' if len(drawn) == 1 else 's'}.{told_groups}"
     data = {
@@ -337,135 +327,3 @@ def _one_unit(places: Any, left: float, top: float) -> tuple[Scale, Scale]:
     x, y = unit * wide / 2, unit * high / 2
     across = Scale(middle[0] - x, middle[0] + x, left + 12, left + 12 + wide, 1.0)
     return across, Scale(middle[1] - y, middle[1] + y, top + 12 + high, top + 12, 1.0)
-
-
-# --- what they share ------------------------------------------------------------------------------
-
-
-def _finite(values: Any) -> tuple[Any, int]:
-    """The values that can be drawn, float64, and how many cannot."""
-    kind = getattr(getattr(values, "dtype", None), "kind", "")
-    if kind and kind in "iufb":
-        flat = np.asarray(values, np.float64).ravel()
-        found = flat[np.abs(flat) <= LARGEST]
-        return found, len(flat) - len(found)
-    listed = list(values)
-    kept = [float(value) for value in listed if usable(value)]
-    return np.array(kept, np.float64), len(listed) - len(kept)
-
-
-def _ends(values: Any) -> list[float]:
-    return [float(values.min()), float(values.max())] if len(values) else []
-
-
-def _axis_below(over: Scale, bottom: float, top: float, words: str) -> str:
-    parts = [_rule("axis", over.start, over.end, bottom, bottom)]
-    for x, name in over.ticks:
-        parts.append(_rule("grid", x, x, top, bottom))
-        parts.append(_text(x, bottom + 16, name, anchor="middle", kind="tick"))
-    middle = (over.start + over.end) / 2
-    room = int(2 * min(middle, WIDTH - middle) / _LETTER)
-    parts.append(_text(middle, bottom + 34, label(words, room), anchor="middle", kind="name"))
-    return "".join(parts)
-
-
-def _axis_left(upward: Scale, across: Scale, words: str) -> str:
-    parts = []
-    for y, name in upward.ticks:
-        parts.append(_rule("grid", across.start, across.end, y, y))
-        parts.append(_text(across.start - 6, y + 4, name, anchor="end", kind="tick"))
-    middle = (upward.start + upward.end) / 2
-    turned = f'transform="rotate(-90 10 {_n(middle)})" '
-    parts.append(_text(10, middle + 4, label(words, 40), anchor="middle", kind="name", more=turned))
-    return "".join(parts)
-
-
-def _left_of(upward: Scale) -> float:
-    """Where the plot begins behind the labels of its left axis."""
-    return 30 + _LETTER * max(width_of(name) for _, name in upward.ticks)
-
-
-def _legend_depth(keys: Sequence[tuple[str, int]], start: float) -> float:
-    """How far down a legend reaches."""
-    y = 14.0 if keys else 0.0
-    x = start
-    for name, _ in keys:
-        wide = 38 + width_of(name) * _LETTER
-        if x > start and x + wide > WIDTH:
-            x, y = start, y + 18
-        x += wide
-    return y
-
-
-def _legend(keys: Sequence[tuple[str, int]], start: float, y: float, kind: str) -> str:
-    parts, x = [], start
-    for name, at in keys:
-        wide = 38 + width_of(name) * _LETTER
-        if x > start and x + wide > WIDTH:
-            x, y = start, y + 18
-        if kind == "line":
-            parts.append(f'<path class="line s{at + 1}"{_dash(at)} d="M{_n(x)} {_n(y - 4)}h18"/>')
-        else:
-            parts.append(_shape(x + 6, y - 4, at, 4.0))
-        parts.append(_text(x + (22 if kind == "line" else 14), y, name, kind="key"))
-        x += wide
-    return "".join(parts)
-
-
-def _shape(x: float, y: float, at: int, size: float, inside: str = "") -> str:
-    """A point of series `at`; -1: of those that share a colour."""
-    kind = _CORNERS[at % len(_CORNERS)] if at >= 0 else "circle"
-    tag = f'class="dot s{at + 1}"'
-    if kind == "circle":
-        return f'<circle {tag} cx="{_n(x)}" cy="{_n(y)}" r="{_n(size)}">{inside}</circle>'
-    corners = {
-        "square": ((-1, -1), (1, -1), (1, 1), (-1, 1)),
-        "triangle": ((0, -1.3), (1.2, 0.9), (-1.2, 0.9)),
-        "diamond": ((0, -1.4), (1.4, 0), (0, 1.4), (-1.4, 0)),
-    }[kind]
-    path = "L".join(f"{_n(x + dx * size)} {_n(y + dy * size)}" for dx, dy in corners)
-    return f'<path {tag} d="M{path}Z">{inside}</path>'
-
-
-def _text(
-    x: float, y: float, words: str, *, anchor: str = "start", kind: str = "label", more: str = ""
-) -> str:
-    place = f'{more}x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}"'
-    return f'<text class="{kind}" {place}>{escape(words)}</text>'
-
-
-def _rule(kind: str, x1: float, x2: float, y1: float, y2: float) -> str:
-    return f'<line class="{kind}" x1="{_n(x1)}" x2="{_n(x2)}" y1="{_n(y1)}" y2="{_n(y2)}"/>'
-
-
-def _nothing(x: float, y: float) -> str:
-    return _text(x, y + 4, "no values", anchor="middle", kind="nothing")
-
-
-def _dash(at: int) -> str:
-    dashes = _DASHES[at % len(_DASHES)] if at >= 0 else ""
-    return f' stroke-dasharray="{dashes}"' if dashes else ""
-
-
-def _note(*said: tuple[int, str]) -> str:
-    return "; ".join(words for count, words in said if count)
-
-
-def _further(count: int) -> tuple[int, str]:
-    return count, f"{count:,} further series are not drawn"
-
-
-def _odd(count: int, what: str = "value") -> str:
-    return f"1 {what} that is no finite number is left out" if count == 1 else (
-        f"{count:,} {what}s that are no finite numbers are left out"
-    )  # fmt: skip
-
-
-def _without(count: int, what: str) -> str:
-    return f"{count:,} row{' has' if count == 1 else 's have'} no {what}"
-
-
-def _n(value: float) -> str:
-    """A coordinate to a tenth of a pixel."""
-    found = f"{float(value):.1f}"
-    return found.removesuffix(".0") if found != "-0.0" else "0"

@@ -120,7 +120,10 @@ def size_of(length: int) -> int:
 
 
 def stretches(txn: Any, cid: int, part: int) -> Iterator[tuple[bytes, Any]]:
-    """Every record of one part of a collection's log, the oldest first: (key, record)."""
+    """Every record of one part of a collection's log, the oldest first: (key, record).
+
+    One whose key is spelled as none is left out; `check` names it (F2).
+    """
     prefix = keys.search_log(cid, part, 0)[:6]
     cursor = txn.cursor()
     more = cursor.set_range(prefix)
@@ -128,7 +131,8 @@ def stretches(txn: Any, cid: int, part: int) -> Iterator[tuple[bytes, Any]]:
         key = bytes(cursor.key())
         if not key.startswith(prefix):
             return
-        yield key, cursor.value()
+        if keys.well_formed(key):
+            yield key, cursor.value()
         more = cursor.next()
 
 
