@@ -28,6 +28,7 @@ from vecdb.adapting.tuning_report import FineTuning
 from vecdb.analysis.clusters import Clusters
 from vecdb.analysis.histogram import Histogram
 from vecdb.analysis.predict import Prediction
+from vecdb.diagnosis import Diagnosis, Finding
 from vecdb.evaluation.advice import Advice, Option
 from vecdb.evaluation.report import Evaluation, System
 from vecdb.evaluation.shorter import Shorter
@@ -85,6 +86,9 @@ def sections() -> Iterator[tuple[str, str, list[Entry]]]:
     yield "Evaluation", "How to read it is in [choosing.md](choosing.md).", [
         *of_vecdb("evaluate"), ("Evaluation", Evaluation), ("System", System), ("Estimate", Estimate),
         ("Comparison", Comparison), ("Pair", Pair),
+    ]  # fmt: skip
+    yield "Diagnosis", "How to read it is in [diagnosing.md](diagnosing.md).", [
+        *of_vecdb("diagnose"), ("Diagnosis", Diagnosis), ("Finding", Finding),
     ]  # fmt: skip
     yield (
         "Adapters",

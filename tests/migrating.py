@@ -22,7 +22,7 @@ import numpy as np
 import vecdb
 from tests import damage
 from vecdb.adapting.adapter import Adapter
-from vecdb.collection import migrating
+from vecdb.collection import steps
 from vecdb.errors import InvalidArgument
 from vecdb.index import sweeping
 from vecdb.index.follow import Follower
@@ -48,9 +48,9 @@ def encoder(name: str, dim: int, letters: int | None = None) -> Any:
 
 def hurried(patch: Any) -> None:
     """Steps of a few rows, and rounds of upkeep that begin with few dead slots."""
-    patch.setattr(migrating, "FIRST_STEP", 3)
-    patch.setattr(migrating, "MOST_STEP", 6)
-    patch.setattr(migrating, "LAST_ROWS", 1)
+    patch.setattr(steps, "FIRST_STEP", 3)
+    patch.setattr(steps, "MOST_STEP", 6)
+    patch.setattr(steps, "LAST_ROWS", 1)
     patch.setattr(sweeping, "LEAST", 8)
 
 

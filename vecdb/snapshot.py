@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 KEPT_FILTERS = 64
 WRITING = frozenset(
-    "add upsert update delete add_table optimize add_vector drop_vector".split()
+    "add upsert update delete add_table optimize add_vector drop_vector apply_adapter reembed "
+    "rollback_vectors drop_previous_vectors".split()
 )
 
 

@@ -101,6 +101,22 @@ def test_a_collection_as_it_runs(library: str, capfd: Any) -> None:
     assert [each["name"] for each in texts["systems"]] == ["bm25", "hashing"]
 
 
+def test_the_field_of_several_that_is_searched(folder: Path, capfd: Any) -> None:
+    with vecdb.open("two.vecdb") as db:
+        fields = {"a": vecdb.Vector(encoder="hashing:16"), "b": vecdb.Vector(encoder="hashing:512")}
+        db.create_collection("c", vectors=fields, fulltext=True).add([row["id"] for row in DOCS], texts=[row["text"] for row in DOCS])
+    for field in "ab":
+        found = json.loads(run(capfd, "two.vecdb", *GIVEN, "--by", "vector", "--by", "hybrid", "--using", field, "-m", "mrr@3", "--json")[0])
+        assert [each["name"] for each in found["systems"]] == ["vector", "hybrid"]
+
+
+def test_an_id_may_hold_what_other_programs_end_a_line_with(folder: Path, capfd: Any) -> None:
+    Path("docs.jsonl").write_text(lines([*DOCS, {"id": "a\u2028b\x0cc", "text": "sea whales"}]))
+    Path("qrels.tsv").write_text("q1\ta\u2028b\x0cc\t1\r\n", encoding="utf-8", newline="")
+    found = json.loads(run(capfd, "docs.jsonl", *GIVEN, "-e", "bm25", "-m", "recall@3", "--json")[0])
+    assert found["systems"][0]["metrics"]["recall@3"]["mean"] == 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -108,6 +124,7 @@ def test_a_collection_as_it_runs(library: str, capfd: Any) -> None:
         (["docs.jsonl", "-q", "queries.jsonl", "-e", "bm25"], "--qrels is missing"), (["docs.jsonl", *GIVEN, "-e", "nonsense"], "no encoder 'nonsense'"),
         (["docs.jsonl", *GIVEN, "-e", "bm25", "-m", "ndgc"], "not known"), (["docs.jsonl", *GIVEN, "-e", "bm25", "--labels", "year"], "--labels is of a collection"),
         (["docs.jsonl", *GIVEN, "-e", "bm25", "-e", "bm25"], "'bm25' stands there twice"),
+        (["docs.jsonl", *GIVEN, "-e", "hashing", "--language", "english"], "--language is of words"), (["docs.jsonl", *GIVEN, "-e", "bm25", "--sample", "5"], "--sample is of a collection"),
         (["docs.jsonl", *GIVEN, "-e", "bm25", "-c", "x"], "--collection is of a database"), (["docs.jsonl", "-q", "no.jsonl", "--qrels", "qrels.tsv", "-e", "bm25"], "no file 'no.jsonl'"),
         (["docs.jsonl", "-q", "queries.jsonl", "--qrels", "no.tsv", "-e", "bm25"], "no file 'no.tsv'"), (["docs.jsonl", *GIVEN, "-e", "bm25", "--html", "no/where.html"], "cannot be written"),
         (["docs.jsonl", "-q", "queries.jsonl", "--qrels", "docs.jsonl", "-e", "bm25"], "line 1 has"),
@@ -122,7 +139,8 @@ def test_misuse_is_code_2(words: list[str], message: str, capfd: Any) -> None:
     ("name", "text", "message"),
     [
         ("qrels.tsv", "q1\tmoby\t2\nq1\tzzz\t1\n", "line 2: document 'zzz' is not among"), ("qrels.tsv", "q9\tmoby\t2\n", "line 1: query 'q9'"),
-        ("qrels.tsv", "q1\tmoby\t2\nq1\tmoby\tx\n", "line 2: grade 'x'"), ("qrels.tsv", "q1\tmoby\tnan\nq1\tmoby\tinf\n", "line 2: grade 'inf'"),
+        ("qrels.tsv", "q1\tmoby\t2\nq1\tmoby\tx\n", "line 2: grade 'x'"), ("qrels.tsv", "q1\tmoby\tnan\nq1\tmoby\tinf\n", "line 1: grade 'nan'"),
+        ("qrels.tsv", "q1\tmoby\tx\nq1\tahab\t1\n", "line 1: grade 'x'"), ("qrels.tsv", "q1\tmoby\t1_0\n", "line 1: grade '1_0'"), ("qrels.tsv", "q1\tmoby\t" + "9" * 5000, "line 1: grade '999"),
         ("qrels.tsv", "q1\tmoby\t2\nq1\tmoby\t1\n", "line 2: query 'q1' and document 'moby' have another grade"), ("qrels.tsv", "", "no judgements"),
         ("qrels.tsv", "q\td\tgrade\n", "no judgements"), ("qrels.tsv", "q1 moby\n", "line 1 has 2 columns"), ("queries.jsonl", "", "there are no rows"),
         ("queries.jsonl", '{"id": "q1"}\n', "has no `text`"), ("queries.jsonl", '{"text": "a"}\n', "row 1 has no id"), ("docs.jsonl", lines([*DOCS, DOCS[0]]), "'moby' stands there twice"),
@@ -140,6 +158,8 @@ def test_misuse_of_a_database(library: str, capfd: Any) -> None:
         ([library], "--queries is missing"), ([library, *GIVEN, "-c", "zz"], "not 'zz'"), ([library, *GIVEN, "--by", "magic"], "choose of vector, words, hybrid"),
         ([library, *GIVEN, "--labels", "year"], "--queries stands beside"), ([library, "--labels", "zz"], "no row of collection 'docs' has a value"),
         ([library, "--feedback"], "0 searches"), ([library, *GIVEN, "--language", "english"], "--language is of --encoder"), ([library, "--labels", "year", "--by", "words"], "--by"),
+        ([library, *GIVEN, "--sample", "0"], "--sample is of --labels"), ([library, "--labels", "year", "--sample", "0"], "sample=0"),
+        ([library, *GIVEN, "--by", "words", "--using", "vector"], "--using is of vectors"),
         ([library, *GIVEN, "--where", "year >"], "year"), ([library, *GIVEN, "-e", "bm25", "--title"], "--title is of a file"), (["qrels.tsv", *GIVEN], "qrels.tsv"),
     ]:  # fmt: skip
         _, err = run(capfd, *words, code=2 if "qrels.tsv" != words[0] else 1)

@@ -16,6 +16,7 @@ from vecdb.errors import InvalidArgument
 from vecdb.evaluation import advise as advising
 from vecdb.evaluation.advise import advise
 from vecdb.evaluation.metrics import parse
+from vecdb.evaluation.shorter import Shorter
 
 SEED = 11
 DIM = 48
@@ -164,6 +165,16 @@ def test_vectors_that_went_through_an_adapter_are_advised_on_as_they_are() -> No
     assert len(names["cheaper"]) == 60
 
 
+@pytest.mark.parametrize("vectors", ["x", [[1, 2], [3]], None, [[np.nan] * 4], np.ones((1, 2, 4)), [1, 2]], ids=repr)
+def test_only_vectors_of_its_dimension_are_shortened(vectors: Any) -> None:
+    shorter = Shorter(4, 2, "first dimensions", "b1", "cosine")
+    for way in (shorter.documents, shorter.queries):
+        with pytest.raises(InvalidArgument, match="vectors"):
+            way(vectors)
+    with pytest.raises(InvalidArgument, match="encoder"):
+        Shorter(4, 2, "first dimensions", "f32", "cosine").encoder(5)
+
+
 def test_shorter_encoders_have_fingerprints_of_their_own() -> None:
     base = vecdb.encoders.get("hashing")
     shorts = [
@@ -243,7 +254,7 @@ MISUSES: list[tuple[dict[str, Any], str]] = [
     ({"qrels": {"q0-0": [1]}}, "qrels\\['q0-0'\\] is {document id: grade}, not a list"),
     ({"qrels": {"q0-0": {1: "x"}}}, "qrels\\['q0-0'\\]\\[1\\]='x': a grade is a finite number"),
     ({"qrels": {"q0-0": {1: math.nan}}}, "a grade is a finite number"),
-    ({"qrels": {"q0-0": {1: 0}}}, "ndcg@10 of collection 'papers' is 0 for all 1 judged queries"),
+    ({"qrels": {"q0-0": {1: 0}}}, "ndcg@10 of collection 'papers' is 0 for 1 judged query:"),
     ({"qrels": {"other": {1: 1}}}, "qrels has no judgement for any query"),
     ({"qrels": {}}, "qrels has no judgement for any query"),
     ({"qrels": {"q0-0": {"1": 1}}}, "document '1' is not in collection 'papers'.*though 1 is"),
@@ -270,10 +281,25 @@ def test_misuse(changed: dict[str, Any], words: str) -> None:
         advise(given["papers"], given["queries"], given["qrels"], **options)
 
 
+def test_one_query_decides_nothing_and_a_row_without_a_vector_is_told() -> None:
+    c, queries, qrels = world(n=120)
+    qid = next(iter(queries))
+    some = dict.fromkeys([*list(qrels[qid])[:3], *range(100, 110)], 1)
+    advice = advise(c, {qid: queries[qid]}, {qid: some}, metric="ndcg@100")
+    changed = [each for each in advice.options if each.figures != advice.base.figures]
+    assert changed and all(math.isnan(each.low) and math.isnan(each.high) and each.keeps != "no" for each in changed)
+    assert "nan" not in str(advice) and "One judged query says nothing of others" in str(advice)
+    json.loads(advice.to_json())
+    advice.to_html()
+    c.add("bare")
+    with pytest.raises(InvalidArgument, match="document 'bare' of collection 'papers' has no vector"):
+        advise(c, queries, {qid: {"bare": 1}})
+
+
 def test_vectors_that_find_nothing_have_no_quality_to_keep() -> None:
     c, queries, qrels = world(n=400)
     far = {qid: {int(np.argmax(c.vectors(list(range(400))) @ -queries[qid])): 1} for qid in queries}
-    with pytest.raises(InvalidArgument, match="is 0 for all 32 judged queries"):
+    with pytest.raises(InvalidArgument, match="is 0 for 32 judged queries"):
         advise(c, queries, far)
     several = vecdb.open().create_collection("m", vectors={"t": vecdb.Vector(2, multi=True)})
     with pytest.raises(InvalidArgument, match="one dense vector"):

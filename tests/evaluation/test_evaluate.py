@@ -97,7 +97,7 @@ def test_a_collection_is_a_corpus() -> None:
         whole = vecdb.evaluate(encoder(), c, queries, qrels)
         with db.snapshot() as snap:
             assert vecdb.evaluate(encoder(), snap["c"], queries, qrels)["mine"]["mrr@10"].mean == whole["mine"]["mrr@10"].mean
-        with pytest.raises(InvalidArgument, match="'no text' is not in collection 'c'"):
+        with pytest.raises(InvalidArgument, match="'no text' of collection 'c' has no text"):
             vecdb.evaluate(encoder(), c, queries, {0: {"no text": 1}})
     assert whole.documents == 60 and whole.textless == 1 and "1 row without a text" in str(whole)
     plain = vecdb.evaluate(encoder(), corpus, queries, qrels)
@@ -194,7 +194,9 @@ GOOD = {"a": "sea", "b": "road"}
         ({"qrels": {1: ["a"]}}, "give each a 1"), ({"qrels": [(1, "a", 1)]}, "qrels is {"), ({"qrels": {1: {"a": "3"}}}, "finite number"),
         ({"qrels": {1: {"a": float("nan")}}}, "finite number"), ({"qrels": {1: {"a": None}}}, "finite number"),
         ({"qrels": {1: {"a": 10**400}}}, "finite number"), ({"metrics": "ndgc"}, "not known"), ({"metrics": []}, "metrics is empty"),
-        ({"language": "klingon", "encoders": "bm25"}, "klingon"), ({"progress": 3}, "progress"), ({"encoders": encoder(metric="cosine"), "corpus": {"a": "sea"}}, None),
+        ({"language": "klingon", "encoders": "bm25"}, "klingon"),
+        ({"language": "klingon", "encoders": Breaks(0, ValueError("never asked"))}, "klingon"), ({"corpus": {"a": "x\ud800"}}, r"corpus\['a'\] has a lone surrogate at position 1"),
+        ({"queries": {1: "\ud800"}}, r"queries\[1\] has a lone surrogate"), ({"progress": 3}, "progress"), ({"encoders": encoder(metric="cosine"), "corpus": {"a": "sea"}}, None),
     ],
 )  # fmt: skip
 def test_misuse_is_named(given: Any, says: str | None) -> None:
@@ -204,6 +206,12 @@ def test_misuse_is_named(given: Any, says: str | None) -> None:
         return
     with pytest.raises(VecdbError, match=says):
         vecdb.evaluate(**{**arguments, **given})
+
+
+def test_a_language_without_a_list_of_stop_words_has_its_stemmer() -> None:
+    pytest.importorskip("snowballstemmer")
+    report = vecdb.evaluate("bm25", {1: "kitaplar ve evler", 2: "deniz"}, {1: "kitap"}, {1: {1: 1}}, metrics="mrr", language="turkish")
+    assert report["bm25"]["mrr"].mean == 1.0
 
 
 def test_every_part_of_a_report() -> None:
@@ -226,6 +234,10 @@ def test_every_part_of_a_report() -> None:
     assert compared.difference == pytest.approx(report["b"]["map"].mean - report["c"]["map"].mean)
     assert compared.low <= compared.difference <= compared.high
     apart = report.disagreements("b", "c", n=3)
+    with pytest.raises(InvalidArgument, match="n=-1: give how many"):
+        report.disagreements("b", "c", n=-1)
+    with pytest.raises(InvalidArgument, match="a metric is a name"):
+        report["b"][["mrr"]]
     assert len(apart) == 3 and apart[0][1] == queries[apart[0][0]] and abs(apart[0][2] - apart[0][3]) >= abs(apart[2][2] - apart[2][3])
     assert report.best == max(systems, key=lambda name: report[name]["ndcg@10"].mean)
     for call in (lambda: report["z"], lambda: report["b"]["map@3"], lambda: report.compare("b", "z"), lambda: report[["b"]]):

@@ -165,6 +165,21 @@ def test_an_interrupt_and_a_terminal_that_is_gone_keep_it_too() -> None:
     assert c.judge({"q": "gpu"}, input=io.StringIO("1\n"), output=Gone()) == {}
 
 
+@pytest.mark.parametrize("last", [RuntimeError("a stream of somebody's own"), 5])
+def test_a_stream_that_fails_keeps_it_too(last: Any) -> None:
+    class Stream(io.StringIO):
+        answers = ["3\n", "0\n"]
+
+        def readline(self, *_: Any) -> Any:
+            if self.answers:
+                return self.answers.pop(0)
+            if isinstance(last, Exception):
+                raise last
+            return last
+
+    assert sum(map(len, made().judge(["gpu"], input=Stream(), output=io.StringIO()).values())) == 2
+
+
 def test_undo_skip_next_more_and_help() -> None:
     c = made()
     first, said = judged(c, {"q": "gpu", "r": "soup"}, "u\n2\nu\n3\ns\nu\n1\n?\nwhat\nm\n0\nn\nu\n2\nn\n1\nq\n")
@@ -272,6 +287,22 @@ def test_query_objects_and_ways_of_ones_own() -> None:
     assert judged(empty, {"q": "gpu"}, "1\n")[0] == {}
 
 
+def test_vectors_are_searched_for_without_an_encoder() -> None:
+    """In the one field that there is; beside texts, or where there are several, the field is asked for."""
+    with vecdb.open() as db:
+        c = db.create_collection("c", dim=2, metric="l2", fulltext=True)
+        c.add(["a", "b", "c"], [[0, 0], [1, 0], [5, 5]], texts=["gpu", "soup", "sea"])
+        assert list(judged(c, {1: [0.9, 0]}, "3\n0\n1\n")[0][1]) == ["b", "a", "c"]
+        assert judged(c, {1: "soup"}, "3\n")[0] == {1: {"b": 3}}
+        with pytest.raises(InvalidArgument, match=r"queries\[1\] is a vector, and none of the ways \(words\)"):
+            judged(c, {2: "soup", 1: [0.9, 0]}, "3\n")
+        ways = {"words": Near, "both": lambda vector: Near([-x for x in vector])}
+        assert len(judged(c, {1: [0.9, 0]}, "3\n" * 3, searches=ways)[0][1]) == 3, "names that are ours, too"
+        several = db.create_collection("s", vectors={"a": vecdb.Vector(2), "b": vecdb.Vector(2)}, fulltext=True)
+        with pytest.raises(InvalidArgument, match="give using="):
+            judged(several, {1: [0.9, 0]}, "3\n")
+
+
 def test_several_vector_fields_are_several_ways() -> None:
     db = vecdb.open()
     c = db.create_collection(
@@ -282,6 +313,11 @@ def test_several_vector_fields_are_several_ways() -> None:
     assert "vectors a" in said and "vectors b" in said
     _, said = judged(c, {"q": "gpu", "r": "soup"}, "1\n" * 9, using="b")
     assert "vectors a" not in said
+
+
+def in_a_transaction(c: vecdb.Collection) -> Any:
+    with c._db.transaction():
+        return c.judge(["a"], input=io.StringIO(), output=io.StringIO())
 
 
 MISUSES: list[tuple[Any, str]] = [
@@ -303,6 +339,11 @@ MISUSES: list[tuple[Any, str]] = [
     (lambda c: c.judge(["a"], searches={"x": 1}, input=io.StringIO()), "searches\\['x'\\]"),
     (lambda c: c.judge(["a"], input=5), "input is a int; give a text stream"),
     (lambda c: c.judge(["a"], input=io.StringIO(), output=5), "output is a int"),
+    (lambda c: c.judge(["a"], input=io.BytesIO(b"3\n")), "input is a BytesIO; give a text stream"),
+    (lambda c: c.judge(["a"], input=io.StringIO(), output=io.BytesIO()), "output is a BytesIO; give a text stream"),
+    (lambda c: c.judge(["a"], searches={"x": lambda q: 1 / 0}, input=io.StringIO()), "queries\\['a'\\], searched by x, failed: ZeroDivisionError"),
+    (lambda c: c.judge(["a"], searches={"x": lambda q: np.ones((2, 512))}, input=io.StringIO()), "searched by x: that is several queries"),
+    (in_a_transaction, "judge inside a transaction"),
     (lambda c: c.judge(["a"], output=io.StringIO()), "judge asks in a terminal, and there is none here"),
     (lambda c: c._db.create_collection("v", dim=2).judge(["a"], input=io.StringIO()), "no encoder and no full text"),
 ]

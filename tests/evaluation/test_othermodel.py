@@ -195,6 +195,37 @@ def test_the_field_that_is_meant_and_the_others() -> None:
             c.replay(**options)
 
 
+def test_fields_beside_it_that_have_adapters_answer_as_they_do() -> None:
+    """Queries of another field are given as they were before its adapter, of a dimension of its own."""
+    rng = np.random.default_rng(SEED)
+    for width in (12, 5):
+        db = vecdb.open()
+        fields = {"a": vecdb.Vector(encoder="hashing:32"), "p": vecdb.Vector(12), "e": vecdb.Vector(encoder="hashing:64")}
+        c = db.create_collection("c", vectors=fields)
+        x = rng.normal(size=(60, 12)).astype(np.float32)
+        c.add(range(60), {"p": x}, texts=[" ".join(rng.choice(WORDS, 5)) for _ in range(60)])
+        c.apply_adapter(Adapter(rng.normal(size=(12, width)), metric="cosine"), using="p", force=True)
+        space = c.schema.vectors["e"].space
+        c.apply_adapter(Adapter(rng.normal(size=(64, width)), metric="cosine", encoder_fingerprint=space), using="e", force=True)
+        db.search_log.start(c)
+        for query in (x[3], Near(x[3] + x[4], "p"), Like([x[3], 7], [x[5]], using="p"), Near(x[8], "p") + Near(vecdb.ById(2), "p")):
+            c.search(query, 6, using="p", exact=True)
+        c.search("cold soup", 6, using="e", exact=True)
+        report = c.replay(encoder="hashing:16", using="a")
+        assert report.same and len(report.searches) == 5, report
+
+
+def test_what_an_encoder_raises_is_told() -> None:
+    db, c = made(20)
+    hits = c.search("gpu", 3)
+    function = vecdb.encoders.function
+    with pytest.raises(InvalidArgument, match=r"encoder 'broken' failed on rows 0 to 19 of 20: ZeroDivisionError"):
+        c.replay(encoder=function(lambda texts: 1 / 0, name="broken", dim=3))
+    half = function(lambda texts: np.ones((len(texts), 3)), queries=lambda texts: 1 / 0, name="half", dim=3)
+    report = c.replay(encoder=half)
+    assert [why for _, why in report.failed] == ["ZeroDivisionError: division by zero"] and len(hits) == 3
+
+
 def test_embeddings_are_cached_in_the_file(tmp_path: Path) -> None:
     calls: list[int] = []
 

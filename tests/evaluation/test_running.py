@@ -182,6 +182,20 @@ def test_choices_of_the_log_are_judgements(papers: Any) -> None:
         papers.evaluate(feedback=True)
 
 
+def test_a_logged_search_is_run_with_its_groups_and_its_field(papers: Any) -> None:
+    """What was shown is shown again: groups take away rows, and a query object may leave its field to `using`."""
+    papers._db.search_log.start(papers)
+    vector = np.random.default_rng(SEED).normal(size=DIM)
+    for hits in (papers.search(vector, 6, using="v", group_by="of"), papers.search(Near(vector), 6, using="v")):
+        papers.feedback(hits, hits.ids[4])
+    report = papers.evaluate(feedback=True, metrics=["mrr@6"])
+    assert list(report["search"]["mrr@6"].per_query.values()) == [0.2, 0.2]
+    ways = {"near": Near, "plain": lambda asked: asked, "other": lambda asked: Near(np.ones(4), using="w")}
+    queries, qrels = judged(papers, 5)
+    found = papers.evaluate(queries, qrels, searches=ways, using="v", metrics=["ndcg@10"])
+    assert found["near"].rankings == found["plain"].rankings != found["other"].rankings
+
+
 def test_with_a_filter_only_what_could_be_found_counts(papers: Any) -> None:
     queries, qrels = judged(papers)
     where = F.of < 4

@@ -21,7 +21,7 @@ import vecdb
 from tests.migrating import FIELD, Recipe, Was, World, encoders
 from tests.nursery import Line
 from vecdb.adapting.adapter import Adapter
-from vecdb.collection import migrating
+from vecdb.collection import steps
 from vecdb.errors import InvalidArgument
 from vecdb.index.writing import Writing
 
@@ -39,10 +39,10 @@ def adapter(seed: int, dim: int, space: str | None) -> Adapter:
 
 def migrate(line: Line, path: str, verb: str, seed: int, dim: int, way: str, step: int) -> None:
     """Call a verb, telling of each step; "done" at its end."""
-    migrating.FIRST_STEP, migrating.MOST_STEP, migrating.LAST_ROWS = step, 2 * step, 2
+    steps.FIRST_STEP, steps.MOST_STEP, steps.LAST_ROWS = step, 2 * step, 2
     if way == "early":
         Writing.lacking = lambda *_: BitMap()  # type: ignore[method-assign]
-        migrating.MigratingVerbs._lacking = lambda self, txn, view, *_: (BitMap(), 1)  # type: ignore[method-assign]
+        steps.Steps._lacking = lambda self, txn, view, *_: (BitMap(), 1)  # type: ignore[method-assign]
     elif way == "skips":
         plain = Writing.fill
 

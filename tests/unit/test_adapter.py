@@ -30,7 +30,6 @@ def reports(draw: st.DrawFn) -> AdapterReport:
     return AdapterReport(
         tuple(draw(st.lists(changes(), max_size=3))), draw(st.text(max_size=20)), "pairs", "queries", *counts,
         draw(st.floats(0, 1e4)), tuple(draw(st.lists(st.tuples(st.text(max_size=9), st.floats(0, 1)), max_size=3))),
-        tuple(draw(st.lists(st.tuples(st.integers(0, 999), st.floats(0, 1)), max_size=3))),
         tuple(draw(st.lists(st.text(max_size=9), max_size=2))), draw(st.integers(1, 3)),
     )  # fmt: skip
 

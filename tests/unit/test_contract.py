@@ -58,6 +58,13 @@ class Verb(NamedTuple):
     needs: str = ""  # a package
 
 
+def turned(dim: int, metric: str = "cosine") -> Any:
+    """An adapter that turns the axes round."""
+    from vecdb.adapting.adapter import Adapter
+
+    return Adapter(np.eye(dim)[::-1], metric=metric)
+
+
 # --- what is asked and answered ---------------------------------------------------------------
 
 
@@ -389,6 +396,42 @@ COLLECTION: dict[str, Verb] = {
             bad(lambda db, c: c.why_not(V[0], 1.5, **PLOT), "1.5", "float"),
         ),
     ),
+    "apply_adapter": Verb(
+        lambda db, c: c.apply_adapter(turned(2), force=True, **PLOT), (
+            bad(lambda db, c: c.apply_adapter("none", **PLOT), "str", "fit_adapter"),
+            bad(lambda db, c: c.apply_adapter(turned(2), **PLOT), "does not help", "force"),
+            bad(lambda db, c: c.apply_adapter(turned(3), force=True, **PLOT), "3", "'plot'", "2"),
+            bad(lambda db, c: c.apply_adapter(turned(3, "l2"), force=True, using="small"), "'small'", "i8"),
+            bad(lambda db, c: c.apply_adapter(turned(2), force=True, using="many"), "'many'", "one dense vector"),
+            bad(lambda db, c: c.apply_adapter(turned(2), force=True), "using=", "'plot'"),
+            bad(lambda db, c: c.apply_adapter(turned(2), force=True, cancel=5, **PLOT), "cancel", "int"),
+            bad(lambda db, c: c.apply_adapter(turned(2), force=True, progress=5, **PLOT), "progress", "5"),
+        ), writes=True, joins=False,
+    ),
+    "reembed": Verb(
+        lambda db, c: c.reembed("hashing:64", **PLOT), (
+            bad(lambda db, c: c.reembed("none", **PLOT), "'none'", "hashing"),
+            bad(lambda db, c: c.reembed("hashing:64", **PLOT), "'d'", "'plot'", "no text"),
+            bad(lambda db, c: c.reembed("hashing:64", using="many"), "'many'", "one dense vector"),
+        ), writes=True, joins=False,
+    ),
+    "rollback_vectors": Verb(
+        lambda db, c: c.rollback_vectors("plot"),
+        (bad(lambda db, c: c.rollback_vectors("plot"), "no previous", "'plot'"),), writes=True, joins=False,
+    ),
+    "drop_previous_vectors": Verb(
+        lambda db, c: c.drop_previous_vectors("plot"),
+        (bad(lambda db, c: c.drop_previous_vectors("plot"), "no previous", "'plot'"),),
+        writes=True, joins=False,
+    ),
+    "evaluate": Verb(None, (  # the others: tests/evaluation/test_running.py
+        bad(lambda db, c: c.evaluate({"q": V[0]}, using="plot"), "qrels", "labels", "feedback"),
+        bad(lambda db, c: c.evaluate({"q": V[0]}, {"q": {"zz": 1}}, using="plot"), "'zz'"),
+    )),
+    "judge": Verb(None, (  # the others: tests/evaluation/test_judge.py
+        bad(lambda db, c: c.judge({}), "queries"),
+        bad(lambda db, c: c.judge({"q": "text"}, per_query=0), "per_query", "0"),
+    )),
 }  # fmt: skip
 
 MODULE: dict[str, Verb] = {

@@ -129,22 +129,26 @@ def _softmax(lesson: Lesson, similar: Floats, some: slice) -> tuple[float, Float
     """The summed loss of some queries, and its slope in their similarities."""
     answers, out = lesson.answers[some], lesson.out[some]
     similar /= np.float32(lesson.temperature)
-    similar[out] = -np.inf
+    np.putmask(similar, out, -np.inf)
     similar -= similar.max(axis=1, keepdims=True)
     weights = np.exp(similar)
-    right = np.where(answers, weights, 0)
     if lesson.any_answer:
+        right = np.where(answers, weights, 0)
         all_, rights = weights.sum(axis=1, keepdims=True), right.sum(axis=1, keepdims=True)
         all_, rights = np.maximum(all_, 1e-30), np.maximum(rights, 1e-30)
         slope = weights / all_ - right / rights
         return float(np.log(all_ / rights).sum()), np.asarray(slope / lesson.temperature, np.float32)
-    others = (weights.sum(axis=1, keepdims=True) - right.sum(axis=1, keepdims=True)).clip(1e-30)
-    counts = np.maximum(answers.sum(axis=1, keepdims=True), 1)
-    beside = np.where(answers, 1 / (right + others), 0) / counts
-    slope = np.where(answers, right * beside - answers / counts, weights * beside.sum(axis=1, keepdims=True))
-    behind = np.where(answers, np.log(right + others) - np.where(answers, similar, 0), 0)
-    cost = float((behind / counts).sum(dtype=np.float64))
-    return cost, np.asarray(slope / lesson.temperature, np.float32)
+    # answers are few: what is made of them is made at their places alone
+    row, column = np.nonzero(answers)
+    counts = np.bincount(row, minlength=len(weights)).astype(np.float32)[row]
+    right, near = weights[row, column], similar[row, column]
+    weights[row, column] = 0
+    beside = right + np.maximum(weights.sum(axis=1), 1e-30)[row]
+    shares = 1 / (beside * counts)
+    slope = weights * np.bincount(row, shares, len(weights)).astype(np.float32)[:, None]
+    slope[row, column] = right * shares - 1 / counts
+    slope /= np.float32(lesson.temperature)
+    return float(((np.log(beside) - near) / counts).sum(dtype=np.float64)), slope
 
 
 # --- L-BFGS ------------------------------------------------------------------------------------------

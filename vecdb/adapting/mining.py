@@ -104,9 +104,8 @@ def near_answers(documents: Floats, answers: Sequence[Ints], metric: str) -> Boo
     for first in range(0, len(known), _BLOCK):
         some = known[first : first + _BLOCK]
         apart = squares[some][:, None] + squares - 2 * documents[some] @ documents.T
-        for at, row in zip(*np.nonzero(apart <= limit), strict=True):
-            twins.setdefault(int(some[at]), np.empty(0, np.intp))
-            twins[int(some[at])] = np.append(twins[int(some[at])], row)
+        for row, near in zip(some.tolist(), apart <= limit, strict=True):
+            twins[row] = np.flatnonzero(near)
     for at, rows in enumerate(answers):
         for row in rows.tolist():
             found[at, twins[row]] = True

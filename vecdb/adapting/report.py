@@ -67,10 +67,9 @@ class Change:
 class AdapterReport(Report):
     """What an adapter gained on held-out data, and how it was chosen.
 
-    `report["ndcg@10"]` is a `Change`. `unit` is what was split:
-    "queries" or "rows", of which `trained`, `validated` and `held_out` say how many. `candidates`: (what
-    was tried, its score on the validation part); `curve`: (training size, held-out score of the first
-    metric), where it is known. The first `deciding` changes decide `helps`.
+    `report["ndcg@10"]` is a `Change`. `unit` is what was split: "queries" or "rows", of which `trained`,
+    `validated` and `held_out` say how many. `candidates`: (what was tried, its score on the validation
+    part), the best first. The first `deciding` changes decide `helps`.
 
     >>> change = Change("ndcg@10", 0.42, 0.46, 0.04, 0.02, 0.06, 0.001)
     >>> report = AdapterReport((change,), "whitening", "pairs", "queries", 80, 20, 25, 1400, 0.8)
@@ -88,7 +87,6 @@ class AdapterReport(Report):
     documents: int
     seconds: float
     candidates: tuple[tuple[str, float], ...] = ()
-    curve: tuple[tuple[int, float], ...] = ()
     notes: tuple[str, ...] = ()
     deciding: int = 1
 
@@ -221,7 +219,6 @@ class AdapterReport(Report):
             given = {name: value for name, value in stored.items() if name in known}
             given["changes"] = tuple(_change(each) for each in given["changes"])
             given["candidates"] = tuple((str(name), float(score)) for name, score in given["candidates"])
-            given["curve"] = tuple((int(size), float(score)) for size, score in given["curve"])
             given["notes"] = tuple(map(str, given["notes"]))
             given["deciding"] = int(given["deciding"])
             return cls(**given)

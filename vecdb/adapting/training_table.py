@@ -26,7 +26,7 @@ from vecdb.adapting.examples import Examples, unit
 from vecdb.adapting.tuning_report import Step
 from vecdb.encoders.base import Vectors
 from vecdb.encoders.model2vec import Model2VecEncoder
-from vecdb.encoders.wordllama import _files as wordllama_files
+from vecdb.encoders.wordllama import files as wordllama_files
 
 SCALE: Final = np.float32(20)
 RATE: Final = 0.01

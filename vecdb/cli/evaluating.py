@@ -29,10 +29,10 @@ from vecdb.cli.opening import AsJson, CollectionName, Where, collection_of, filt
 from vecdb.query import Near, Text
 
 METRICS = ("ndcg@10", "recall@100", "mrr@10")
-WAYS: dict[str, Callable[[str], Any]] = {
+WAYS: dict[str, Callable[[str, str | None], Any]] = {  # of a text, and the vector field
     "vector": Near,
-    "words": lambda text: Text(_words(text)),
-    "hybrid": lambda text: Near(text) + Text(_words(text)),
+    "words": lambda text, using: Text(_words(text)),
+    "hybrid": lambda text, using: Near(text, using) + Text(_words(text)),
 }
 DOCUMENTS, QUERIES, QRELS = "docs.jsonl", "queries.jsonl", "qrels.tsv"  # of a folder
 
@@ -86,7 +86,10 @@ def evaluate(
     using: Annotated[
         str | None, typer.Option("--using", help="The vector field, where there are several.")
     ] = None,
-    sample: Annotated[int, typer.Option("--sample", help="Rows that are asked for, with --labels.")] = 500,
+    sample: Annotated[
+        int | None,
+        typer.Option("--sample", help="Rows that are asked for, with --labels.", show_default="500"),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of intervals, tests and samples.")] = 0,
     html: Annotated[
         Path | None, typer.Option("--html", help="Write the report as a page, too.")
@@ -107,7 +110,10 @@ def evaluate(
         queries, qrels = queries or source / QUERIES, qrels or source / QRELS
         source = source / DOCUMENTS
     if encoder or is_file:
-        alone = {"--by": by, "--labels": labels, "--feedback": feedback, "--where": where, "--using": using}
+        alone = {
+            "--by": by, "--labels": labels, "--feedback": feedback, "--where": where, "--using": using,
+            "--sample": sample,
+        }  # fmt: skip
         _refuse_options(alone, "is of a collection as it runs: leave out --encoder and give a database")
         if not encoder:
             _refuse("--encoder is missing: give one or more, as --encoder wordllama --encoder bm25")
@@ -136,6 +142,8 @@ def _compared(
 ) -> Any:  # fmt: skip
     """Encoders on documents of a file, or of a collection."""
     given = _needed(queries, qrels)
+    if language and not any(each == "bm25" or "hybrid:" in each for each in _systems(encoders).values()):
+        _refuse("--language is of words: leave it out, or add --encoder bm25 or hybrid:ENCODER")
     options: dict[str, Any] = {"metrics": metrics, "language": language, "seed": seed}
     if is_file:
         _refuse_options({"--collection": collection}, "is of a database; SOURCE is a file of documents")
@@ -173,14 +181,18 @@ def _evaluated(
 def _running(
     source: Path, collection: str | None, queries: Path | None, qrels: Path | None, metrics: tuple[str, ...],
     by: list[str] | None, labels: str | None, feedback: bool, where: str | None, using: str | None,
-    sample: int, seed: int,
+    sample: int | None, seed: int,
 ) -> Any:  # fmt: skip
     """A collection as it runs."""
+    if labels is None:
+        _refuse_options({"--sample": sample}, "is of --labels, which is missing")
     ways = None
+    if using is not None and set(by or ()) == {"words"}:
+        _refuse("--using is of vectors: leave it out, or add --by vector or --by hybrid")
     for way in by or ():
         if way not in WAYS:
             _refuse(f"--by {way!r}: choose of {', '.join(WAYS)}")
-        ways = {**(ways or {}), way: WAYS[way]}
+        ways = {**(ways or {}), way: _way(way, using)}
     options: dict[str, Any] = {
         "metrics": metrics, "searches": ways, "where": filter_of(where), "using": using, "seed": seed,
     }  # fmt: skip
@@ -190,11 +202,17 @@ def _running(
             _refuse_options({"--queries": queries, "--qrels": qrels}, "stands beside --labels or --feedback")
             if labels is not None and ways:
                 _refuse("--by: with --labels rows are asked for by their vectors")
-            return chosen.evaluate(labels=labels, feedback=feedback, sample=sample, **options)
+            if sample is not None:
+                options["sample"] = sample
+            return chosen.evaluate(labels=labels, feedback=feedback, **options)
         given = _needed(queries, qrels)
         asked = _texts(given[0])
         judged = _judgements(given[1], _ids(asked, given[0]), _ids(chosen, source))
         return chosen.evaluate(asked, judged, **options)
+
+
+def _way(way: str, using: str | None) -> Callable[[str], Any]:
+    return lambda text: WAYS[way](text, using)
 
 
 # -- files ---------------------------------------------------------------------------------------
@@ -253,7 +271,7 @@ def _judgements(path: Path, queries: Ids, documents: Ids) -> dict[Any, dict[Any,
     """Lines of query, document, grade; or TREC's query, 0, document, grade. A heading is passed over."""
     found: dict[Any, dict[Any, float]] = {}
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # an id may hold another line's end
     except FileNotFoundError:
         raise typer.BadParameter(f"there is no file {str(path)!r}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -267,7 +285,7 @@ def _judgements(path: Path, queries: Ids, documents: Ids) -> dict[Any, dict[Any,
         if len(cells) != 3:
             _refuse(f"{path}: line {number} has {len(cells)} columns: give query, document and grade")
         grade = _grade(cells[2])
-        if grade is None and number == 1:
+        if grade is None and number == 1 and cells[0] not in queries:
             continue  # a heading
         if grade is None:
             _refuse(f"{path}: line {number}: grade {cells[2]!r:.60} is no finite number")
@@ -285,15 +303,15 @@ def _judgements(path: Path, queries: Ids, documents: Ids) -> dict[Any, dict[Any,
 
 
 def _grade(cell: str) -> int | float | None:
-    try:
-        return int(cell)
-    except ValueError:
-        pass
-    try:
-        number = float(cell)
-    except ValueError:
+    if not re.fullmatch(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", cell, re.IGNORECASE):  # "1_0" is a number to Python
         return None
-    return number if abs(number) < float("inf") else None
+    for kind in (int, float):
+        try:
+            number = kind(cell)
+        except ValueError:  # no number, or one of more digits than an int is read from
+            continue
+        return number if abs(number) <= sys.float_info.max else None
+    return None
 
 
 def _words(text: str) -> str:
@@ -310,7 +328,7 @@ def _bar(what: str) -> Iterator[Callable[[int, int | None], object]]:
 
 def _refuse_options(given: dict[str, Any], why: str) -> None:
     for option, value in given.items():
-        if value:
+        if value is not None and value is not False and value != []:
             _refuse(f"{option} {why}")
 
 

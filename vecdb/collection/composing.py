@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from pyroaring import BitMap
 
-from vecdb.collection.handle import parse_record, refuse
+from vecdb.collection.handle import Moved, parse_record, refuse
 from vecdb.collection.searching import Options, Searching, check_radius, is_text
 from vecdb.execute import Request
 from vecdb.index.view import Cut
@@ -80,12 +80,14 @@ class Composing(Searching):
         if using is not None and not (isinstance(using, str) and using in self.schema.vectors):
             self._using(self.schema, using)  # says which there are
         queries, single = as_queries(query, using)
-        with self._reading() as (txn, view):
-            started = perf_counter_ns()
-            place = self._place(txn, view, request, using, matches)
-            filtered = perf_counter_ns()
-            times = (started, filtered)
-            found = [Run(self, place, each, shape).hits(times) for each in queries]
+        try:
+            with self._reading() as (txn, view):
+                started = perf_counter_ns()
+                place = self._place(txn, view, request, using, matches)
+                times = started, perf_counter_ns()
+                found = [Run(self, place, each, shape).hits(times) for each in queries]
+        except Moved:
+            return self._ask(query, request, shape, using, matches)
         if self._db._logged is not None:
             for each, hits in zip(queries, found, strict=True):
                 self._log(each, (*request.as_asked(using), *shape), hits)

@@ -42,6 +42,10 @@ LOOKED_UP: Final = ("f32", "f16")  # dtypes whose stored bytes are the array's
 Where = Filter | Mapping[str, Any] | str
 
 
+class Moved(InvalidArgument):
+    """The vectors of a field became others while a call was under way: verbs begin again."""
+
+
 class Handle:
     """A collection as its verbs see it."""
 
@@ -142,7 +146,8 @@ class Handle:
 
             with self._reading() as (txn, view):
                 if fingerprint not in dict(maps.named(view.schema)):
-                    refuse(f"collection {view.schema.name!r} was given other vectors meanwhile: call again")
+                    name = view.schema.name
+                    raise Moved(f"collection {name!r} was given other vectors meanwhile: call again")
                 raw = maps.get(txn, self._cid, fingerprint)
             key = maps.key_of(self._cid, fingerprint)
             try:

@@ -22,7 +22,7 @@ from pyroaring import BitMap
 
 from vecdb import execute
 from vecdb.collection.composing import NO_SHAPE, Composing, Shape, given_shape, is_composed
-from vecdb.collection.handle import Where
+from vecdb.collection.handle import Moved, Where
 from vecdb.collection.searching import Adapted, Options, check_radius
 from vecdb.execute import Request
 from vecdb.query.filter import Filter
@@ -156,7 +156,10 @@ class PreparedSearch:
             return verbs._ask(query, self._request, self._shape, self._written, self._matches)
         name, declared = verbs._searched(schema, using, query)
         check_radius(self._request, declared.metric)
-        vector, single = verbs._query(query, declared)
+        try:
+            vector, single = verbs._query(query, declared)
+        except Moved:
+            return self(query)
         if ready is not None and single and vector is not query:
             hits = (ready.plain if type(ready) is Adapted else ready).answer(vector)
             if hits is not None:

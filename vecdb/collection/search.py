@@ -6,11 +6,12 @@ a kind that was asked before at the same commit needs neither (`_core.Prepared`)
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, overload
 
 from vecdb import execute
 from vecdb.collection.composing import NO_SHAPE, given_shape, is_composed
-from vecdb.collection.handle import Where
+from vecdb.collection.handle import Moved, Where
 from vecdb.collection.prepared import PrepareVerbs
 from vecdb.collection.searching import MAX_K, Adapted, Options, check_radius, may_be_ready
 from vecdb.collection.why import WhyVerbs
@@ -115,7 +116,14 @@ class SearchVerbs(PrepareVerbs, WhyVerbs):
             return self._ask(query, request, NO_SHAPE, using)
         name, declared = self._searched(schema, using, query)
         check_radius(request, declared.metric)
-        vector, single = self._query(query, declared)
+        again = partial(
+            self.search, query, k, where=where, using=using, recall=recall, ef=ef, exact=exact, radius=radius,
+            offset=offset, with_vectors=with_vectors,
+        )  # fmt: skip
+        try:
+            vector, single = self._query(query, declared)
+        except Moved:
+            return again()
         if ready is not None and single and vector is not query:  # a list, a str, another dtype
             hits = (ready.plain if type(ready) is Adapted else ready).answer(vector)
             if hits is not None:
@@ -124,10 +132,7 @@ class SearchVerbs(PrepareVerbs, WhyVerbs):
                 return hits
         with self._reading() as (txn, view):
             if view.schema is not schema and view.schema.vectors.get(name) != declared:
-                return self.search(  # its vectors became others between the query and the snapshot
-                    query, k, where=where, using=using, recall=recall, ef=ef, exact=exact, radius=radius,
-                    offset=offset, with_vectors=with_vectors,
-                )  # fmt: skip
+                return again()  # its vectors became others between the query and the snapshot
             context = self._context(txn, view, name, declared, where)
             if not single:
                 many = execute.search_many(context, vector, request)

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from vecdb.arrays import encoded, given_vectors, imaged, nothing
-from vecdb.collection.handle import Handle, Where, refuse, source_of
+from vecdb.collection.handle import Handle, Moved, Where, refuse, source_of
 from vecdb.declare import Vector
 from vecdb.errors import AlreadyExists, NotFound, SchemaError
 from vecdb.index.columns import columns_of
@@ -114,7 +114,10 @@ class WriteVerbs(Handle):
             chosen = self._filter(where)
             while True:
                 schema = self.schema
-                new = _of_row(self._encode_patches(schema, [patch], None, ()), 0)
+                try:
+                    new = _of_row(self._encode_patches(schema, [patch], None, ()), 0)
+                except Moved:
+                    continue
                 with self._db._writing(self._cid) as writing:
                     if self._fits(schema, writing, new):
                         rids = sorted(writing.matches(chosen))
@@ -278,7 +281,10 @@ class WriteVerbs(Handle):
         no_duplicates(known)
         if known:
             self._encode_missing(asked, arrays, plain, texts)
-        return self._adapted(schema, arrays)
+        try:
+            return self._adapted(schema, arrays)
+        except Moved:  # `_fits` tells the caller, who begins again too
+            return self._vectors_of(self.schema, given, n, single, plain, texts, known)
 
     def _adapted(self, schema: Schema, arrays: dict[int, Given]) -> dict[int, Given]:
         """Vectors as they are given, by field, as they are stored: by the field, and by the one behind it."""
@@ -433,8 +439,12 @@ class WriteVerbs(Handle):
             given_arrays = given_vectors(given, n, asked, single=single)
             if not n:
                 return 0
-            made = self._encode_patches(schema, patches, stored_texts, given_arrays)
-            arrays = self._adapted(schema, given_arrays)
+            try:
+                made = self._encode_patches(schema, patches, stored_texts, given_arrays)
+                arrays = self._adapted(schema, given_arrays)
+            except Moved:
+                schema = self.schema
+                continue
             with self._db._writing(cid) as writing:
                 if self._fits(schema, writing, arrays) and self._fits(schema, writing, made):
                     self._change_named(writing, known, patches, stored_texts, arrays, made)

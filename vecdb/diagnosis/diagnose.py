@@ -1,10 +1,10 @@
 """Is it the data or the model? What `vecdb.diagnose` takes, and in which order things are looked at.
 
-    subject   what is looked at: rows that were drawn, with texts and vectors     taking.py, given.py,
-    subject.py checks    texts.py, languages.py, vocabulary.py, vectors.py, space.py, labels.py, judged.py,
-    learning.py limits    from which value on, and who says so                                limits.py
-    verdict   what follows                                                        verdict.py report    how
-    it is shown                                                     report.py
+    subject   what is looked at: rows that were drawn    taking.py, given.py, subject.py
+    checks    texts.py, languages.py, vocabulary.py, vectors.py, space.py, labels.py, judged.py, learning.py
+    limits    from which value on, and who says so       limits.py
+    verdict   what follows                               verdict.py
+    report    how it is shown                            report.py
 
 Nothing is written, and nothing is known of an encoder but what it makes of texts and what its card says.
 """
@@ -73,13 +73,13 @@ def diagnose(
 
     Costs what `sample` costs: rows that are drawn with `seed`, by default 5,000 of a collection
     (near-duplicates are looked for among all), or 2,000 texts that must be encoded; rows that are judged
-    relevant come on top. 62,666 rows of 384 dimensions take some ten seconds. Memory: the drawn vectors
-    twice, and 100 MB. Reads as of one commit, writes nothing. `progress` and `cancel` as in `add_table`;
+    relevant come on top. 62,666 rows of 384 dimensions take some ten seconds. Memory: some
+    hundred MB. Reads as of one commit, writes nothing. `progress` and `cancel` as in `add_table`;
     cancelled, it tells what it has seen. InvalidArgument names what is wrong with the arguments.
 
     >>> import vecdb
     >>> pairs = [("wing", "plane"), ("leaf", "tree")] * 30
-    >>> texts = {i: f"the {a} of the {b}" for i, (a, b) in enumerate(pairs)}
+    >>> texts = {at: f"the {part} of the {whole}" for at, (part, whole) in enumerate(pairs)}
     >>> report = vecdb.diagnose("hashing", texts)
     >>> report["same-texts"].severity, report["near-duplicates"].severity, report.cause
     ('serious', 'serious', 'data')

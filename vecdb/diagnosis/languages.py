@@ -32,7 +32,7 @@ CODES: Final = {
     "te": "telugu", "th": "thai", "tr": "turkish", "uk": "ukrainian", "ur": "urdu", "vi": "vietnamese",
     "zh": "chinese",
 }  # fmt: skip
-_ANY: Final = re.compile(r"\bany\b|\ball\b|multilingual|\bmulti\b|\b\d{2,}\b", re.I)
+_ANY: Final = re.compile(r"\bany\b|\ball languages\b|multilingual|\bmulti\b|\b\d{2,}\b", re.I)
 
 
 def look(subject: Subject) -> tuple[list[Finding], str | None]:
@@ -82,7 +82,7 @@ def card_languages(said: str) -> set[str] | None:
 def _wrong(subject: Subject, known: list[tuple[int, str]], of: dict[str, float]) -> list[Finding]:
     if subject.card is None:
         return []
-    trained = card_languages(str(subject.card.languages))
+    trained = card_languages(str(getattr(subject.card, "languages", "")))
     if trained is None:
         return []
     outside = {language: share for language, share in of.items() if language not in trained}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ABOUT: Final = "learning"
 FEWEST: Final = 24  # queries
+FEWEST_ROWS: Final = 50
 SPLITS: Final = 3
 SHARES: Final = (0.25, 0.5, 1.0)  # of the half that is learned from
 LABELLED: Final = 200  # rows that stand for queries
@@ -57,6 +58,9 @@ def look(subject: Subject, stopped: Callable[[], bool]) -> tuple[list[Finding], 
     """What there is to say of learning, and what was measured."""
     space, of = _space(subject)
     if space is None:
+        return [], None
+    if len(space.rows) < FEWEST_ROWS:
+        subject.skip("learning curve", f"{len(space.rows)} rows; {FEWEST_ROWS} at least say something")
         return [], None
     curve = measure(space, subject.rng(7), stopped)
     if curve is None:
@@ -161,5 +165,5 @@ def _of_labels(subject: Subject) -> Space | None:
     centre = subject.vectors.mean(axis=0) if subject.metric == "l2" else np.float32(0)
     return Space(
         subject.vectors[kept] - centre, subject.vectors[among] - centre,
-        [by[type(labels[row]), labels[row]] for row in kept],
+        [by[type(labels[row]), labels[row]] for row in kept], any_answer=True,
     )  # fmt: skip

@@ -51,9 +51,9 @@ LIMITS: Final[dict[str, Limit]] = {
     "empty-texts": Limit(1e-9, 0.01, 0.10, _OURS + "Cranfield has two texts of 1,400 that are empty"),
     "same-texts": Limit(0.002, 0.05, 0.30, _OURS + "at most 0.3 % in Cranfield and CISI, 4 % in Debian"),
     "texts-cut": Limit(
-        0.01, 0.30, 0.70,
-        _OURS + "MiniLM on Cranfield: with 12 % of all tokens cut nothing sure is lost, with 71 % 0.02 "
-        "nDCG@10, with 86 % 0.06",
+        0.01, 0.40, 0.80,
+        _OURS + "MiniLM on Cranfield, whose texts begin with their titles: with 44 % of all tokens cut "
+        "nothing sure is lost, with 71 % 0.02 nDCG@10, with 86 % 0.06",
     ),
     "lengths-differ": Limit(30.0, inf, inf, _OURS + "documents of 10 times a query's words are usual"),
     # words
@@ -90,8 +90,8 @@ LIMITS: Final[dict[str, Limit]] = {
     "near-duplicates": Limit(0.01, 0.05, 0.30, _OURS + "0.3 % of Cranfield's rows, 0.8 % of CISI's, 11 % "
     "of Debian's"),
     "vectors-differ": Limit(0.001, 0.01, 0.10, "the encoder's promise: the same text, the same vector"),
-    "encoders-swapped": Limit(inf, 0.5, 0.5, "the vectors themselves: nearer to what the other side makes"),
-    "metric-differs": Limit(inf, 0.5, inf, "the metric that the encoder was made for"),
+    "encoders-swapped": Limit(0.5, 0.5, 0.5, "the vectors themselves: nearer to what the other side makes"),
+    "metric-differs": Limit(0.5, 0.5, inf, "the metric that the encoder was made for"),
     # space
     "anisotropy": Limit(
         0.45, 0.60, 0.90,

@@ -3,24 +3,25 @@
 A linear map of all vectors, fitted to judged pairs and measured on others. A first step stretches the
 cloud's principal components towards equal widths, by a power that is chosen (Mu and Viswanath, 2018;
 whitening is the power 1/2); then the map starts at the identity and learns by contrast, each query's
-relevant rows against all others (the softmax loss of van den Oord et al., 2018), for as many steps as
-held-out training queries ask for. What a map cannot bring back is not in the vectors.
+relevant rows against others (`adapting/contrastive.py`), held as near to its start as held-out training
+queries ask for. What no map brings back is not in the vectors.
 
 This is a measuring device of a second a fit, run dozens of times. A map to be applied is `fit_adapter`'s,
-which takes hard negatives, regularisation and a report.
+which mines negatives among all rows, tries other kinds of map, and reports what it gains.
 
 Invariants (tests/unit/test_diagnosis_parts.py):
-  P1  no query of the part that is measured is seen by a fit;
+  P1  no query of the part that is measured is seen by a fit, nor by the choice of how it is done;
   P2  the same arrays and seed give the same figures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from vecdb.adapting import contrastive
 from vecdb.diagnosis.judged import ndcg
 from vecdb.diagnosis.subject import unit
 
@@ -31,10 +32,7 @@ if TYPE_CHECKING:
 
 POWERS: Final = (0.0, 0.25, 0.5)
 FLOOR: Final = 0.01  # of the widest component's variance: narrower ones are not stretched further
-STEPS: Final = (0, 20, 40)
-RATE: Final = 0.001
-SHARPNESS: Final = 20.0
-NEGATIVES: Final = 1000  # rows that a fit contrasts with
+NEGATIVES: Final = 800  # rows that a fit contrasts with
 WIDEST: Final = 512  # dimensions; more are brought to their first components
 INNER: Final = 0.25  # of the training queries choose powers and steps
 
@@ -47,13 +45,14 @@ class Space(NamedTuple):
     queries: Floats
     rows: Floats
     grades: Grades
+    any_answer: bool = False  # one relevant row near is as good as all, as of a label
 
 
 class Choice(NamedTuple):
-    """What a fit does: the power of the first step, and how many steps of learning."""
+    """What a fit does: the power of the first step, and how many pulls of `contrastive.PULLS` it follows."""
 
     power: float
-    steps: int
+    pulls: int
 
 
 def narrowed(space: Space) -> Space:
@@ -78,47 +77,24 @@ def stretched(space: Space, power: float) -> Space:
     return space._replace(queries=unit((unit(space.queries) - mean) @ map_), rows=unit((rows - mean) @ map_))
 
 
-def learned(space: Space, train: Sequence[int], steps: int, rng: np.random.Generator) -> list[Floats]:
-    """The maps (d, d) after each of `STEPS` up to `steps`, by Adam (Kingma and Ba, 2015) over all pairs."""
-    d = space.rows.shape[1]
-    eye = np.eye(d, dtype=np.float32)
+def learned(space: Space, train: Sequence[int], pulls: int, rng: np.random.Generator) -> list[Floats]:
+    """The maps (d, d) along the first pulls, the identity first: by contrast with some rows."""
+    maps = [np.eye(space.rows.shape[1], dtype=np.float32)]
+    if not pulls:
+        return maps
     relevant = sorted({row for at in train for row in space.grades[at]})
     others = np.setdiff1d(np.arange(len(space.rows)), relevant)
     more = rng.permutation(others)[: max(0, NEGATIVES - len(relevant))]
     chosen = np.concatenate([np.array(relevant, np.int64), more])
     column = {row: at for at, row in enumerate(relevant)}
-    rows, queries = space.rows[chosen], space.queries[list(train)]
-    wanted = np.zeros((len(train), len(chosen)), np.float32)
+    answers = np.zeros((len(train), len(chosen)), np.bool_)
     for line, at in enumerate(train):
-        wanted[line, [column[row] for row in space.grades[at]]] = 1
-    wanted /= wanted.sum(axis=1, keepdims=True)
-    w, m, v = eye.copy(), np.zeros_like(eye), np.zeros_like(eye)
-    found = [w.copy()]
-    for step in range(1, steps + 1):
-        gradient = _gradient(w, queries, rows, wanted)
-        m = 0.9 * m + 0.1 * gradient
-        v = 0.99 * v + 0.01 * gradient * gradient
-        w = w - RATE * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.99**step)) + 1e-8)
-        if step in STEPS:
-            found.append(w.copy())
-    return found
-
-
-def _gradient(w: Floats, queries: Floats, rows: Floats, wanted: Floats) -> Any:
-    """Of the mean cross entropy of each query's rows, by the map."""
-    a, b = queries @ w, rows @ w
-    la = np.maximum(np.linalg.norm(a, axis=1, keepdims=True), 1e-12)
-    lb = np.maximum(np.linalg.norm(b, axis=1, keepdims=True), 1e-12)
-    a, b = a / la, b / lb
-    scores = SHARPNESS * (a @ b.T)
-    scores -= scores.max(axis=1, keepdims=True)
-    np.exp(scores, out=scores)
-    scores /= scores.sum(axis=1, keepdims=True)
-    scores = (scores - wanted) * (SHARPNESS / len(queries))
-    by_a, by_b = scores @ b, scores.T @ a
-    by_a = (by_a - (by_a * a).sum(axis=1, keepdims=True) * a) / la
-    by_b = (by_b - (by_b * b).sum(axis=1, keepdims=True) * b) / lb
-    return queries.T @ by_a + rows.T @ by_b
+        answers[line, [column[row] for row in space.grades[at]]] = True
+    lesson = contrastive.Lesson(
+        space.queries[list(train)], space.rows[chosen], answers, np.zeros_like(answers), "cosine",
+        space.any_answer,
+    )  # fmt: skip
+    return maps + [map_ for _, map_ in contrastive.path(lesson, contrastive.PULLS[:pulls])]
 
 
 def quality(space: Space, map_: Floats | None, these: Sequence[int]) -> npt.NDArray[np.float64]:
@@ -133,15 +109,15 @@ def quality(space: Space, map_: Floats | None, these: Sequence[int]) -> npt.NDAr
 def choose(
     spaces: Mapping[float, Space], train: Sequence[int], rng: np.random.Generator
 ) -> Choice:
-    """The power and steps that suit held-out training queries best; ties by the smaller change (P1)."""
+    """The power and pulls that suit held-out training queries best; ties by the smaller change (P1)."""
     inner = max(2, round(INNER * len(train)))
     held, rest = train[:inner], train[inner:]
     best, choice = -1.0, Choice(0.0, 0)
     for power, space in spaces.items():
-        for steps, map_ in zip(STEPS, learned(space, rest, STEPS[-1], rng), strict=True):
-            mean = float(quality(space, map_ if steps else None, held).mean())
+        for pulls, map_ in enumerate(learned(space, rest, len(contrastive.PULLS), rng)):
+            mean = float(quality(space, map_ if pulls else None, held).mean())
             if mean > best + 1e-9:
-                best, choice = mean, Choice(power, steps)
+                best, choice = mean, Choice(power, pulls)
     return choice
 
 
@@ -151,5 +127,4 @@ def fitted(
 ) -> npt.NDArray[np.float64]:  # fmt: skip
     """nDCG@10 of the queries in `test`, after a fit to those in `train`."""
     space = spaces[choice.power]
-    map_ = learned(space, train, choice.steps, rng)[-1] if choice.steps else None
-    return quality(space, map_, test)
+    return quality(space, learned(space, train, choice.pulls, rng)[-1] if choice.pulls else None, test)

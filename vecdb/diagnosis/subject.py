@@ -5,7 +5,7 @@ A diagnosis costs what its sample costs. `n` rows lie here, the first `drawn` of
 rankings of all.
 
 Invariants (tests/unit/test_diagnosis.py):
-  S1  the same rows, seed and sample give the same subject, in whichever order the rows were written;
+  S1  the same file, seed and sample give the same subject;
   S2  vectors are finite float32; bits are -1 and 1; `units` have length 1, or 0 where the vector has.
 """
 

@@ -85,7 +85,7 @@ def _same(subject: Subject, some: Any) -> Finding:
 
 def _dead(subject: Subject, some: Any) -> Finding:
     spread = some.std(axis=0, dtype=np.float64)
-    dead = np.flatnonzero(spread <= 1e-6 * max(float(spread.max()), 1e-30))
+    dead = np.flatnonzero(spread <= 1e-6 * float(spread.max()))
     different = len(subject.shape_rows)
     share = len(dead) / subject.dim if different >= FEWEST else 0.0  # few rows leave many dimensions alone
     return found(

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from vecdb.encoders.base import Card, Vectors, check_tokenizable, one_text
 from vecdb.errors import InvalidArgument
 
-__all__ = ["WordLlamaEncoder", "missing"]
+__all__ = ["WordLlamaEncoder", "files", "missing"]
 
 MODULES = ("wordllama", "tokenizers", "safetensors")  # what the extra `text` brings
 REMEDY = "pip install 'vecdb-engine[text]'"
@@ -54,7 +54,7 @@ class WordLlamaEncoder:
     def __init__(self, dim: int = DIMS[0]) -> None:
         if dim not in DIMS:
             raise InvalidArgument(f"wordllama encoder: dim must be one of {DIMS}, not {dim}")
-        weights, tokenizer = _files()
+        weights, tokenizer = files()
         self.dim = dim
         self.name = "wordllama" if dim == DIMS[0] else f"wordllama:{dim}"
         self.fingerprint = _digest(weights, tokenizer, dim)
@@ -108,7 +108,7 @@ def missing() -> str | None:
     return REMEDY if lacking else None
 
 
-def _files() -> tuple[Path, Path]:
+def files() -> tuple[Path, Path]:
     """Return the paths of the weights and of the tokenizer inside the wordllama package."""
     spec = importlib.util.find_spec("wordllama")
     if missing() or spec is None or spec.origin is None:

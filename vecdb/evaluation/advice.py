@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from vecdb.evaluation.shorter import Shorter
 from vecdb.evaluation.significance import Estimate, interval
+from vecdb.evaluation.verdict import counted
 from vecdb.reports.base import Report
 from vecdb.reports.page import Code, Prose, Section, Table
 from vecdb.reports.plots import curve, intervals
@@ -98,7 +99,7 @@ class Option:
 
     def __repr__(self) -> str:
         return (
-            f"Option({self.name}, {self.bytes:,} bytes, keeps {self.share:.1%} "
+            f"Option({self.name}, {counted(self.bytes, 'byte')}, keeps {self.share:.1%} "
             f"[{self.low:.1%}, {self.high:.1%}]: {self.keeps})"
         )
 
@@ -132,25 +133,27 @@ class Advice(Report):
         if best is base:
             return (
                 f"Nothing cheaper keeps {whole} of {self.metric}: stay with {base.dim} dimensions as "
-                f"{base.dtype}, {base.bytes:,} bytes a vector."
+                f"{base.dtype}, {counted(base.bytes, 'byte')} a vector."
             )
         said = (
-            f"{best.says[0].upper()}{best.says[1:]} take {best.bytes:,} bytes a vector in place of "
+            f"{best.says[0].upper()}{best.says[1:]} take {counted(best.bytes, 'byte')} a vector in place of "
             f"{base.bytes:,} ({100 * best.bytes / base.bytes:.1f} %) and keep {_interval(best)} of "
             f"{self.metric} {base.mean:.3f}"
         )
         if best.keeps == "surely":
-            return f"{said}. That they keep {whole} is sure, as far as {self.queries:,} queries can tell."
+            told = counted(self.queries, "query")
+            return f"{said}. That they keep {whole} is sure, as far as {told} can tell."
         settled = (
-            f"about {best.more:,} more judged queries would" if best.more is not None else
+            "more judged queries would" if math.isnan(best.low) else
+            f"about {counted(best.more, 'more judged query')} would" if best.more is not None else
             "no number of judged queries worth making would"
         )  # fmt: skip
         surely = (
             "nothing cheaper than what there is" if self.sure is base else
-            f"{self.sure.says}, {self.sure.bytes:,} bytes, keep {_interval(self.sure)}"
+            f"{self.sure.says}, {counted(self.sure.bytes, 'byte')}, keep {_interval(self.sure)}"
         )  # fmt: skip
         return (
-            f"{said}. {self.queries:,} judged queries cannot tell whether that is {whole} or less: "
+            f"{said}. {counted(self.queries, 'judged query')} cannot tell whether that is {whole} or less: "
             f"{settled}. Surely at least {whole}: {surely}."
         )
 
@@ -183,7 +186,7 @@ class Advice(Report):
         front = self.front()
         mark = (f"{100 * self.keep:.4g} %", 100 * self.keep)
         drawn = [
-            (f"{each.name}, {each.bytes:,} bytes", 100 * each.low, 100 * each.share, 100 * each.high)
+            (f"{each.name}, {counted(each.bytes, 'byte')}", 100 * each.low, 100 * each.share, 100 * each.high)
             for each in front
             if each.share > self.keep - NEAR
         ]
@@ -226,7 +229,8 @@ class Advice(Report):
                 shown.append(each)
         rows = [
             (f"{each.bytes:,}", f"{each.mean:.3f}", f"{100 * each.share:.1f} %",
-             f"{100 * each.low:.1f} to {100 * each.high:.1f}", each.name, each.keeps)
+             "" if math.isnan(each.low) else f"{100 * each.low:.1f} to {100 * each.high:.1f}", each.name,
+             each.keeps)
             for each in shown
         ]  # fmt: skip
         head = [("bytes", self.metric, "kept", "interval", "", f"keeps {100 * self.keep:.4g} %")]
@@ -260,6 +264,8 @@ _COLUMNS: Final = ("name", "dim", "way", "dtype", "bytes", "quality", "share", "
 
 
 def _interval(option: Option) -> str:
+    if math.isnan(option.low):
+        return f"{100 * option.share:.1f} %"
     return f"{100 * option.share:.1f} % [{100 * option.low:.1f}, {100 * option.high:.1f}]"
 
 

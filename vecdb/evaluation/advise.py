@@ -21,9 +21,9 @@ dimensions of noise change neighbours and answer no query.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from operator import index
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -33,7 +33,9 @@ from vecdb.evaluation import significance
 from vecdb.evaluation.advice import Advice, Option
 from vecdb.evaluation.judgements import Judged, judged_of, queries_of
 from vecdb.evaluation.metrics import Metric, deepest, parse
+from vecdb.evaluation.ranks import best
 from vecdb.evaluation.shorter import BITS, Shorter, components, scores, unit
+from vecdb.evaluation.verdict import counted
 from vecdb.progress import reporter
 from vecdb.types import shorten
 
@@ -87,7 +89,7 @@ def advise(
     (1, 256)
     """
     wanted = parse(metric)
-    share, seed = _share(keep), _seed(seed)
+    share, seed = _share(keep), significance.check_seed(seed)
     given = queries_of(queries, texts=False)
     found = _read(papers, given, qrels, using, seed)
     judged, rows, declared = found.judged, found.rows, found.declared
@@ -97,8 +99,8 @@ def advise(
     before = _judge_ranking(plain, rows, rows.vectors, asked, grades, wanted)
     if not any(before):
         raise InvalidArgument(
-            f"{wanted.name} of collection {papers.name!r} is 0 for all {len(grades):,} judged queries: there "
-            "is no quality to keep; see papers.evaluate and vecdb.diagnose"
+            f"{wanted.name} of collection {papers.name!r} is 0 for {counted(len(grades), 'judged query')}: "
+            "there is no quality to keep; see papers.evaluate and vecdb.diagnose"
         )
     base = _option(plain, before, before, asked_ids, share, seed)
     options, left_out = [base], dict[str, str]()
@@ -153,7 +155,9 @@ def _read(papers: Any, given: dict[Id, Any], qrels: Any, using: str | None, seed
         name, declared = papers._compared(view.schema, using)
         taking = papers._taking(txn, view, name, None)
         slots, ids = taking.slots, taking.ids(taking.slots)
-        judged = judged_of(given, qrels, set(ids), f"collection {papers.name!r}")
+        judged = judged_of(
+            given, qrels, set(ids), f"collection {papers.name!r}", lacking=(papers, "vector")
+        )
         asked = _asked(papers, declared, judged.queries)
         if len(slots) > MOST_ROWS:
             known = {id for grades in judged.grades.values() for id in grades}
@@ -177,7 +181,9 @@ def _asked(papers: Any, declared: Any, given: Mapping[Any, Any]) -> Floats:
             except InvalidArgument as error:
                 raise InvalidArgument(f"queries[{qid!r:.60}]: {error}") from None
             if not single:
-                raise InvalidArgument(f"queries[{qid!r:.60}]: give one text, or one vector ({declared.dim},)")
+                raise InvalidArgument(
+                    f"queries[{qid!r:.60}]: give one text, or one vector ({declared.given_dim},)"
+                )
             found[at] = vector
     return found
 
@@ -187,16 +193,6 @@ def _share(keep: Any) -> float:
         given = shorten(repr(keep), 40)
         raise InvalidArgument(f"keep={given}: give the share to be kept, above 0 and at most 1, as 0.99")
     return float(keep)
-
-
-def _seed(seed: Any) -> int:
-    try:
-        number = -1 if isinstance(seed, bool) else index(seed)
-    except TypeError:
-        number = -1
-    if number < 0:
-        raise InvalidArgument(f"seed={shorten(repr(seed), 40)}: give an int from 0")
-    return number
 
 
 def _metric_of(declared: Any) -> str:
@@ -266,17 +262,8 @@ def _judge_ranking(
     for at in range(0, len(queries), step):
         near = scores(shorter, documents, queries[at : at + step])
         for row, judged in zip(near, grades[at : at + step], strict=True):
-            found.append(metric.of([rows.ids[i] for i in _top(row, depth)], judged))
+            found.append(metric.of([rows.ids[i] for i in best(row, depth)], judged))
     return found
-
-
-def _top(near: Floats, depth: int) -> npt.NDArray[np.intp]:
-    """The places of the best, ties in the order of the rows."""
-    if depth < len(near):
-        least = np.partition(near, len(near) - depth)[len(near) - depth]
-        some = np.flatnonzero(near >= least)
-        return some[np.argsort(-near[some], kind="stable")][:depth]
-    return np.argsort(-near, kind="stable")
 
 
 def _option(
@@ -290,9 +277,12 @@ def _option(
         return Option(shorter, figures, 1.0, 1.0, 1.0, "surely", None, seed)
     compared = significance.compare(after, wanted, seed=seed)
     share = keep + compared.difference / mean
-    low, high = (max(0.0, keep + each / mean) for each in (compared.low, compared.high))
+    low, high = (  # of one query there is no interval: NaN stays NaN
+        each if math.isnan(each) else max(0.0, keep + each / mean) for each in (compared.low, compared.high)
+    )
     words = (("surely", low), ("by the estimate", share), ("perhaps", high))
-    keeps = next((word for word, figure in words if figure >= keep), "no")
+    unknown = "perhaps" if math.isnan(high) else "no"
+    keeps = next((word for word, figure in words if figure >= keep), unknown)
     more = significance.more_needed(after, wanted, p_value=compared.p_value) if low < keep <= high else None
     return Option(shorter, figures, share, low, high, keeps, more, seed)
 
@@ -310,7 +300,9 @@ def _notes(rows: _Rows, judged: Judged, declared: Any) -> Iterator[str]:
         yield f"{judged.unjudged:,} of {whole:,} queries have no judgement, and take no part."
     if judged.hopeless:
         yield f"{judged.hopeless:,} of {count:,} judged queries have no document with a grade above 0."
-    if count < 30:
+    if count == 1:
+        yield "One judged query says nothing of others: it has no interval."
+    elif count < 30:
         yield f"{count:,} judged queries are few: intervals are wide, and what looks kept may not be."
     if declared.adapters:
         yield "The vectors went through an adapter: what is searched for must do so, too, before this."

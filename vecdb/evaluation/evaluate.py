@@ -3,7 +3,8 @@
 Each encoder makes vectors of all documents and queries once, and every document is ranked by exact distances
 (ranks.py): what is compared is models, not indexes. "bm25" ranks by words, "hybrid:<encoder>" fuses both,
 in a private database that is gone afterwards, by the queries that a user would write: `Text(words)`, and
-`Near(vector) + Text(words)` with all ranked exactly.
+`Near(vector) + Text(words)` with all ranked exactly, for as many hits as the deepest of the metrics looks at:
+by that goes how deeply they are fused.
 
 Invariants:
   E10  an encoder that stands alone and in a hybrid encodes once;
@@ -43,6 +44,7 @@ from vecdb.progress import reporter
 from vecdb.types import Id
 
 if TYPE_CHECKING:
+    from vecdb.declare import FullText
     from vecdb.encoders.base import Encoder
 
 METRICS: Final = ("ndcg@10", "recall@100", "mrr@10")
@@ -103,12 +105,13 @@ def evaluate(
     by both. `corpus`: {id: text}, or a collection, whose rows' texts count. `queries`: {id: text}. `qrels`:
     {query id: {document id: grade}}, a grade above 0 being relevant; queries without judgements are left
     out and counted. `metrics`: see `vecdb.evaluation.metrics`; the first decides the verdict. `language`:
-    of the words ("english": its stemmer and stop words, extra `text`). `seed`: of intervals and tests.
-    `progress`: True, or a callable (done, total) of texts.
+    of the words ("english": its stemmer, and its stop words where there is a list; extra `text`). `seed`:
+    of intervals and tests. `progress`: True, or a callable (done, total) of texts.
 
-    Cost: every text once an encoder, one matrix product, 0.1 s a system for intervals and tests. Memory: the
-    vectors, 4 · d bytes a text. InvalidArgument names the first bad id, grade or encoder; an encoder that
-    fails is named with the texts it failed on. Tests: Smucker, Allan and Carterette (CIKM 2007), Holm (1979).
+    Cost: every text once an encoder, one matrix product, 0.1 s a system for intervals, and 50 ms a pair of
+    systems when the verdict or `pairs` is first asked for. Memory: the vectors, 4 · d bytes a text.
+    InvalidArgument names the first bad id, grade or encoder; an encoder that fails is named with the texts
+    it failed on. Tests: Smucker, Allan and Carterette (CIKM 2007), Holm (1979).
 
     >>> import vecdb
     >>> corpus = {"a": "whales at sea", "b": "a silk road", "c": "hunting whales"}
@@ -124,12 +127,16 @@ def evaluate(
     wanted, seed = parse_all(metrics), check_seed(seed)
     systems = systems_of(encoders)
     documents = documents_of(corpus)
-    judged = judged_of(queries_of(queries, texts=True), qrels, set(documents.ids), _called(corpus))
+    judged = judged_of(
+        queries_of(queries, texts=True), qrels, set(documents.ids), _called(corpus),
+        lacking=(documents.textless, "text"),
+    )  # fmt: skip
     depth = deepest(wanted)
+    words = _reading_words(systems, len(documents.ids), depth, language)
     made = _encode_all(systems, documents.texts, list(judged.queries.values()), progress)
     found = _by_vectors(systems, made, depth)
-    if any(each.words for each in systems):
-        found |= _by_words(systems, made, documents, judged, depth, language)
+    if words is not None:
+        found |= _by_words(systems, made, documents, judged, depth, words)
     return Evaluation(
         {
             each.name: _system(each, found[each.name], documents, judged, wanted, seed) for each in systems
@@ -137,7 +144,7 @@ def evaluate(
         [metric.name for metric in wanted],
         dict(judged.queries),
         len(documents.ids),
-        unjudged=judged.unjudged, hopeless=judged.hopeless, textless=documents.textless, seed=seed,
+        unjudged=judged.unjudged, hopeless=judged.hopeless, textless=len(documents.textless), seed=seed,
     )  # fmt: skip
 
 
@@ -273,24 +280,39 @@ def _by_vectors(systems: list[Given], made: dict[int, Encoded], depth: int | Non
     return found
 
 
+def _reading_words(
+    systems: list[Given], count: int, depth: int | None, language: Any
+) -> FullText | None:
+    """How words are read, None where no system ranks by them: known to be possible before all is encoded."""
+    from vecdb.declare import FullText
+    from vecdb.text import analysis
+    from vecdb.text.stopwords import LANGUAGES
+
+    listed = isinstance(language, str) and language.lower() in LANGUAGES
+    analysis.of(language, listed)
+    if not any(each.words for each in systems):
+        return None
+    ranked = count if depth is None else min(depth, count)
+    if ranked > MOST_RANKED:
+        refuse(f"metrics: one looks at {ranked:,} documents; by words {MOST_RANKED:,} are ranked: add @k")
+    return FullText(language=language, stopwords=listed)
+
+
 def _by_words(
     systems: list[Given], made: dict[int, Encoded], documents: Documents, judged: Judged,
-    depth: int | None, language: str | None,
+    depth: int | None, words: FullText,
 ) -> dict[str, Ranked]:  # fmt: skip
     """Rankings by words, and by words and vectors fused, as a private database gives them."""
     import vecdb
 
     count = len(documents.ids)
     k = count if depth is None else min(depth, count)
-    if k > MOST_RANKED:
-        refuse(f"metrics: one looks at all {count:,} documents; by words {MOST_RANKED:,} are ranked: add @k")
-    words = {"text": vecdb.FullText(language=language, stopwords=language is not None)}
     plain = [_words(text) for text in judged.queries.values()]
     numbers = _in_order(documents.ids)
     found = {}
     with vecdb.open(upkeep=False) as db:
         started = time.perf_counter()
-        rows = db.create_collection(BM25, dim=1, fulltext=words)
+        rows = db.create_collection(BM25, dim=1, fulltext={"text": words})
         rows.add(numbers, texts=documents.texts)
         rows.optimize()
         took = time.perf_counter() - started
@@ -303,7 +325,7 @@ def _by_words(
                 encoded = made[id(each.encoder)]
                 metric = each.encoder.metric
                 both = db.create_collection(
-                    HYBRID, each.encoder.dim, metric=metric, M=4, ef_construction=8, fulltext=words
+                    HYBRID, each.encoder.dim, metric=metric, M=4, ef_construction=8, fulltext={"text": words}
                 )
                 vectors = _with_directions(encoded.documents, metric)
                 both.add(numbers, vectors, texts=documents.texts)

@@ -19,6 +19,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from io import BufferedIOBase, RawIOBase
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from vecdb.errors import InvalidArgument, VecdbError
@@ -59,11 +60,14 @@ def judge(
     output: IO[str] | None = None,
 ) -> Qrels:
     """Ask for grades; see `Collection.judge`."""
+    collection._db._outside_transaction("judge")
     asked = checked_queries(queries)
     count = _count(per_query)
     qrels = checked_known(known)
     source, target = _streams(input, output)
-    ways = ways_of(collection, using, searches) if _needs_ways(asked, using, searches) else {}
+    texts = any(isinstance(query, str) for query in asked.values())
+    needed = _needs_ways(asked, using, searches)
+    ways = ways_of(collection, using, searches, texts=texts) if needed else {}
     names = ", ".join(ways) or "themselves"
     with suppress(_Gone):
         _say(target, f"Ranking {len(asked):,} quer{'y' if len(asked) == 1 else 'ies'} by {names} ...\n")
@@ -176,9 +180,9 @@ class _Talk:
             _say(self.target, ASK)
             try:
                 line = self.source.readline()
-            except (OSError, ValueError):  # closed, or no text
+            except Exception:  # closed, no text, or a stream of somebody's own that failed (J1)
                 raise _Gone from None
-            if not line:  # the end of the input
+            if not isinstance(line, str) or not line:  # the end of the input
                 return
             word = line.strip().lower()
             if word in ("q", "quit"):
@@ -321,7 +325,9 @@ def _count(per_query: Any) -> int:
 def _streams(source: Any, target: Any) -> tuple[Any, Any]:
     """Where answers come from and questions go to (J4)."""
     for name, stream, needed in (("input", source, "readline"), ("output", target, "write")):
-        if stream is not None and not hasattr(stream, needed):
+        if stream is not None and (
+            not hasattr(stream, needed) or isinstance(stream, RawIOBase | BufferedIOBase)
+        ):
             raise InvalidArgument(f"{name} is a {type(stream).__name__}; give a text stream")
     if source is None:
         source = sys.stdin
@@ -348,13 +354,13 @@ def _say(target: Any, text: str) -> None:
     encoding = getattr(target, "encoding", None) or "utf-8"
     try:
         safe = text.encode(encoding, "replace").decode(encoding)
-    except LookupError:
+    except (LookupError, TypeError):  # no encoding that Python knows
         safe = text
     try:
         target.write(safe)
         if hasattr(target, "flush"):
             target.flush()
-    except (OSError, ValueError):
+    except Exception:  # as in reading
         raise _Gone from None
 
 

@@ -29,7 +29,7 @@ class Documents:
 
     ids: list[Id]
     texts: list[str]
-    textless: int = 0
+    textless: frozenset[Id] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,13 @@ def documents_of(corpus: Any) -> Documents:
             ids.append(_id("corpus", id))
             if not isinstance(text, str):
                 refuse(f"corpus[{id!r:.60}] is a {type(text).__name__}: give the document's text, a str")
-            texts.append(text)
+            texts.append(_sound(f"corpus[{id!r:.60}]", text))
         found = Documents(ids, texts)
     elif hasattr(corpus, "scan") and hasattr(corpus, "schema"):
         rows = [(record.id, record.text) for record in corpus.scan()]
         kept = [(id, text) for id, text in rows if text is not None]
-        found = Documents([id for id, _ in kept], [text for _, text in kept], len(rows) - len(kept))
+        textless = frozenset(id for id, text in rows if text is None)
+        found = Documents([id for id, _ in kept], [text for _, text in kept], textless)
         if rows and not kept:
             refuse(f"corpus: no row of collection {corpus.name!r} has a text; give {{id: text}}")
     else:
@@ -81,12 +82,19 @@ def queries_of(queries: Any, *, texts: bool) -> dict[Id, Any]:
     for id, asked in queries.items():
         if texts and not isinstance(asked, str):
             refuse(f"queries[{id!r:.60}] is a {type(asked).__name__}: give the query's text, a str")
+        if texts:
+            _sound(f"queries[{id!r:.60}]", asked)
         found[_id("queries", id)] = asked
     return found
 
 
-def judged_of(queries: Mapping[Id, Any], qrels: Any, known: Any, where: str) -> Judged:
-    """The queries that have judgements, with these; `known`: a container of the documents' ids (E6, E7)."""
+def judged_of(
+    queries: Mapping[Id, Any], qrels: Any, known: Any, where: str, *, lacking: tuple[Any, str] = ((), "")
+) -> Judged:
+    """The queries that have judgements, with these; `known`: a container of the documents' ids (E6, E7).
+
+    `lacking`: a container of those that are there, too, but cannot be found for want of what it names.
+    """
     grades = grades_of(qrels)
     if not grades.keys() & queries.keys():
         one, other = next(iter(queries)), next(iter(grades), None)
@@ -101,6 +109,11 @@ def judged_of(queries: Mapping[Id, Any], qrels: Any, known: Any, where: str) -> 
                 "{q: qrels[q] for q in queries if q in qrels}"
             )
         for document in judged:
+            if document not in known and document in lacking[0]:
+                refuse(
+                    f"qrels[{query!r:.60}]: document {document!r:.60} of {where} has no {lacking[1]}, and "
+                    "cannot be found: leave its judgement out, or give it one"
+                )
             if document not in known:
                 count = sum(d not in known for each in grades.values() for d in each)
                 refuse(
@@ -136,6 +149,16 @@ def check_label(where: str, label: Any) -> str:
     if not isinstance(label, str) or not label.strip() or not label.isprintable():
         refuse(f"{where} is called {label!r:.60}: a name is a str of one line, without control characters")
     return str(label)
+
+
+def _sound(where: str, text: str) -> str:
+    """A text that every encoder can read."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            refuse(f"{where} has a lone surrogate at position {error.start}; it is no text")
+    return text
 
 
 def _grade(query: Any, document: Any, grade: Any) -> int | float:

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -60,6 +61,7 @@ class Model(NamedTuple):
     of_texts: Callable[[list[str]], Floats] | None  # None: made of the stored vectors
     of_stored: Callable[[Floats], Floats] | None
     of_queries: Callable[[Floats], Floats] | None  # None: a plain vector cannot be made anew
+    others: dict[str, Callable[[Floats], Floats]] = {}  # the same of other fields, where they have adapters
 
 
 def replayed(
@@ -77,6 +79,7 @@ def replayed(
     chosen = None if where is None else collection._filter(where)
     stopped = stopper(cancel)
     model = _model(collection, encoder, adapter, using)
+    model = model._replace(others=_adapted_others(collection, model.field))
     found: list[Replayed] = []
     failed: list[tuple[LogEntry, str]] = []
     with (
@@ -91,6 +94,10 @@ def replayed(
                 hits = copy.search(_asked(entry, model), entry.k, **options)
             except VecdbError as error:
                 failed.append((entry, str(error)))
+            except MemoryError:
+                raise
+            except Exception as error:  # of the encoder or adapter
+                failed.append((entry, f"{type(error).__name__}: {error}"))
             else:
                 found.append(Replayed(entry, entry.shown, hits.ids[:MAX_SHOWN]))
     return ReplayReport(found, failed, model.name, left_out)
@@ -153,6 +160,20 @@ def _adapted(collection: Any, adapter: Any, declared: Any, field: str) -> Model:
         f"adapter {adapter.fingerprint[:8]}", field, declared, adapter.dim, adapter.metric, made, None,
         adapter, lambda vectors: adapter(collection._query(vectors, declared)[0]),
     )  # fmt: skip
+
+
+def _adapted_others(collection: Any, field: str) -> dict[str, Callable[[Floats], Floats]]:
+    """What adapters make of queries of fields but one: the copy has their vectors as they are stored."""
+
+    def images(declared: Any, vectors: Floats) -> Floats:
+        found: Floats = collection._query(vectors, declared)[0]
+        return found
+
+    return {
+        name: partial(images, each)
+        for name, each in collection.schema.vectors.items()
+        if each.adapters and name != field
+    }
 
 
 def _never(texts: list[str]) -> Floats:
@@ -222,7 +243,15 @@ def _copied(
         for ids in _in_order(frozen, model.field):
             if stopped():
                 break
-            left_out += _copy(frozen, copy, ids, model)
+            try:
+                left_out += _copy(frozen, copy, ids, model)
+            except (VecdbError, MemoryError):
+                raise
+            except Exception as error:  # of the encoder or adapter
+                raise InvalidArgument(
+                    f"{model.name} failed on rows {done:,} to {done + len(ids) - 1:,} of {total:,}: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
             done += len(ids)
             report(done, total)
         yield copy, left_out
@@ -251,8 +280,13 @@ def _fields(collection: Any, model: Model) -> Iterator[tuple[str, Any]]:
 
 def _encoder_of(collection: Any, declared: Any) -> dict[str, Any]:
     """Another field's encoder, where it is at hand."""
-    if declared.encoder is None or declared.adapters:
+    if declared.encoder is None:
         return {}
+    if declared.adapters:
+        return {"encoder": _composed(
+            f"{declared.encoder:.150}, adapted", declared, _never,
+            lambda texts: collection._encode_queries(declared, texts),
+        )}  # fmt: skip
     try:
         return {"encoder": collection._encoder(declared), "source": declared.source}
     except VecdbError:
@@ -325,7 +359,7 @@ def _asked(entry: LogEntry, model: Model) -> Any:
     asked, using = entry.asked, entry.options.get("using")
     if isinstance(asked, Query):
         return _translated(asked, model, using)
-    return asked if isinstance(asked, str) or using not in (None, model.field) else _example(asked, model)
+    return asked if isinstance(asked, str) else _example(asked, model, using or model.field)
 
 
 def _translated(query: Query, model: Model, using: str | None) -> Query:
@@ -335,22 +369,30 @@ def _translated(query: Query, model: Model, using: str | None) -> Query:
     if isinstance(query, Rerank):
         by = _translated(query.by, model, using) if isinstance(query.by, Query) else query.by
         return Rerank(_translated(query.query, model, using), by, query.depth)
-    if not isinstance(query, Near | Like | Context) or (query.using or using or model.field) != model.field:
+    if not isinstance(query, Near | Like | Context):
         return query
+    field = query.using or using or model.field
     if isinstance(query, Near):
-        return Near(_example(query.x, model), query.using)
+        return Near(_example(query.x, model, field), query.using)
     if isinstance(query, Like):
-        likes, dislikes = ([_example(x, model) for x in each] for each in (query.positive, query.negative))
+        likes, dislikes = (
+            [_example(x, model, field) for x in each] for each in (query.positive, query.negative)
+        )
         return Like(likes, dislikes, strategy=query.strategy, using=query.using)
-    return Context([tuple(_example(x, model) for x in pair) for pair in query.pairs], query.using)
+    return Context([tuple(_example(x, model, field) for x in pair) for pair in query.pairs], query.using)
 
 
-def _example(x: Any, model: Model) -> Any:
-    """A vector as the other model has it; ids and texts as they are."""
+def _example(x: Any, model: Model, field: str) -> Any:
+    """A vector as the copy's field has it; ids and texts as they are."""
+    made = model.of_queries if field == model.field else model.others.get(field)
     if isinstance(x, Numbers):
-        x = np.frombuffer(x.data, x.dtype).reshape(x.shape)
-    elif not isinstance(x, tuple | np.ndarray):
+        found = np.frombuffer(x.data, x.dtype).reshape(x.shape)
+    elif isinstance(x, tuple | np.ndarray):
+        found = np.asarray(x)
+    else:
         return x
-    if model.of_queries is None:
+    if made is not None:
+        return made(np.asarray(found, np.float32))
+    if field == model.field:
         raise InvalidArgument("a plain vector was searched for, which another encoder cannot make anew")
-    return model.of_queries(np.asarray(x, np.float32))
+    return x

@@ -55,9 +55,12 @@ class Pool:
     hits: dict[Id, Hit]
 
 
-def ways_of(collection: Any, using: str | None, searches: Mapping[str, Any] | None) -> Ways:
+def ways_of(
+    collection: Any, using: str | None, searches: Mapping[str, Any] | None, *, texts: bool = True
+) -> Ways:
     """The ways to search a collection for a text: its vectors, its words, and both together.
 
+    `texts`: whether any query is one; without, the only dense field is searched though it has no encoder.
     `searches`: {name: callable(query) -> query object}, in place of these.
     """
     if searches is not None:
@@ -67,13 +70,16 @@ def ways_of(collection: Any, using: str | None, searches: Mapping[str, Any] | No
     if using is not None:
         collection._using(schema, using)
         names = [using]
+    if not names and not texts:
+        dense = [name for name, each in schema.vectors.items() if each.graphed]
+        names = dense if len(dense) == 1 else []
     ways: Ways = {}
     for name in names:
         ways["vectors" if len(names) == 1 else f"vectors {name}"] = _near(name)
     if schema.fulltext:
-        ways["words"] = Text
+        ways["words"] = _words
         if names:
-            ways["both"] = _both(names)
+            ways["both"] = _Both(names)
     if not ways:
         raise InvalidArgument(
             f"collection {collection.name!r} has no encoder and no full text, so that nothing ranks a text: "
@@ -99,12 +105,26 @@ def pooled(
         for qid, query in queries.items():
             rankings: dict[str, list[Id]] = {}
             hits: dict[Id, Hit] = {}
-            for name, way in _suiting(query, ways).items():
+            suiting = _suiting(query, ways)
+            if not suiting:
+                raise InvalidArgument(
+                    f"queries[{qid!r:.60}] is a vector, and none of the ways ({', '.join(ways)}) is by "
+                    "vectors: give using=, the field that it is for"
+                )
+            for name, way in suiting.items():
                 try:
-                    asked = way(query)
-                    answer = frozen.search(asked, depth, exact=True)
+                    answer = frozen.search(way(query), depth, exact=True)
                 except VecdbError as error:
                     raise InvalidArgument(f"queries[{qid!r:.60}], searched by {name}: {error}") from None
+                except Exception as error:  # of the user's own code
+                    said = f"{type(error).__name__}: {error}"
+                    raise InvalidArgument(
+                        f"queries[{qid!r:.60}], searched by {name}, failed: {said}"
+                    ) from error
+                if isinstance(answer, list):
+                    raise InvalidArgument(
+                        f"queries[{qid!r:.60}], searched by {name}: that is several queries, not one"
+                    )
                 rankings[name] = answer.ids
                 hits.update((hit.id, hit) for hit in answer)
             pool = pool_of(rankings)
@@ -141,15 +161,25 @@ def _suiting(query: Any, ways: Ways) -> Ways:
         return {"as given": lambda given: given}
     if isinstance(query, str):
         return ways
-    return {name: way for name, way in ways.items() if name not in ("words", "both")}
+    return {name: way for name, way in ways.items() if way is not _words and not isinstance(way, _Both)}
 
 
 def _near(name: str) -> Callable[[Any], Query]:
     return lambda query: Near(query, using=name)
 
 
-def _both(names: Sequence[str]) -> Callable[[Any], Query]:
-    return lambda query: Fuse(*(Near(query, using=name) for name in names), Text(query))
+def _words(query: Any) -> Query:
+    return Text(query)
+
+
+@dataclass(frozen=True, slots=True)
+class _Both:
+    """Vectors and words together."""
+
+    names: Sequence[str]
+
+    def __call__(self, query: Any) -> Query:
+        return Fuse(*(Near(query, using=name) for name in self.names), Text(query))
 
 
 def _given(searches: Any) -> Ways:

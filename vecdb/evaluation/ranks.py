@@ -2,7 +2,8 @@
 
 Invariants:
   E8  every document has a score: nothing is approximate, and nothing is left out;
-  E9  equal scores stand in the order of the documents, wherever the cut falls.
+  E9  equal scores stand in the order of the documents, wherever the cut falls. Equal vectors need not have
+      equal scores: a matrix product in float32 may round otherwise at another place, in the last digit.
 """
 
 from __future__ import annotations

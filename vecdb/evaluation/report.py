@@ -30,12 +30,12 @@ NAME: Final = 28  # of a system's name in a table
 class System:
     """What one system achieved, and what it costs: `system["ndcg@10"]` is an Estimate.
 
-    `kind`: "encoder", "bm25", "hybrid" or "search". `rankings` {query id: document ids, best first}, as
-    deep as the metrics look. `bytes_per_document` and `bytes_total`: of float32 vectors and, by words, of
-    the full-text index. `documents_per_second`, `queries_per_second`: encoded, by words indexed and
-    searched. What does not apply is None. `card`: what the encoder was trained on. `exact` and `loss`: of a
-    collection as it runs, the same metrics with everything ranked exactly, and what approximation loses of
-    them.
+    `kind`: "encoder", "bm25", "hybrid" or "search". `rankings` {query id: document ids, best first}, as deep
+    as the metrics look. `bytes_per_document` and `bytes_total`: of float32 vectors and, by words, of the
+    full-text index. `documents_per_second`, `queries_per_second`: encoded, by words indexed and searched; of
+    a collection as it runs, searched for as many hits as the first metric looks at. What does not apply is
+    None. `card`: what the encoder was trained on. `exact` and `loss`: of a collection as it runs, the same
+    metrics with everything ranked exactly, and what approximation loses of them.
     """
 
     name: str
@@ -60,7 +60,7 @@ class System:
         >>> System("a", "encoder", {"mrr": interval({1: 0.5, 2: 1.0})}, {})["MRR"].mean
         0.75
         """
-        name = metric if metric in self.metrics else parse(metric).name
+        name = metric if isinstance(metric, str) and metric in self.metrics else parse(metric).name
         if name not in self.metrics:
             raise NotFound(f"metric {name!r} was not measured; there are {', '.join(self.metrics)}")
         return self.metrics[name]
@@ -156,6 +156,8 @@ class Evaluation(Report):
         >>> report.disagreements("bm25", "hashing")
         []
         """
+        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+            raise InvalidArgument(f"n={n!r:.40}: give how many queries are returned, an int from 0 on")
         metric = metric or self.metrics[0]
         one, other = self[a][metric].per_query, self[b][metric].per_query
         order = sorted((q for q in one if one[q] != other[q]), key=lambda q: -abs(one[q] - other[q]))

@@ -30,23 +30,26 @@ from typing import Any, Final
 import numpy as np
 
 from vecdb.errors import InvalidArgument, NotFound, VecdbError
-from vecdb.evaluation.evaluate import METRICS, MOST_RANKED
+from vecdb.evaluation.evaluate import MOST_RANKED
 from vecdb.evaluation.judgements import Qrels, check_label, judged_of, queries_of, refuse
 from vecdb.evaluation.metrics import Metric, deepest, parse_all
 from vecdb.evaluation.report import Evaluation, System
 from vecdb.evaluation.significance import Estimate, check_seed, compare, interval
 from vecdb.facets import name_of
 from vecdb.query import ById
-from vecdb.query.objects import Near, Query
+from vecdb.query.objects import Near
 from vecdb.query.source import flat
 from vecdb.types import Hits, Id, shorten
 
-SAMPLE: Final = 500  # rows that are asked for by label, where no queries are given
 PLAIN: Final = "search"
 _CHOSEN: Final = (
     "Judged by what was chosen of what was shown then: what another search finds that nobody saw counts for "
     "nothing."
 )
+
+_KEPT: Final = (  # of a logged search's options: all by which it ranks
+    "using", "ef", "recall", "exact", "radius", "diversity", "boost", "group_by", "group_size",
+)  # fmt: skip
 
 Grades = Mapping[Id, int | float]
 
@@ -256,8 +259,7 @@ def _by_choices(rows: Any, entries: list[Any], matching: set[Id] | None) -> Aske
         there = {id: 1 for id in entry.chosen if (id in rows if matching is None else id in matching)}
         if there:
             asked[entry.id] = entry.asked
-            kept = ("using", "ef", "recall", "exact", "radius", "diversity", "boost")
-            options[entry.id] = {name: value for name, value in entry.options.items() if name in kept}
+            options[entry.id] = {name: value for name, value in entry.options.items() if name in _KEPT}
             if matching is None:
                 options[entry.id]["where"] = entry.where
             grades[entry.id] = there
@@ -307,7 +309,9 @@ def _made(name: str, way: Callable[[Any], Any], query: Id, asked: Any) -> Any:
             f"searches[{name!r:.60}] failed on query {query!r:.60}: {type(error).__name__}: {error}"
         ) from error
     if made is None or isinstance(made, Hits):
-        where = f"{_named(name)}query {query!r:.60}: it made" if name != PLAIN else f"queries[{query!r:.60}] is"
+        where = f"queries[{query!r:.60}] is"
+        if name != PLAIN:
+            where = f"{_named(name)}query {query!r:.60}: it made"
         refuse(f"{where} a {type(made).__name__}: give a text, a vector or a query object to search for")
     return made
 
@@ -321,8 +325,6 @@ def _rankings(
         chosen = {**options, **asked.options.get(query, {})}
         if options.get("exact"):
             chosen["exact"] = True
-        if isinstance(given, Query):
-            chosen["using"] = None  # a query object says for itself
         try:
             hits = rows.search(given, k, **chosen)
         except (InvalidArgument, NotFound) as error:
@@ -357,6 +359,3 @@ def _figures(
 
 def _estimates(values: Mapping[str, Mapping[Id, float]], seed: int) -> dict[str, Estimate]:
     return {metric: interval(each, seed=seed) for metric, each in values.items()}
-
-
-__all__ = ["METRICS", "SAMPLE", "evaluate_running"]

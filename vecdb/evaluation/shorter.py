@@ -78,7 +78,7 @@ class Shorter:
 
     def fewer(self, vectors: Any) -> Floats:
         """Vectors (n, dim_in) in fewer dimensions, float32 (n, dim); of length 1 under cosine."""
-        rows = np.asarray(vectors, np.float32)
+        rows = _finite(vectors)
         if rows.ndim != 2 or rows.shape[1] != self.dim_in:
             raise InvalidArgument(
                 f"vectors has shape {rows.shape}; this takes (n, {self.dim_in}) or ({self.dim_in},)"
@@ -93,7 +93,7 @@ class Shorter:
     def documents(self, vectors: Any) -> npt.NDArray[Any]:
         """Vectors (n, dim_in), or one, as a field of `.dtype` takes them: (n, dim).
 
-        InvalidArgument for another shape. Costs 2 · dim_in · dim operations a row.
+        InvalidArgument for another shape, NaN or infinity. Costs 2 · dim_in · dim operations a row.
 
         >>> import numpy as np
         >>> Shorter(2, 2, "as they are", "b1", "cosine").documents(np.float32([1, -1])).tolist()
@@ -113,7 +113,8 @@ class Shorter:
     def encoder(self, encoder: Any) -> Any:
         """Return an encoder that makes such vectors of what another makes, for `create_collection(encoder=)`.
 
-        For "f32" and "f16": a field of ints or bits takes vectors, not texts. InvalidArgument.
+        `encoder`: an object or a name. For "f32" and "f16": a field of ints or bits takes vectors, not texts.
+        InvalidArgument.
 
         >>> import vecdb
         >>> base = vecdb.encoders.get("hashing")
@@ -127,6 +128,7 @@ class Shorter:
                 f"an encoder makes floats, and this field stores {self.dtype!r}: give documents(...) and "
                 "queries(...) to add and search"
             )
+        encoder = encoders.get(encoder)
         if encoder.dim != self.dim_in:
             raise InvalidArgument(f"encoder {encoder.name!r} makes {encoder.dim} numbers, not {self.dim_in}")
         return encoders.function(
@@ -161,7 +163,7 @@ class Shorter:
         return np.asarray(fewer, np.float32)
 
     def _one_or_many(self, vectors: Any, then: Any) -> npt.NDArray[Any]:
-        rows = np.asarray(vectors)
+        rows = _finite(vectors)
         found: npt.NDArray[Any] = then(self.fewer(np.atleast_2d(rows)))
         return found[0] if rows.ndim == 1 else found
 
@@ -200,6 +202,18 @@ def scores(shorter: Shorter, documents: npt.NDArray[Any], queries: npt.NDArray[A
     if metric == "dot":
         return np.asarray(products, np.float32)
     return np.asarray(2 * products - np.einsum("ij,ij->i", some, some), np.float32)
+
+
+def _finite(vectors: Any) -> Floats:
+    """Vectors as float32; InvalidArgument for what is none."""
+    try:
+        with np.errstate(over="ignore"):
+            rows = np.asarray(vectors, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"vectors is no array of numbers: {error}") from None
+    if not np.isfinite(rows).all():
+        raise InvalidArgument("vectors holds NaN or infinity; every number must be finite")
+    return rows
 
 
 def unit(rows: Floats) -> Floats:

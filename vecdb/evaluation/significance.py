@@ -58,7 +58,7 @@ _NORMAL: Final = NormalDist()
 class Estimate:
     """A mean over queries: `.mean`, its interval `.low` to `.high`, `.per_query` {query id: value}.
 
-    `low` and `high` are NaN where one value is all there is.
+    `low` and `high` are NaN where one value, neither 0 nor 1, is all there is.
 
     >>> from vecdb.evaluation.significance import interval
     >>> interval([0.0, 0.5, 0.5, 1.0, 0.25, 0.75])
