@@ -219,12 +219,26 @@ def test_an_image_that_cannot_be_stored_is_named_and_nothing_is_lost(db: vecdb.D
     c.add("far", vectors(1)[0] * 1000)
     huge = Adapter(np.eye(DIM) * 1000, metric="l2")
     before = content(c)
-    with pytest.raises(InvalidArgument) as found:
+    with pytest.raises(InvalidArgument, match="row 'far' can have no new vector: .*too large for float16"):
         c.apply_adapter(huge, force=True)
-    print(found.value)
     assert content(c) == before and c.search(vectors(1)[0], 1).ids == [0]
     c.rollback_vectors()
     assert content(c) == before
+
+
+def test_a_text_that_has_no_vector_by_the_new_encoder_is_named(db: vecdb.Database) -> None:
+    deaf = vecdb.encoders.function(
+        lambda texts: [[0, 0] if text == "?!" else [1, len(text)] for text in texts], name="deaf", dim=2
+    )
+    c = worded(db)
+    c.add("mute", texts="?!")
+    for _ in range(2):
+        with pytest.raises(InvalidArgument, match="row 'mute' can have no new vector: encoder 'deaf' .*zero vector"):
+            c.reembed(deaf)
+    assert c.schema.encoder == "one" and c.search(E1.encode_queries(["?!"])[0], 1).ids == ["mute"]
+    c.update("mute", texts="a word")
+    c.reembed(deaf)
+    assert c.schema.encoder == "deaf" and c.search("a word", 1).ids == ["mute"]
 
 
 # --- stopped, resumed, abandoned ---------------------------------------------------------------------

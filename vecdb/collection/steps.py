@@ -23,6 +23,7 @@ from pyroaring import BitMap
 from vecdb.arrays import encoded, imaged
 from vecdb.collection.handle import Handle, refuse, source_of
 from vecdb.embedding import embed
+from vecdb.errors import InvalidArgument
 from vecdb.progress import Progress
 from vecdb.storage import codec, maps, rows, vectors
 from vecdb.storage.rows import PLAIN, Row
@@ -102,9 +103,8 @@ class Steps(Handle):
                 return None, 0, total
             found = [rows.get(txn, self._cid, rid) for rid in chosen.tolist()]
             sources = self._sources(txn, schema, name, hidden, chosen, found)
-        array = self._new_vectors(hidden, sources)
-        part = imaged(array, np.arange(len(chosen)), hidden.field)
-        return Made(chosen, part.array, [row.changed for row in found]), len(lacking), total
+        array = self._storable(hidden, sources, found)
+        return Made(chosen, array, [row.changed for row in found]), len(lacking), total
 
     def _lacking(self, txn: Any, view: Any, beside: VectorField, hidden: Hidden) -> tuple[BitMap, int]:
         held = self._holders(txn, view, beside)
@@ -127,13 +127,25 @@ class Steps(Handle):
             text = text_of(hidden.field, row)
             if text is None:
                 self._refuse_row(name, hidden.field, row)
-            if hidden.field.encoder is None:
-                refuse(
-                    f"row {rows.id_from(row.idkey)!r} was written since, and the previous vectors of field "
-                    f"{name!r} were given, not encoded: delete it, or keep the new ones; nothing was changed"
-                )
             texts.append(text)
         return texts
+
+    def _storable(self, hidden: Hidden, sources: Any, found: list[Row]) -> npt.NDArray[Any]:
+        """New vectors of rows as the field stores them; InvalidArgument names the first that has none."""
+        try:
+            part = imaged(self._new_vectors(hidden, sources), np.arange(len(found)), hidden.field)
+            array: npt.NDArray[Any] = part.array
+            return array
+        except InvalidArgument as error:
+            if len(found) == 1:
+                raise InvalidArgument(
+                    f"row {rows.id_from(found[0].idkey)!r} can have no new vector: {error}; the vectors stay "
+                    "as they are. Change or delete the row and call again, or rollback_vectors()"
+                ) from None
+            half = len(found) // 2
+            self._storable(hidden, sources[:half], found[:half])
+            self._storable(hidden, sources[half:], found[half:])
+            raise  # each can alone
 
     def _new_vectors(self, hidden: Hidden, sources: Any) -> npt.NDArray[Any]:
         field = hidden.field
@@ -181,8 +193,7 @@ class Steps(Handle):
             if len(rids):
                 found = [rows.get(batch.txn, self._cid, rid) for rid in rids.tolist()]
                 sources = self._sources(batch.txn, schema, name, hidden, rids, found)
-                part = imaged(self._new_vectors(hidden, sources), np.arange(len(rids)), hidden.field)
-                writing.fill(hidden.field, rids, part.array)
+                writing.fill(hidden.field, rids, self._storable(hidden, sources, found))
             writing.swap(hidden.field, named)
             after = schema.swapped(name)
             batch.change_catalog(schema.name, (self._cid, after))
