@@ -15,6 +15,7 @@ import pytest
 
 import vecdb
 from vecdb.collection import steps
+from vecdb.errors import EncoderFailed
 from vecdb.evaluation import metrics
 from vecdb.query import Near
 
@@ -86,6 +87,39 @@ def test_a_bridge_is_in_the_file_and_its_loss_in_stats(tmp_path: Path) -> None:
         c.rollback_vectors()
         assert c.schema.dim == 64 and "bridge" not in c.search("sea").plan.strategy
         assert not db.check()
+
+
+def test_the_old_encoder_answers_while_the_service_of_the_new_one_fails() -> None:
+    answering = [True]
+    hashing = vecdb.encoders.get("hashing:64").encode_documents
+
+    class Served:
+        inner = vecdb.encoders.get("hashing:256")
+        name, fingerprint = "served", "served 1"
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.inner, name)
+
+        def encode_queries(self, texts: Any, /) -> Any:
+            if not answering[0]:
+                raise EncoderFailed("nobody answers")
+            return self.inner.encode_queries(texts)
+
+    said = texts_of(np.random.default_rng(1), 400)
+    c = vecdb.open().create_collection("c", encoder=vecdb.encoders.function(hashing, name="old", dim=64))
+    c.add(list(range(400)), texts=said)
+    before = c.search(said[7], exact=True)
+    calls = iter([False, True])
+    c.reembed(Served(), cancel=lambda: next(calls))
+    assert "over the bridge" in c.search(said[7]).plan.strategy
+    answering[0] = False
+    for found in (c.search(said[7], exact=True), c.prepare(exact=True)(said[7]), c.search([said[7]], exact=True)[0]):
+        assert found.ids == before.ids and found.distances.tolist() == before.distances.tolist()
+        assert "bridge" not in found.plan.strategy
+    assert len(c.search(said[7], k=3, diversity=0.5)) == 3 and "bridge" not in c.explain(said[7]).strategy
+    del c._db._encoders[c._cid, c.schema.only.number]  # the old one is not at hand any more
+    with pytest.raises(EncoderFailed, match="nobody answers"):
+        c.search(said[7])
 
 
 @pytest.mark.slow

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pickle
+from hashlib import blake2b
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vecdb.adapting.adapter import Adapter
+from vecdb.adapting.adapter import _HEADER, Adapter
 from vecdb.adapting.report import AdapterReport, Change
 from vecdb.errors import Corrupt, InvalidArgument
 
@@ -87,6 +88,15 @@ def test_what_is_no_adapter_is_named() -> None:
         Adapter.from_bytes("x")  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument, match="no adapter"):
         Adapter.from_bytes(b"")
+
+
+def test_deeply_nested_descriptions_are_damage() -> None:
+    sound = Adapter([[1.0]], metric="l2").to_bytes()
+    head, deep = list(_HEADER.unpack_from(sound)), b"[" * 100_000
+    head[-2] = len(deep)
+    whole = _HEADER.pack(*head) + deep + sound[-20:-16]
+    with pytest.raises(Corrupt, match="damaged"):
+        Adapter.from_bytes(whole + blake2b(whole, digest_size=16).digest())
 
 
 @settings(max_examples=100, deadline=None)
@@ -177,6 +187,11 @@ def test_no_rows_have_no_images() -> None:
         ({"matrix": np.eye(2), "metric": "l2", "mean": [1]}, "mean has 1"),
         ({"matrix": np.eye(2), "metric": "l2", "scale": 0}, "scale=0"),
         ({"matrix": None, "low_rank": (np.ones((2, 1)), np.ones((2, 2))), "metric": "l2"}, "low_rank has shapes"),
+        ({"matrix": np.eye(2), "metric": "l2", "scale": "big"}, "scale='big'"),
+        ({"matrix": np.eye(2), "metric": "l2", "scale": [1.0]}, "scale="),
+        ({"matrix": [[10**400]], "metric": "l2"}, "matrix is not an array"),
+        ({"matrix": None, "low_rank": 3, "metric": "l2"}, "low_rank is a int"),
+        ({"matrix": np.eye(2), "metric": "l2", "collection": 3}, "collection is a int"),
         ({"matrix": np.empty((0, 0)), "metric": "l2"}, "0 to 0|dimensions"),
     ],
 )

@@ -20,6 +20,7 @@ from ailing import DIM, ENGLISH, OTHERS, Table, World
 from data import ROOT, debian, needs_data
 
 import vecdb
+from vecdb.adapting.adapter import Adapter
 from vecdb.diagnosis import Diagnosis
 from vecdb.diagnosis.finding import SEVERITIES
 from vecdb.diagnosis.limits import LIMITS
@@ -634,6 +635,8 @@ REFUSED: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("qrels is a list", ("hashing", {"a": "b"}), {"queries": GOOD, "qrels": [1]}),
     (r"qrels\['q'\]\['a'\] is nan", ("hashing", {"a": "b"}), {"queries": GOOD, "qrels": {"q": {"a": float("nan")}}}),
     (r"qrels\['q'\]\['a'\] is 'x'", ("hashing", {"a": "b"}), {"queries": GOOD, "qrels": {"q": {"a": "x"}}}),
+    (r"qrels\['q'\]\['a'\] is 1000", ("hashing", {"a": "b"}), {"queries": GOOD, "qrels": {"q": {"a": 10**400}}}),
+    (r"qrels\['q'\]: the id \[1\] is a list", ("hashing", {"a": "b"}), {"queries": GOOD, "qrels": {"q": [[1]]}}),
     ("no query of queries= has a relevant row", ("hashing", {"a": "b"}), {"queries": GOOD, "qrels": {"r": {"a": 1}}}),
     ("labels is a str", ("hashing", {"a": "b"}), {"labels": "field"}),
     ("using= names a vector field", ("hashing", {"a": "b"}), {"using": "vector"}),
@@ -648,6 +651,19 @@ def test_wrong_arguments_are_named(said: str, given: Any, options: Any) -> None:
         vecdb.diagnose(*given, **options)
 
 
+class NoArray:
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("no array")
+
+
+def test_labels_that_cannot_be_counted_are_none() -> None:
+    papers = vecdb.open().create_collection("c", dim=2)
+    papers.add(list(range(40)), np.random.default_rng(0).standard_normal((40, 2)))
+    for label in (np.array([1, 2]), bytearray(b"a"), [1], {1: 2}):
+        report = vecdb.diagnose(papers, labels=dict.fromkeys(range(40), label))
+        assert any("labels" in what for what, _ in report.left_out), label
+
+
 def test_wrong_arguments_beside_a_collection_are_named() -> None:
     papers = vecdb.open().create_collection("c", dim=2)
     papers.add(["a", "b"], [[1, 0], [0, 1]])
@@ -655,6 +671,9 @@ def test_wrong_arguments_beside_a_collection_are_named() -> None:
         ("query texts|queries are texts", {"queries": GOOD}),
         (r"has shape \(3,\)", {"queries": {"q": [1, 2, 3]}}),
         ("NaN or infinity", {"queries": {"q": [1, math.inf]}}),
+        (r"queries\['q'\] is a list; give a text, or", {"queries": {"q": [10**400, 1]}}),
+        (r"queries\['q'\] is a ndarray", {"queries": {"q": np.ones(2, complex)}}),
+        (r"queries\['q'\] is a NoArray", {"queries": {"q": NoArray()}}),
         ("corpus= beside a collection", {"corpus": {"a": "b"}}),
         ("labels is a list", {"labels": [1]}),
         ("vector fields", {"using": "other"}),
@@ -662,3 +681,31 @@ def test_wrong_arguments_beside_a_collection_are_named() -> None:
     ):
         with pytest.raises(InvalidArgument, match=said):
             vecdb.diagnose(papers, **options)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("dim", [64, 12, 90])
+def test_an_adapted_field_is_looked_at_through_its_adapter(dim: int) -> None:
+    rng = np.random.default_rng(3)
+    words = [f"word{number}" for number in range(150)]
+    texts = [" ".join(rng.choice(words, 10)) for _ in range(300)]
+    plain, adapted = (
+        vecdb.open().create_collection("c", encoder="hashing:64") for _ in range(2)
+    )
+    for each in (plain, adapted):
+        each.add(list(range(300)), texts=texts)
+    turn = np.linalg.qr(rng.standard_normal((90, 90)))[0][:64, :dim]
+    adapted.apply_adapter(
+        Adapter(turn, metric="cosine", encoder_fingerprint=adapted.schema.fingerprint), force=True
+    )
+    queries = {f"q{row}": " ".join(texts[row].split()[:6]) for row in range(40)}
+    qrels = {f"q{row}": {row: 1} for row in range(40)}
+    encoder = vecdb.encoders.get("hashing:64")
+    as_vectors = {name: encoder.encode_queries([text])[0] for name, text in queries.items()}
+    for asked in (queries, as_vectors):
+        report = vecdb.diagnose(adapted, queries=asked, qrels=qrels)
+        before = vecdb.diagnose(plain, queries=asked, qrels=qrels)
+        assert report["vectors-differ"].value == 0 and report["encoders-swapped"].value == 0
+        if dim == 64:  # a turn changes nothing
+            assert [each.code for each in report] == [each.code for each in before]
+    with pytest.raises(InvalidArgument, match=r"has shape \(3,\); the vectors have \(64,\)"):
+        vecdb.diagnose(adapted, queries={"q": [1, 2, 3]})

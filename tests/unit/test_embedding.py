@@ -271,3 +271,30 @@ def test_an_encoders_own_exception_passes_and_nothing_is_written() -> None:
         c.add("a", texts="x")
     assert len(c) == 0 and cache(db) == (0, 0)
     assert not issubclass(ConnectionError, VecdbError)
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (np.ones((2, 3), np.float32), r"shape \(2, 3\) for 2 texts; it must be \(2, 2\)"),
+        (np.ones((1, 2), np.float32), r"returned shape \(1, 2\) for 2 texts"),
+        (np.ones(2, np.float32), r"returned shape \(2,\) for 2 texts"),
+        (np.full((2, 2), np.nan), "returned NaN or infinity for text 0"),
+        ([["a", "b"]] * 2, "not of real numbers"),
+        ([[1.0], [1.0, 2.0]], "rectangular"),
+    ],
+)
+def test_a_bad_vector_of_a_query_names_the_encoder(made: Any, said: str) -> None:
+    class Bad:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(good, name)
+
+        def encode_queries(self, texts: Any, /) -> Any:
+            return made
+
+    good, bad = Counting().encoder(), Bad()
+    c = vecdb.open().create_collection("c", encoder=bad)
+    c.add(["a", "b"], texts=["x", "yy"])
+    for call in (lambda: c.search(["x", "yy"]), lambda: c.prepare(k=1)(["x", "yy"])):
+        with pytest.raises(InvalidArgument, match=f"encoder 'counting' .*{said}"):
+            call()

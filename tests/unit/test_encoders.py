@@ -170,6 +170,12 @@ def test_a_text_that_is_no_str_is_named_by_row(encoder: Encoder) -> None:
         encoder.encode_documents(["fine", 3])  # type: ignore[list-item]
     with pytest.raises(InvalidArgument, match="list of texts"):
         encoder.encode_documents("one str")
+    for encode in (encoder.encode_documents, encoder.encode_queries):
+        if encoder.name.startswith("hashing"):
+            assert encode(["a \ud800"]).any()
+            continue
+        with pytest.raises(InvalidArgument, match=r"texts\[1\] .* lone surrogate at position 2; it is no text"):
+            encode(["ü fine", "a \ud800"])
 
 
 def test_function_makes_an_encoder_of_a_callable() -> None:

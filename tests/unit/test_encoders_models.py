@@ -142,13 +142,16 @@ def test_a_folder_that_is_no_model_is_refused_by_name(tmp_path: Path, how: str) 
     assert str(folder) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["model2vec", "sentence_transformers"])
+@pytest.mark.parametrize("name", ["model2vec", "sentence_transformers", "bert", "onnx"])
 def test_a_folder_must_be_named_and_be_there(name: str) -> None:
     with pytest.raises(InvalidArgument, match="needs a folder"):
         encoders.get(name)
     with pytest.raises(InvalidArgument, match="no/such|package"):
         encoders.get(f"{name}:no/such")
     assert name not in encoders.available()
+    for folder in (3, None, b"x"):
+        with pytest.raises(InvalidArgument, match=f"encoder '{name}': folder=.*: give a path"):
+            getattr(encoders, name)(folder)
 
 
 @needs_text

@@ -218,6 +218,7 @@ def test_what_cannot_be_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     for given, options, said in (
         ([*good, ("a", 3)], {}, r"pairs\[20\] holds a int"), ([*good, ("a",)], {}, r"pairs\[20\]"), ([*good, "ab"], {}, r"pairs\[20\]"),
         ([("a", "b", "c", "d")], {}, r"pairs\[0\]"), ([], {}, "0 queries"), (good[:9], {}, "9 queries; at least 10"), ("text", {}, "pairs is a str"),
+        (np.array(3), {}, "pairs is a ndarray"), (good, {"folder": tmp_path / "a\0b"}, "without NUL"), (good, {"learning_rate": 1e30}, "below 1,000,000"),
         (None, {}, "pairs is a NoneType"), ({"a": "b"}, {}, "pairs is a dict"), ([("a", "b", "c"), ("a", "b")], {}, r"triplets\[1\]"),
         (good, {"folder": tmp_path / "there"}, "exists"), (good, {"folder": tmp_path / "file"}, "exists"), (good, {"folder": ""}, "folder"),
         (good, {"folder": tmp_path / "file" / "in"}, "cannot be written"), (good, {"folder": 3}, "folder"),

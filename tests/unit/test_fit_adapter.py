@@ -411,6 +411,8 @@ V = [1.0, 2, 3, 4]
         ({"pairs": {"a": "b"}}, errors.InvalidArgument, "pairs is a dict"),
         ({"pairs": "ab"}, errors.InvalidArgument, "pairs is a str"),
         ({"pairs": pairs_that(17, 5)}, errors.InvalidArgument, r"pairs\[17\] is a int"),
+        ({"pairs": np.array(5)}, errors.InvalidArgument, "pairs is a ndarray"),
+        ({"pairs": pairs_that(17, np.array(5))}, errors.InvalidArgument, r"pairs\[17\] is a ndarray"),
         ({"pairs": pairs_that(17, "ab")}, errors.InvalidArgument, r"pairs\[17\] is a str"),
         ({"pairs": pairs_that(17, (V, "d0", "d2"))}, errors.InvalidArgument, r"pairs\[17\] has 3 parts"),
         ({"pairs": pairs_that(17, (V, "nobody"))}, errors.NotFound, r"pairs\[17\]: collection 'c' has no row 'nobody'"),

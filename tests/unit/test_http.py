@@ -22,6 +22,7 @@ from vecdb import encoders
 from vecdb.encoders import answers
 from vecdb.encoders.base import Encoder
 from vecdb.encoders.http import PROBES
+from vecdb.encoders.service import Limits, Refused, Service, Spent
 from vecdb.errors import EncoderFailed, EncoderMismatch, InvalidArgument, SchemaError
 
 KEY = "sk-secret-key"
@@ -262,7 +263,8 @@ def test_dimensions_are_asked_for_and_held_to(service: planted.Service) -> None:
         ({"model": ""}, "model"), ({"model": None}, "model"), ({"api_key": "a\nb"}, "api_key"), ({"api_key": b"x"}, "api_key"), ({"api_key": ""}, "api_key"),
         ({"dim": 0}, "dim"), ({"dim": True}, "dim"), ({"dimensions": "3"}, "dimensions"), ({"dim": 3, "dimensions": 4}, "differ"),
         ({"metric": "hamming"}, "metric"), ({"batch_size": 0}, "batch_size"), ({"batch_characters": None}, "batch_characters"),
-        ({"timeout_s": 0}, "timeout_s"), ({"timeout_s": None}, "timeout_s"), ({"timeout_s": float("nan")}, "timeout_s"), ({"max_retries": -1}, "max_retries"),
+        ({"timeout_s": 0}, "timeout_s"), ({"timeout_s": None}, "timeout_s"), ({"timeout_s": float("nan")}, "timeout_s"), ({"timeout_s": 10**400}, "timeout_s"),
+        ({"timeout_s": 1e300}, "0.001 to 1,000,000"), ({"requests_per_minute": 1e-320}, "requests_per_minute"), ({"max_retries": -1}, "max_retries"),
         ({"requests_per_minute": 0}, "requests_per_minute"), ({"texts_per_minute": float("inf")}, "texts_per_minute"),
         ({"encoding_format": "int8"}, "encoding_format"), ({"query_prefix": None}, "query_prefix"), ({"revision": 2}, "revision"), ({"card": "x"}, "card"),
         ({"headers": ["a"]}, "headers"), ({"headers": {"a b": "c"}}, "headers"), ({"headers": {"a": "x\r\ny"}}, "headers"), ({"headers": {"": "x"}}, "headers"),
@@ -316,6 +318,22 @@ def test_the_key_is_in_no_repr_error_pickle_fingerprint_file_or_log(
     assert "secret" not in str(refused.value)
     hidden = encoders.http("https://h/v1?key=hush", "m")
     assert "hush" not in repr(hidden) and hidden._service.url.endswith("/v1/embeddings?key=hush")
+
+
+@pytest.mark.parametrize("status", [200, 401, 503])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_secret_that_is_cut_by_what_is_shown_of_an_answer_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, status: int, as_json: bool
+) -> None:
+    asked = Service("http://h/v1", Limits(1.0, 0, None, None), {"Authorization": f"Bearer {KEY}"})
+    for before in range(answers.SHOWN + 2):
+        said = "x" * before + KEY
+        body = json.dumps({"error": {"message": said}}) if as_json else said
+        monkeypatch.setattr(asked, "_post", lambda _, body=body: (status, {}, body.encode()))
+        with pytest.raises((Refused, Spent)) as caught:
+            asked.ask(b"", 1, lambda answer, kind: answers.vectors_in(answer, kind, 1, 3))
+        assert KEY[:3] not in str(caught.value), before
+
 
 
 # --- in a collection -------------------------------------------------------------------------------

@@ -560,6 +560,24 @@ def test_adapters_upon_encoders(db: vecdb.Database) -> None:
     assert c.schema.only.adapters == () and np.allclose(c.vectors(5)[0], encoded[5], atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+def test_rows_that_are_written_as_they_are_keep_their_places(db: vecdb.Database, dtype: str) -> None:
+    c = plain(db, dtype=dtype, metric="l2")
+    c.apply_adapter(adapter(metric="l2"), force=True)
+    said = db.create_collection("said", encoder=E1, dtype=dtype)
+    said.add(list(range(ROWS)), texts=texts(ROWS))
+    said.apply_adapter(adapter(of=E1.fingerprint), force=True)
+    said.drop_previous_vectors()
+    said.reembed(E2)
+    said.upsert([0, 1], texts=["one of the new ones", "and another"])
+    said.rollback_vectors()
+    said.upsert(list(range(2, ROWS)), texts=texts(ROWS)[2:])
+    before = c.stats()["slots"], said.stats()["slots"]
+    c.upsert(list(range(ROWS)), vectors(ROWS), metadata=[{"n": i} for i in range(ROWS)])
+    said.upsert([0, 1, *range(2, ROWS)], texts=["one of the new ones", "and another", *texts(ROWS)[2:]])
+    assert (c.stats()["slots"], said.stats()["slots"]) == before
+
+
 def test_a_bridge_goes_when_it_leads_nowhere(db: vecdb.Database) -> None:
     c = worded(db, 200)
     c.reembed(E2, cancel=after(2))

@@ -102,8 +102,10 @@ class Adapter:
         self._factors: tuple[Floats, ...]
         if matrix is not None:
             self._factors = (_array("matrix", matrix, 2),)
-        else:
+        elif isinstance(low_rank, tuple | list) and len(low_rank) == 2:
             self._factors = (_array("U", low_rank[0], 2), _array("V", low_rank[1], 2))
+        else:
+            _refuse(f"low_rank is a {type(low_rank).__name__}; give (U, V)")
         self.dim_in, self.dim = self._factors[0].shape[0], self._factors[-1].shape[1]
         if not (0 < self.dim_in <= MAX_DIM and 0 < self.dim <= MAX_DIM):
             _refuse(f"an adapter from {self.dim_in} to {self.dim} dimensions: 1 to {MAX_DIM:,} it can have")
@@ -114,11 +116,14 @@ class Adapter:
         self._mean = None if mean is None else _array("mean", mean, 1)
         if self._mean is not None and len(self._mean) != self.dim_in:
             _refuse(f"mean has {len(self._mean)} numbers; the matrix takes {self.dim_in}")
-        self._scale = np.float32(scale)
-        if not (np.isfinite(self._scale) and self._scale > 0):
-            _refuse(f"scale={scale!r:.40}: give a finite number above 0")
+        self._scale = _scale_of(scale)
         self._panels = [_panels(each) for each in self._factors]
         self._size = _size_of(self._factors)
+        for name, said in (
+            ("encoder_fingerprint", encoder_fingerprint), ("collection", collection), ("using", using),
+        ):  # fmt: skip
+            if said is not None and not isinstance(said, str):
+                _refuse(f"{name} is a {type(said).__name__}; give a str, or None")
         self.metric, self.dtype = metric, dtype
         self.encoder_fingerprint, self.collection, self.using = encoder_fingerprint, collection, using
         self.report = report
@@ -247,7 +252,7 @@ class Adapter:
                 None if flags & _LOW_RANK else arrays[0], low_rank=arrays if flags & _LOW_RANK else None,
                 mean=mean, scale=scale, report=told, **said,
             )  # fmt: skip
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             _damaged(str(error))
 
     def _head(self, report: int) -> bytes:
@@ -292,12 +297,23 @@ def _array(name: str, values: Any, axes: int) -> Floats:
     try:
         with np.errstate(over="ignore"):
             found = np.array(values, np.float32, order="C")
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # an object may raise what it likes when asked to be an array
         _refuse(f"{name} is not an array of real numbers: {error!s:.200}")
     if found.ndim != axes:
         _refuse(f"{name} has shape {found.shape}; it has {axes} axes")
     if not np.isfinite(found).all():
         _refuse(f"{name}: NaN, infinity, or too large for float32; every number must be finite")
+    return found
+
+
+def _scale_of(scale: Any) -> np.float32:
+    try:
+        with np.errstate(over="ignore"):
+            found = np.float32(scale)
+    except (TypeError, ValueError, OverflowError):
+        found = np.float32("nan")
+    if not (np.ndim(found) == 0 and np.isfinite(found) and found > 0):
+        _refuse(f"scale={scale!r:.40}: give a finite number above 0")
     return found
 
 

@@ -177,7 +177,7 @@ class Bridge:
             numbers = np.frombuffer(whole, "<f4", offset=at).reshape(dim_in + 1, dim)
             loss = Loss(**told.pop("loss"))
             return cls(numbers[:-1], numbers[-1], loss=loss, **told)
-        except (TypeError, KeyError, AttributeError, ValueError) as error:
+        except (TypeError, KeyError, AttributeError, ValueError, RecursionError) as error:
             refuse(f"the bytes of a bridge are damaged: {error!s:.200}; learn it again")
 
     def _numbers(self) -> bytes:

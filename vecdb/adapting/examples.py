@@ -11,13 +11,13 @@ Invariants (checked by tests/unit/test_fine_tune.py):
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 
+from vecdb.adapting.sources import has_parts
 from vecdb.errors import InvalidArgument
 from vecdb.evaluation.metrics import parse
 
@@ -142,7 +142,7 @@ def best(scores: Floats, k: int) -> list[int]:
 
 
 def _listed(given: Any) -> list[Any]:
-    if isinstance(given, str | bytes | dict) or not isinstance(given, Iterable):
+    if isinstance(given, dict) or not has_parts(given):
         _refuse(f"pairs is a {type(given).__name__}: give a list of (query, text), or of (query, text, text)")
     return list(given)
 
@@ -150,7 +150,7 @@ def _listed(given: Any) -> list[Any]:
 def _texts(corpus: Any) -> list[Any]:
     if corpus is None:
         return []
-    if isinstance(corpus, str | bytes | dict) or not isinstance(corpus, Iterable):
+    if isinstance(corpus, dict) or not has_parts(corpus):
         _refuse(f"corpus is a {type(corpus).__name__}: give a list of texts")
     return list(corpus)
 

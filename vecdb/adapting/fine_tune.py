@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 TABLES: Final = (Model2VecEncoder, WordLlamaEncoder)
 NETWORKS: Final = (BertEncoder, SentenceTransformersEncoder)
 MOST_SEED: Final = 2**63
+LARGEST: Final = 1_000_000  # below which epochs, rates and batches are
 
 
 def fine_tune(
@@ -174,6 +175,8 @@ def _of_folder(folder: Path) -> Encoder:
 def _target(folder: Any) -> Path:
     if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
         _refuse(f"folder={folder!r:.80}: give the path of a new folder")
+    if not isinstance(os.fspath(folder), str) or "\0" in os.fspath(folder):
+        _refuse(f"folder={folder!r:.80}: a path is a str without NUL")
     path = Path(os.path.abspath(os.fspath(folder)))
     if os.path.lexists(path):
         _refuse(f"folder={os.fspath(folder)!r:.200} exists: give a new one, as nothing is written over")
@@ -193,9 +196,10 @@ def _seed(seed: Any) -> int:
 
 
 def _positive(name: str, value: Any, kind: type) -> None:
-    fits = value is None or (type(value) in (int, kind) and 0 < value < 1_000_000)
+    fits = value is None or (type(value) in (int, kind) and 0 < value < LARGEST)
     if not fits:
-        _refuse(f"{name}={value!r:.40}: give {'an int' if kind is int else 'a number'} above 0, or None")
+        what = "an int" if kind is int else "a number"
+        _refuse(f"{name}={value!r:.40}: give {what} above 0 and below {LARGEST:,}, or None")
 
 
 def _readme(given: Encoder, examples: Examples, made: FineTuning) -> str:

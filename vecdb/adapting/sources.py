@@ -79,11 +79,11 @@ def of_pairs(papers: Collection, given: Any, using: Any, seed: int, *, name: str
     """The task in pairs (query, id), or triplets (query, id, id) where `seats` is 3."""
     declared, field_name = field_of(papers, using)
     shape = "(query, id)" if seats == 2 else "(query, id, id)"
-    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+    if isinstance(given, Mapping) or not has_parts(given):
         _refuse(f"{name} is a {type(given).__name__}; give a list of {shape}")
     gathered = _Gathered(papers, declared, name)
     for at, item in enumerate(given):
-        if isinstance(item, str | bytes) or not isinstance(item, Iterable):
+        if not has_parts(item):
             _refuse(f"{name}[{at}] is a {type(item).__name__}; give {shape}")
         parts = list(item)
         if len(parts) != seats:
@@ -368,6 +368,13 @@ def _example(query: Near) -> Any:
     if isinstance(query.x, Numbers):
         return np.frombuffer(query.x.data, query.x.dtype).reshape(query.x.shape)
     return query.x if isinstance(query.x, ById | str) else np.array(query.x)
+
+
+def has_parts(given: Any) -> bool:
+    """Whether something has parts; an array of no dimension calls itself iterable."""
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        return False
+    return getattr(given, "ndim", 1) != 0
 
 
 def _number(where: str) -> int:

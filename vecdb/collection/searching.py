@@ -18,6 +18,7 @@ import numpy as np
 
 from vecdb.arrays import checked, given_query
 from vecdb.collection.handle import Handle, Where, parse_record, refuse
+from vecdb.encoders.base import check_vectors
 from vecdb.errors import EncoderMismatch, NotFound
 from vecdb.execute import Context, Request
 from vecdb.index.effort import WIDEST
@@ -97,8 +98,11 @@ class Searching(Handle):
 
     def _encoded_by(self, encoder: Any, declared: VectorField, texts: list[str]) -> npt.NDArray[np.float32]:
         """Texts as queries (n, d) in a field."""
-        found = np.asarray(encoder.encode_queries(texts), np.float32)
-        return self._images(declared, checked(np.atleast_2d(found), declared.metric))
+        made = encoder.encode_queries(texts)
+        if len(texts) == 1 and getattr(made, "ndim", 2) == 1:
+            made = made[None]  # of one text some give (d,)
+        found = check_vectors(made, len(texts), declared.given_dim, f"encoder {encoder.name!r}")
+        return self._images(declared, checked(found, declared.metric))
 
     def _at_hand(self, declared: VectorField) -> Any:
         """A field's encoder, None where it is not at hand."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 import numpy as np
 from pyroaring import BitMap
 
-from vecdb.arrays import imaged
+from vecdb.arrays import encoded, imaged
 from vecdb.collection.handle import Handle, refuse, source_of
 from vecdb.embedding import embed
 from vecdb.progress import Progress
@@ -138,8 +138,9 @@ class Steps(Handle):
     def _new_vectors(self, hidden: Hidden, sources: Any) -> npt.NDArray[Any]:
         field = hidden.field
         if isinstance(sources, list):
-            encoder = self._encoder(field)
-            return self._images(field, embed(self._db, encoder, sources, field.metric))
+            made = embed(self._db, self._encoder(field), sources, field.metric)
+            given = encoded(made, np.arange(len(sources)), field.as_given())  # as a write of the text has it
+            return self._images(field, given.array)
         found: npt.NDArray[Any] = self._map(field.adapters[-1])(sources)
         return found
 

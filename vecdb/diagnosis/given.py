@@ -7,7 +7,7 @@ the argument, the first entry that is wrong, and the remedy.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -71,8 +71,9 @@ def _qrels(qrels: Any, queries: Mapping[Any, Any]) -> dict[Any, dict[Any, float]
         pairs = judged.items() if isinstance(judged, Mapping) else ((id, 1) for id in judged)
         found[name] = {}
         for id, grade in pairs:
-            number = isinstance(grade, int | float | np.integer | np.floating)
-            if not number or not math.isfinite(grade):
+            if not isinstance(id, Hashable):
+                refuse(f"qrels[{name!r:.60}]: the id {id!r:.60} is {_kind(id)}; an id is a str or an int")
+            if not _is_number(grade):
                 refuse(f"qrels[{name!r:.60}][{id!r:.60}] is {grade!r:.40}; a grade is a finite number, "
                 "above 0 for relevant")
             if grade > 0:
@@ -110,9 +111,13 @@ def vectors_of(queries: Mapping[Any, Any], dim: int) -> Any:
     found = np.empty((len(queries), dim), np.float32)
     for row, (name, vector) in enumerate(queries.items()):
         try:
-            array = np.asarray(vector, np.float32)
-        except (TypeError, ValueError):
+            given = np.asarray(vector)
+        except Exception:  # an object may raise what it likes when asked to be an array
+            given = np.empty(0, object)
+        if given.dtype.kind not in "fiub":
             refuse(f"queries[{name!r:.60}] is {_kind(vector)}; give a text, or a vector of {dim} numbers")
+        with np.errstate(over="ignore"):
+            array = given.astype(np.float32)
         if array.shape != (dim,):
             refuse(f"queries[{name!r:.60}] has shape {array.shape}; the vectors have ({dim},)")
         if not np.isfinite(array).all():
@@ -122,12 +127,20 @@ def vectors_of(queries: Mapping[Any, Any], dim: int) -> Any:
 
 
 def label_of(value: Any) -> Any:
-    """A label that can be counted: None for what is none (NaN, lists, dicts)."""
-    if value is None or isinstance(value, list | tuple | dict | set):
+    """A label that can be counted: None for what is none (NaN, lists, dicts, arrays)."""
+    if value is None or isinstance(value, tuple) or not isinstance(value, Hashable):
         return None
     if isinstance(value, float | np.floating) and not math.isfinite(value):
         return None
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _is_number(grade: Any) -> bool:
+    """Whether a grade is a finite number."""
+    try:
+        return isinstance(grade, int | float | np.integer | np.floating) and math.isfinite(grade)
+    except OverflowError:  # an int beyond what a float holds
+        return False
 
 
 def refuse(message: str) -> NoReturn:

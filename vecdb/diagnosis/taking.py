@@ -10,7 +10,8 @@ encodes thirty texts a second with a small transformer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
@@ -64,6 +65,8 @@ def of_collection(
         metadata=[record.metadata for record in records[:drawn]],
     )  # fmt: skip
     _encoder_of(papers, declared, subject)
+    if declared.adapters:
+        asked = _go_through(papers, declared, subject, asked)
     if isinstance(labels, str):
         subject.label_field = labels
         subject.labels = [label_of(_flat(record.metadata, labels)) for record in records[:drawn]]
@@ -201,6 +204,40 @@ def _encoder_of(papers: Any, declared: Any, subject: Subject) -> None:
             subject.card = encoders.get(declared.encoder).card
         except Exception:  # not at hand: nothing is known of it
             return
+
+
+class _Adapted:
+    """An encoder whose vectors go through a field's adapters, as those of its rows did; else as it is."""
+
+    def __init__(self, encoder: Any, images: Callable[[Any], Any], dim: int) -> None:
+        self._encoder, self._images, self.dim = encoder, images, dim
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+    def encode_documents(self, texts: Sequence[str], /) -> Any:
+        return self._images(self._encoder.encode_documents(texts))
+
+    def encode_queries(self, texts: Sequence[str], /) -> Any:
+        return self._images(self._encoder.encode_queries(texts))
+
+
+def _go_through(papers: Any, declared: Any, subject: Subject, asked: Asked | None) -> Asked | None:
+    """Let what is encoded and asked go through the field's adapters, as its rows did; zeros stay zeros."""
+
+    def images(given: Any) -> Any:
+        made = np.zeros((len(given), declared.dim), np.float32)
+        rows = np.asarray(given, np.float32)
+        kept = rows.any(axis=1) if declared.metric == "cosine" else np.ones(len(rows), np.bool_)
+        made[kept] = papers._images(declared, rows[kept])
+        return made
+
+    if subject.encoder is not None:
+        subject.encoder = cast("Encoder", _Adapted(subject.encoder, images, declared.dim))
+    if asked is None or asked.are_texts:
+        return asked
+    found = images(vectors_of(asked.queries, declared.given_dim))
+    return replace(asked, queries=dict(zip(asked.queries, found, strict=True)))
 
 
 def _ask(

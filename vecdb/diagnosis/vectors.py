@@ -13,6 +13,7 @@ import numpy as np
 
 from vecdb.diagnosis.finding import Finding, found, per_cent
 from vecdb.diagnosis.subject import unit
+from vecdb.encoders.base import check_vectors
 
 if TYPE_CHECKING:
     from vecdb.diagnosis.subject import Subject
@@ -204,8 +205,9 @@ def _made_by(subject: Subject) -> list[Finding]:
         return []
     texts = [subject.plain_texts[row] for row in rows]
     stored = subject.vectors[rows]
-    documents = np.asarray(encoder.encode_documents(texts), np.float32)
-    queries = np.asarray(encoder.encode_queries(texts), np.float32)
+    count, who = len(texts), f"encoder {encoder.name!r}"
+    documents = check_vectors(encoder.encode_documents(texts), count, subject.dim, who)
+    queries = check_vectors(encoder.encode_queries(texts), count, subject.dim, who)
     as_documents, as_queries = _cosines(stored, documents), _cosines(stored, queries)
     swapped = float(np.mean((as_queries > SWAPPED) & (as_documents < SWAPPED)))
     differ = (as_documents < SAME) & (as_queries < SAME)

@@ -31,7 +31,9 @@ __all__ = [
     "Tokenized",
     "Vectors",
     "card_of",
+    "check_text",
     "check_texts",
+    "check_tokenizable",
     "check_vectors",
     "one_text",
 ]
@@ -182,11 +184,30 @@ def check_texts(texts: Sequence[str], who: str) -> list[str]:
     return listed
 
 
+def check_tokenizable(texts: Sequence[str], who: str) -> list[str]:
+    """The same where a tokenizer reads them, which takes no lone surrogates."""
+    listed = check_texts(texts, who)
+    for row, text in enumerate(listed):
+        check_text(text, f"texts[{row}] given to {who}")
+    return listed
+
+
 def one_text(text: object, who: str) -> str:
     """Return `text` as it is, or raise InvalidArgument where it is no str."""
     if not isinstance(text, str):
         raise InvalidArgument(f"{who}: tokens takes one text as a str, not {type(text).__name__}")
+    check_text(text, f"{who}: the text")
     return text
+
+
+def check_text(text: str, what: str) -> None:
+    """Raise InvalidArgument where a str has a lone surrogate, which no tokenizer takes."""
+    try:
+        if not text.isascii():
+            text.encode()
+    except UnicodeEncodeError as error:
+        at = error.start
+        raise InvalidArgument(f"{what} has a lone surrogate at position {at}; it is no text") from None
 
 
 def check_vectors(made: Any, n: int, dim: int, who: str) -> Vectors:

@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from vecdb.encoders.base import Vectors, check_texts, one_text
+from vecdb.encoders.base import Vectors, check_tokenizable, one_text
 from vecdb.encoders.cards import card_of_folder
-from vecdb.encoders.places import cached, packaged
+from vecdb.encoders.places import cached, packaged, path_of
 from vecdb.encoders.pooling import layout, recipe, settings
 from vecdb.encoders.transformer import Transformer
 from vecdb.encoders.weights import Tensors, read_object, weight_files
@@ -49,7 +49,7 @@ class BertEncoder:
     """What `bert` returns: texts by the pooled states of a transformer's last layer."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        found, name = find(os.fspath(folder), WHO)
+        found, name = find(path_of(folder, WHO), WHO)
         self.name = f"bert:{name}"
         network, modules = layout(found, WHO)
         self._transformer = Transformer(network, WHO)
@@ -91,7 +91,7 @@ class BertEncoder:
         return self._tokens.pieces(self._plain(one_text(text, f"encoder {self.name!r}")))
 
     def _encode(self, texts: Sequence[str], prompt: str) -> Vectors:
-        listed = check_texts(texts, f"encoder {self.name!r}")
+        listed = check_tokenizable(texts, f"encoder {self.name!r}")
         vectors = np.empty((len(listed), self.dim), dtype=np.float32)
         skip = 0
         if prompt and not self._recipe.with_prompt:  # its tokens, the first special one with them

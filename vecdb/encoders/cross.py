@@ -27,6 +27,7 @@ import numpy as np
 from vecdb.encoders.base import Vectors
 from vecdb.encoders.bert import find, longest_input
 from vecdb.encoders.layers import Scratch, gelu
+from vecdb.encoders.places import path_of
 from vecdb.encoders.transformer import FAMILIES, Transformer
 from vecdb.encoders.weights import read_object
 from vecdb.encoders.wordpieces import WordPieces, lacks_tokenizers
@@ -100,7 +101,7 @@ def cross_encoder(folder: str | os.PathLike[str], *, field: str | None = None) -
     """
     if field is not None and (not isinstance(field, str) or not field):
         raise InvalidArgument(f"{WHO}: field must be the name of a metadata field, not {field!r:.60}")
-    found, name = find(os.fspath(folder), WHO)
+    found, name = find(path_of(folder, WHO), WHO)
     config = read_object(found / "config.json", WHO)
     _one_output(config, found)
     if config.get("model_type") in FAMILIES and not lacks_tokenizers():

@@ -44,6 +44,7 @@ PROBES: Final = ("The quick brown fox jumps over the lazy dog.", "Inflation rose
 SPLIT = (400, 413, 422)  # a batch that is refused so may hold one text that is
 BLANK = " "  # what is sent for an empty text, which services refuse
 FORMATS = ("float", "base64")
+LEAST_RATE, MOST_RATE = 0.001, 1_000_000  # of time-outs in seconds, and of what is sent a minute
 _UNKNOWN = Card(NOT_STATED, NOT_STATED, NOT_STATED, NOT_STATED)
 
 
@@ -201,8 +202,8 @@ def http(
         ("texts_per_minute", texts_per_minute),
     ):  # fmt: skip
         open_ended = rate is None and name != "timeout_s"
-        fits = open_ended or (type(rate) in (int, float) and 0 < float(rate or 0) < float("inf"))
-        _check(fits, f"{name}={rate!r:.40}: give a finite number above 0")
+        fits = open_ended or (type(rate) in (int, float) and LEAST_RATE <= rate <= MOST_RATE)  # type: ignore[operator]
+        _check(fits, f"{name}={rate!r:.40}: give a number from {LEAST_RATE} to {MOST_RATE:,}")
     for name, text in (
         ("document_prefix", document_prefix), ("query_prefix", query_prefix), ("revision", revision),
     ):  # fmt: skip

@@ -33,9 +33,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.encoders.base import Vectors, check_texts, one_text
+from vecdb.encoders.base import Vectors, check_tokenizable, one_text
 from vecdb.encoders.cards import card_of_folder
-from vecdb.encoders.places import cached, packaged
+from vecdb.encoders.places import cached, packaged, path_of
 from vecdb.errors import InvalidArgument
 
 __all__ = ["Model2VecEncoder", "lacks_model2vec", "model2vec"]
@@ -56,7 +56,7 @@ class Model2VecEncoder:
             raise InvalidArgument(
                 f"encoder 'model2vec' needs {' and '.join(MODULES)}, not all installed here: {REMEDY}"
             )
-        found, name = _find(os.fspath(folder))
+        found, name = _find(path_of(folder, "encoder 'model2vec'"))
         self.files = files = [found / each for each in FILES]
         config = _read_config(files[2])
         self.name = f"model2vec:{name}"
@@ -87,7 +87,7 @@ class Model2VecEncoder:
 
     def encode_documents(self, texts: Sequence[str], /) -> Vectors:
         """Return the float32 vectors (n, dim) of `texts`."""
-        listed = check_texts(texts, f"encoder {self.name!r}")
+        listed = check_tokenizable(texts, f"encoder {self.name!r}")
         vectors = np.empty((len(listed), self.dim), dtype=np.float32)
         for first in range(0, len(listed), _BATCH):
             for row, ids in enumerate(self._tokens(listed[first : first + _BATCH]), start=first):

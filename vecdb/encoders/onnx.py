@@ -35,13 +35,13 @@ from typing import Any
 
 import numpy as np
 
-from vecdb.encoders.base import NOT_STATED, Vectors, check_vectors, one_text
+from vecdb.encoders.base import NOT_STATED, Vectors, check_text, check_vectors, one_text
 from vecdb.encoders.cards import card_of_folder
 from vecdb.encoders.graph import PIXELS, Graph, lacks_runtime
 from vecdb.encoders.graph_images import ImageGraph
 from vecdb.encoders.graph_texts import TextGraph
 from vecdb.encoders.images import CONFIG
-from vecdb.encoders.places import cached, packaged
+from vecdb.encoders.places import cached, packaged, path_of
 from vecdb.encoders.pooling import settings
 from vecdb.encoders.wordpieces import lacks_tokenizers
 from vecdb.errors import InvalidArgument
@@ -113,6 +113,9 @@ class OnnxEncoder:
                     f"{kind}[{at[0]}] given to {who} is {type(listed[at[0]]).__name__}, and the folder "
                     f"holds a model of {self.takes} only"
                 )
+            if at and kind == "texts":
+                for row in at:
+                    check_text(listed[row], f"texts[{row}] given to {who}")
             if at:
                 vectors = self._parts[kind].encode([listed[row] for row in at], at, role, who)
                 made[at] = check_vectors(vectors, len(at), self.dim, who)
@@ -152,7 +155,7 @@ def onnx(folder: str | os.PathLike[str], *, threads: int | None = None) -> OnnxE
     """
     if threads is not None and (type(threads) is not int or not 1 <= threads <= 1024):
         raise InvalidArgument(f"{WHO}: threads={threads!r:.40}: give an int from 1 to 1024, or None")
-    found, paths, name = _find(os.fspath(folder))
+    found, paths, name = _find(path_of(folder, WHO))
     graphs = {kind: Graph(path, WHO, threads) for kind, path in paths.items()}
     if list(graphs) == ["texts"] and list(graphs["texts"].inputs) == [PIXELS]:
         graphs = {"images": graphs["texts"]}

@@ -2,6 +2,7 @@
 
     cached("owner/name")      snapshots in the local cache of the Hugging Face hub
     packaged("module")        the folder of an installed package, and the folders in it
+    path_of(folder, who)      a path as a str
 
 Nothing here asks a network: what is not on the disk is not found.
 
@@ -15,7 +16,17 @@ import importlib.util
 import os
 from pathlib import Path
 
-__all__ = ["cached", "packaged"]
+from vecdb.errors import InvalidArgument
+
+__all__ = ["cached", "packaged", "path_of"]
+
+
+def path_of(folder: str | os.PathLike[str], who: str) -> str:
+    """What was given for a folder as a str, or InvalidArgument."""
+    found = os.fspath(folder) if isinstance(folder, str | os.PathLike) else None
+    if not isinstance(found, str):
+        raise InvalidArgument(f"{who}: folder={folder!r:.80}: give a path as a str or a pathlib.Path")
+    return found
 
 
 def cached(name: str) -> list[Path]:

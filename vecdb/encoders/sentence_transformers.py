@@ -25,8 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from vecdb.encoders.base import NOT_STATED, Vectors, check_texts, check_vectors, one_text
+from vecdb.encoders.base import NOT_STATED, Vectors, check_tokenizable, check_vectors, one_text
 from vecdb.encoders.cards import card_of_folder
+from vecdb.encoders.places import path_of
 from vecdb.errors import InvalidArgument
 
 __all__ = ["SentenceTransformersEncoder", "lacks_sentence_transformers", "sentence_transformers"]
@@ -44,7 +45,7 @@ class SentenceTransformersEncoder:
     """What `sentence_transformers` returns."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        found = Path(os.fspath(folder))
+        found = Path(path_of(folder, "encoder 'sentence_transformers'"))
         if not found.is_dir() or not any((found / each).is_file() for each in _SIGNS):
             raise InvalidArgument(
                 f"encoder 'sentence_transformers': {str(found)!r} is no folder with a saved model "
@@ -93,7 +94,7 @@ class SentenceTransformersEncoder:
 
     def _encode(self, encode: Callable[[list[str]], Any], texts: Sequence[str]) -> Vectors:
         who = f"encoder {self.name!r}"
-        listed = check_texts(texts, who)
+        listed = check_tokenizable(texts, who)
         if not listed:
             return np.empty((0, self.dim), dtype=np.float32)
         return check_vectors(encode(listed), len(listed), self.dim, who)

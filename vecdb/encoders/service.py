@@ -87,7 +87,8 @@ class Service:
             try:
                 status, headers, answer = self._post(body)
                 if 200 <= status < 300:
-                    return read(answer, str(headers.get("content-type", "")))
+                    return self._made(read, answer, str(headers.get("content-type", "")))
+                answer = self._without_secrets(answer)  # before it is cut: half a secret is one
                 last = self._clean(f"HTTP {status}: {told(answer)}")
                 if status not in PASSING:
                     raise Refused(status, self._clean(told(answer)))
@@ -105,6 +106,14 @@ class Service:
             if attempt + 1 < tries:
                 self._wait(attempt, asked)
         raise Spent(tries, last)
+
+    def _made(self, read: Callable[[bytes, str], T], answer: bytes, kind: str) -> T:
+        """What `read` makes of an answer; what it says of a bad one shows no secret."""
+        try:
+            return read(answer, kind)
+        except BadAnswer:
+            read(self._without_secrets(answer), kind)
+            raise BadAnswer("it repeats what was sent") from None
 
     def _post(self, body: bytes) -> tuple[int, Any, bytes]:
         """(status, headers, body) of the answer."""
@@ -177,11 +186,18 @@ class Service:
 
     def _clean(self, said: str) -> str:
         """Without any secret that the service may have repeated."""
-        for secret in self._headers.values():
-            for part in (secret, secret.removeprefix("Bearer ")):
-                if len(part) >= 4 and part not in PUBLIC:
-                    said = said.replace(part, "***")
+        for secret in self._secrets():
+            said = said.replace(secret, "***")
         return said
+
+    def _without_secrets(self, answer: bytes) -> bytes:
+        for secret in self._secrets():
+            answer = answer.replace(secret.encode(), b"***")
+        return answer
+
+    def _secrets(self) -> list[str]:
+        found = [part for each in self._headers.values() for part in (each, each.removeprefix("Bearer "))]
+        return [each for each in found if len(each) >= 4 and each not in PUBLIC]
 
 
 PUBLIC = ("application/json",)

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.encoders.base import Card, Vectors, check_texts, one_text
+from vecdb.encoders.base import Card, Vectors, check_tokenizable, one_text
 from vecdb.errors import InvalidArgument
 
 __all__ = ["WordLlamaEncoder", "files", "missing"]
@@ -75,7 +75,7 @@ class WordLlamaEncoder:
 
     def encode_documents(self, texts: Sequence[str], /) -> Vectors:
         """Return the float32 vectors (n, dim) of `texts`."""
-        listed = check_texts(texts, f"encoder {self.name!r}")
+        listed = check_tokenizable(texts, f"encoder {self.name!r}")
         vectors = np.empty((len(listed), self.dim), dtype=np.float32)
         for first in range(0, len(listed), _BATCH):
             tokens = self._tokens(listed[first : first + _BATCH])

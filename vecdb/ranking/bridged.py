@@ -10,7 +10,8 @@ Invariants:
   Y2  every row with an old vector is found, so that no search is short meanwhile.
 
 Rejected: the old encoder for everything until the switch. It may not be at hand any more, which is why
-many change; where the new one is not at hand either, the old one answers (collection/searching.py).
+many change; where the new one is not at hand either (collection/searching.py), or its service fails, the old
+one answers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from pyroaring import BitMap
 
-from vecdb.errors import InvalidArgument
+from vecdb.errors import EncoderFailed, InvalidArgument
 from vecdb.index.view import Cut
 from vecdb.query.objects import Near, Query
 from vecdb.ranking.base import Place, Ranked, Ranker
@@ -40,7 +41,11 @@ def near(place: Place, query: Query) -> Ranker:
         using = found.using or place.using
         bridging = crossing(place.verbs, place.view.schema, using)
         if bridging is not None:
-            return BridgedRanker(place, query, *bridging)
+            try:
+                return BridgedRanker(place, query, *bridging)
+            except EncoderFailed:  # its service does not answer now
+                if place.verbs._at_hand(place.view.schema.vectors[bridging[0]]) is None:
+                    raise
     return NearRanker(place, query)
 
 

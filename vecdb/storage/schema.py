@@ -94,7 +94,7 @@ class VectorField:
         """The declaration that vectors fit as users and the encoder give them, before any adapter."""
         if not self.adapters:
             return self
-        return replace(self, dim=self.given_dim, given=None, adapters=(), dtype="f32")
+        return replace(self, dim=self.given_dim, given=None, adapters=())
 
     def difference(self, other: VectorField) -> str | None:
         """The first respect in which two declarations differ, in words; None when they agree."""
