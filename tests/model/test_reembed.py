@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import vecdb
+from vecdb.collection import steps
 from vecdb.errors import EncoderFailed
 from vecdb.evaluation import metrics
 from vecdb.query import Near
@@ -124,7 +125,7 @@ def test_the_old_encoder_answers_while_the_service_of_the_new_one_fails() -> Non
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @data.needs_data()
-def test_cranfield_on_the_way_from_wordllama_to_minilm() -> None:
+def test_cranfield_on_the_way_from_wordllama_to_minilm(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wordllama")
     docs, queries, qrels = data.judged("cranfield")
     try:
@@ -138,6 +139,8 @@ def test_cranfield_on_the_way_from_wordllama_to_minilm() -> None:
         found = c.search(list(judged.values()), 10, **options)
         return float(np.mean([ndcg.of(h.ids, qrels[q]) for q, h in zip(judged, found, strict=True)]))
 
+    monkeypatch.setattr(steps, "FIRST_STEP", 280)  # a fifth of the rows at a commit
+    monkeypatch.setattr(steps, "MOST_STEP", 280)
     db = vecdb.open()
     c = db.create_collection("c", encoder="wordllama")
     ids, texts = list(docs), [text or " " for text in docs.values()]
@@ -149,7 +152,7 @@ def test_cranfield_on_the_way_from_wordllama_to_minilm() -> None:
     def write() -> None:
         while not stop.wait(0.02):
             try:
-                c.upsert(f"w{written[0]}", texts=f"{texts[written[0]]} once more")
+                c.upsert(f"w{written[0]}", texts=f"{texts[written[0] % len(texts)]} once more")
                 c.delete(f"w{written[0]}")
                 written[0] += 1
             except Exception as error:  # what refuses a write fails the test
