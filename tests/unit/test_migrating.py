@@ -274,6 +274,12 @@ def test_another_migration_of_a_field_on_its_way_is_refused(db: vecdb.Database) 
     assert c.schema.encoder == "two"
 
 
+def test_another_encoder_of_the_same_name_is_told_apart(db: vecdb.Database) -> None:
+    c = worded(db)
+    c.reembed(encoder("same", DIM), cancel=after(1))
+    refused(c, lambda: c.reembed(encoder("same", DIM + 1)), "on its way to another same (fingerprint ")
+
+
 def test_an_unfinished_one_is_abandoned_without_a_trace(db: vecdb.Database) -> None:
     c = plain(db)
     c.add(list(range(1000, 1000 + 2000)), vectors(2000))

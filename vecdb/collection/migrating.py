@@ -210,7 +210,7 @@ class MigratingVerbs(Steps):
             kept = {} if built is None else {built.fingerprint: built.to_bytes()}
             return name, self._begin(name, declared, made, kept, None if built is None else built.fingerprint)
         if hidden.field.fingerprint != encoder.fingerprint or hidden.field.adapters:
-            self._refuse_other(name, hidden)
+            self._refuse_other(name, hidden, encoder.name)
         return name, hidden.field.number
 
     def _migrated(self, using: str | None) -> tuple[str, VectorField]:
@@ -250,8 +250,10 @@ class MigratingVerbs(Steps):
                 "drop_previous_vectors() or rollback_vectors() first"
             )
 
-    def _refuse_other(self, name: str, hidden: Hidden) -> None:
+    def _refuse_other(self, name: str, hidden: Hidden, asked: str | None = None) -> None:
         what = hidden.field.encoder if not hidden.field.adapters else f"adapter {hidden.field.adapters[-1]}"
+        if what == asked:
+            what = f"another {what} (fingerprint {hidden.field.fingerprint})"
         refuse(
             f"field {name!r} is on its way to {what}: finish that by calling it again, or abandon it with "
             "rollback_vectors()"
