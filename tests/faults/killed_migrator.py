@@ -48,7 +48,7 @@ def migrate(line: Line, path: str, verb: str, seed: int, dim: int, way: str, ste
 
         def skips(self: Writing, declared: Any, rids: Any, array: Any) -> None:
             if len(rids) > 1:
-            plain(self, declared, rids[1:], array[1:])
+                plain(self, declared, rids[1:], array[1:])
             self._filled.setdefault(declared.number, BitMap()).add(int(rids[0]))
 
         Writing.fill = skips  # type: ignore[method-assign]
