@@ -47,8 +47,9 @@ def migrate(line: Line, path: str, verb: str, seed: int, dim: int, way: str, ste
         plain = Writing.fill
 
         def skips(self: Writing, declared: Any, rids: Any, array: Any) -> None:
-            plain(self, declared, rids[1:], array[1:])
-            self._filled[declared.number].add(int(rids[0]))
+            if len(rids) > 1:
+                plain(self, declared, rids[1:], array[1:])
+            self._filled.setdefault(declared.number, BitMap()).add(int(rids[0]))
 
         Writing.fill = skips  # type: ignore[method-assign]
     known = encoders(dim)
