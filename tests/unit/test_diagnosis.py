@@ -338,6 +338,7 @@ def test_clean_vectors_of_every_metric_and_kind(metric: str, dtype: str) -> None
         assert report.ok and report.cause == "none", report
 
 
+@pytest.mark.slow
 @needs_data()
 def test_debians_packages_are_clean_but_for_what_is_truly_there() -> None:
     """Three of MiniLM's dimensions never vary: a note. Packages that differ in an architecture are described
@@ -391,6 +392,7 @@ def test_two_models_equally_poor_get_opposite_verdicts(seed: int) -> None:
     assert len(hungry.because) >= 2 and len(other.because) >= 2
 
 
+@pytest.mark.slow
 def test_the_verdict_does_not_come_from_names() -> None:
     """The same under any name and card."""
     world = World(21)
@@ -426,8 +428,9 @@ def _collection_of(name: str) -> tuple[dict[str, str], dict[str, str], dict[str,
     return texts, {each["id"]: each["text"] for each in queries}, qrels
 
 
+@pytest.mark.slow
 @needs_data()
-@pytest.mark.parametrize("name", [pytest.param("cranfield", marks=pytest.mark.slow), "cisi"])
+@pytest.mark.parametrize("name", ["cranfield", "cisi"])
 def test_wordllama_without_the_domains_words_and_with_other_weights(name: str) -> None:
     """A real table, starved of the domain's words or made to follow length, on real texts and judgements."""
     pytest.importorskip("wordllama")

@@ -134,6 +134,7 @@ def _space(seed: int, buried: bool) -> probe.Space:
     return probe.Space(some[:100].astype(np.float32), rows, grades)
 
 
+@pytest.mark.slow
 def test_the_probe_brings_back_what_is_there_and_nothing_else() -> None:
     for buried in (True, False):
         space = _space(1, buried)
@@ -150,6 +151,7 @@ def test_the_probe_brings_back_what_is_there_and_nothing_else() -> None:
         assert (found[0] > frozen + 0.2) if buried else (found[0] < frozen + 0.05)
 
 
+@pytest.mark.slow
 def test_the_probe_never_looks_at_what_it_is_measured_on() -> None:
     """P1: other judgements of the queries that are measured change nothing of the map."""
     space = _space(2, True)
