@@ -24,6 +24,7 @@ from pyroaring import BitMap
 from vecdb.errors import Corrupt
 from vecdb.fields import declared as declared_fields
 from vecdb.index import effort, loading, measure, seats, tracking, valuekey
+from vecdb.index.behind import Behind
 from vecdb.index.changes import RowChange, encode_changes, state_of
 from vecdb.index.columns import Columns, columns_of
 from vecdb.index.folding import Folding
@@ -37,7 +38,7 @@ from vecdb.storage import codec, keys, log, rows, state, vectors
 from vecdb.storage.log import RowsPart
 from vecdb.storage.rows import PLAIN, NewRow, Row
 from vecdb.storage.schema import Schema, VectorField
-from vecdb.storage.vectors import Block, Given, Layout, nothing_of
+from vecdb.storage.vectors import Block, Given, Layout
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -49,7 +50,7 @@ ADOPTED_SAMPLES: Final = 24  # taken of a graph that was made elsewhere, in the 
 DIRECT_ROWS: Final = 8192  # a transaction that touches more folds its attributes at once
 
 
-class Writing(Folding, TextFolding, Sweeping):
+class Writing(Folding, TextFolding, Sweeping, Behind):
     """The pending changes of one transaction to one collection."""
 
     def __init__(self, follower: Follower, wt: WriteTxn) -> None:
@@ -402,12 +403,6 @@ class Writing(Folding, TextFolding, Sweeping):
         if travelling:
             rows.repack(self.txn, self.cid, start, start + count)
 
-    def _may_be_in(self, layout: Layout, slot: int, row: Row) -> bool:
-        """Whether what a block has of a live row's slot is that row's, and not of one before it."""
-        if layout.member not in row.fields:
-            return False
-        return not layout.partial or self._held(self._fields[layout.number].declared, slot)
-
     def _settle(
         self, layout: Layout, slot: int, row: Row | None, written: bool
     ) -> npt.NDArray[Any] | None:
@@ -430,88 +425,6 @@ class Writing(Folding, TextFolding, Sweeping):
         else:
             rows.delete(self.txn, self.cid, slot)
         return found
-
-    # --- vectors behind others (schema.Hidden) --------------------------------------------------
-
-    def add_hidden(self, schema: Schema, declared: VectorField) -> None:
-        """Go on with one more vector field behind another, which no row has yet. Costs a record a block."""
-        self.add_field(schema, declared)
-        self.state.vectors[declared.number].held = state.NOBODY
-        layout = schema.layout(declared)
-        none = np.zeros(layout.block_rows, np.bool_)
-        for block in layout.full_blocks(self.state.slots):
-            vectors.put_block(self.txn, self.cid, layout, block, nothing_of(layout), none)
-
-    def lacking(self, declared: VectorField, beside: VectorField) -> BitMap:
-        """The live rows with a vector in `beside` and none in a hidden field, as of the commit before."""
-        held = self.follower.holders(self.txn, self.base, beside)
-        rids = self.base.live & BitMap(range(self.base.slots)) if held is None else held.rids
-        mine = self.state.vectors[declared.number]
-        return rids - seats.held_in(mine.held) if mine.held is not None else rids
-
-    def fill(self, declared: VectorField, rids: npt.NDArray[np.int64], array: npt.NDArray[Any]) -> None:
-        """Give live rows, ascending, their vectors (n, numbers) in a hidden field; nothing else changes."""
-        self._change()
-        self._link(declared, rids, array)
-        layout = self._layouts[declared.number]
-        count, written = layout.block_rows, layout.inline_from(self.state.slots)
-        blocks = rids // count
-        for block in np.unique(blocks).tolist():
-            chosen = blocks == block
-            if (block + 1) * count <= written:
-                old = vectors.get_block(self.txn, self.cid, layout, block)
-                if old is None:
-                    key = keys.vector_block(self.cid, layout.number, block)
-                    raise rows.damaged("V1", key, "the block of vectors is missing")
-                whole, present = vectors.rows_of(old, layout)
-                places = rids[chosen] - block * count
-                whole[places], present[places] = array[chosen], True
-                vectors.put_block(self.txn, self.cid, layout, block, whole, present)
-            else:
-                for rid, vector in zip(rids[chosen].tolist(), array[chosen], strict=True):
-                    self._let_travel(rid, declared.number, vector.tobytes())
-            self._rewritten.append([declared.number, block])
-        self._filled.setdefault(declared.number, BitMap()).update(
-            BitMap(range(int(rids[0]), int(rids[-1]) + 1)) - self.live
-        )
-
-    def _let_travel(self, rid: int, number: int, vector: bytes) -> None:
-        row = rows.get(self.txn, self.cid, rid)
-        fields = tuple(sorted({*row.fields, number}))
-        rows.put(self.txn, self.cid, rid, row._replace(fields=fields, inline={**row.inline, number: vector}))
-
-    def swap(self, now_named: VectorField, now_hidden: VectorField) -> None:
-        """Let a hidden field that lacks no row stand before the one that it stood behind."""
-        self._change()
-        every = BitMap(range(self.state.slots))
-        self.state.vectors[now_named.number].held = None
-        self.state.vectors[now_hidden.number].held = every.serialize()
-
-    def has(self, declared: VectorField, rid: int, row: Row) -> bool:
-        """Whether a live row has a vector in a field."""
-        if declared.member not in row.fields:
-            return False
-        return declared.number not in self.state.vectors or self._held(declared, rid)
-
-    def _held(self, declared: VectorField, rid: int) -> bool:
-        """Whether a row that says so has a vector in a field with a graph."""
-        held = self.state.vectors[declared.number].held
-        if held is None or rid in self._linked.get(declared.number, ()):
-            return True
-        return rid in seats.held_in(held) and rid not in self.born and rid not in self._brief
-
-    def _note_held(self) -> None:
-        """Which rows have vectors in hidden fields, after this transaction."""
-        for number, mine in self.state.vectors.items():
-            if mine.held is None:
-                continue
-            linked = self._linked.get(number, BitMap())
-            gone = BitMap(self.born.union(self._brief)) - linked
-            before = seats.held_in(mine.held)
-            after = (before - gone) | linked | self._filled.get(number, BitMap())
-            if after != before:
-                after.run_optimize()
-                mine.held = after.serialize()
 
     def _check_analysis(self) -> None:
         """Refuse to write words that the analysis at hand would not index as the others were."""
