@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import vecdb
-from tests import damage
+from tests import damage, deeds
 from vecdb.adapting.adapter import Adapter
 from vecdb.collection import steps
 from vecdb.errors import InvalidArgument
@@ -543,13 +543,7 @@ class World:
     def distances(self, held: dict[int, Any], ids: list[int], query: Any) -> Any:
         if not ids:
             return np.empty(0)
-        stored = np.stack([held[i] for i in ids]).astype(np.float64)
-        if self.metric == "l2":
-            return np.linalg.norm(stored - query, axis=1)
-        products = stored @ query.astype(np.float64)
-        if self.metric == "dot":
-            return -products
-        return 1 - products / np.linalg.norm(stored, axis=1) / np.linalg.norm(query)
+        return deeds.distances(self.metric, np.stack([held[i] for i in ids]), query)
 
     def follow(self) -> None:
         """A follower beside has the writer's links, and so has a fresh open; codes of who is inside."""

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import vecdb
+from tests import deeds
 from vecdb.index import sweeping
 from vecdb.index.follow import Follower
 from vecdb.storage.writing import WriteTxn
@@ -113,7 +114,7 @@ class Life:
         ids = list(model)
         stored = np.array([model[i][0] for i in ids])
         query = self.vectors(1)[0]
-        truth = np.sort(self.distances(stored, query))[:10]
+        truth = np.sort(deeds.distances(self.metric, stored, query))[:10]
         exact = c.search(query, 10, exact=True, using="vector")
         if not np.allclose(truth, exact.distances, atol=2e-3):
             self.wrong.append(f"{when}: an exact search found {exact.distances}, not {truth}")
@@ -121,7 +122,7 @@ class Life:
             known = model.get(hit.id)
             if known is None:
                 self.wrong.append(f"{when}: row {hit.id} was found, and is not there")
-            elif abs(self.distances(known[0][None], query)[0] - hit.distance) > 2e-3:
+            elif abs(deeds.distances(self.metric, known[0][None], query)[0] - hit.distance) > 2e-3:
                 self.wrong.append(f"{when}: row {hit.id} was found at another row's distance")
         for i in self.rng.sample(ids, min(5, len(ids))):
             record = c.get(i)
@@ -141,14 +142,6 @@ class Life:
                 self.c.delete(ids)
                 for i in ids:
                     del self.model[i]
-
-    def distances(self, stored: Any, query: Any) -> Any:
-        if self.metric == "l2":
-            return np.linalg.norm(stored - query, axis=1)
-        products = stored @ query
-        if self.metric == "dot":
-            return -products
-        return 1 - products / np.linalg.norm(stored, axis=1) / np.linalg.norm(query)
 
     def follow(self) -> None:
         """The follower beside has the writer's links and a fresh open's codes."""

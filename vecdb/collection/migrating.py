@@ -25,15 +25,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from pyroaring import BitMap
 
 from vecdb.collection.handle import refuse
 from vecdb.collection.steps import Steps, text_of
 from vecdb.embedding import embed
 from vecdb.errors import EncoderMismatch
+from vecdb.index.seats import rows_of
 from vecdb.progress import reporter, stopper
 from vecdb.storage import rows, vectors
-from vecdb.storage.rows import PLAIN
 from vecdb.storage.schema import PREVIOUS, Hidden, VectorField
 
 if TYPE_CHECKING:
@@ -262,9 +261,7 @@ class MigratingVerbs(Steps):
     def _refuse_textless(self, name: str, declared: VectorField, made: VectorField) -> None:
         """Refuse to begin where a row could never be encoded."""
         with self._reading() as (txn, view):
-            held = self._holders(txn, view, declared)
-            rids = view.live & BitMap(range(min(view.slots, PLAIN))) if held is None else held.rids
-            for rid in rids:
+            for rid in rows_of(view, self._holders(txn, view, declared)):
                 row = rows.get(txn, self._cid, rid)
                 if text_of(made, row) is None:
                     self._refuse_row(name, made, row)
@@ -276,8 +273,7 @@ class MigratingVerbs(Steps):
         if declared.dtype not in ("f32", "f16"):
             return None
         with self._reading() as (txn, view):
-            held = self._holders(txn, view, declared)
-            every = view.live & BitMap(range(min(view.slots, PLAIN))) if held is None else held.rids
+            every = rows_of(view, self._holders(txn, view, declared))
             if len(every) < LEAST_SAMPLE:
                 return None
             rng = np.random.default_rng(0)

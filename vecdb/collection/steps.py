@@ -24,9 +24,10 @@ from vecdb.arrays import encoded, imaged
 from vecdb.collection.handle import Handle, refuse, source_of
 from vecdb.embedding import embed
 from vecdb.errors import InvalidArgument
+from vecdb.index.seats import rows_of
 from vecdb.progress import Progress
 from vecdb.storage import codec, maps, rows, vectors
-from vecdb.storage.rows import PLAIN, Row
+from vecdb.storage.rows import Row
 from vecdb.storage.schema import NEXT, PREVIOUS, Hidden, Schema, VectorField
 
 if TYPE_CHECKING:
@@ -107,8 +108,7 @@ class Steps(Handle):
         return Made(chosen, array, [row.changed for row in found]), len(lacking), total
 
     def _lacking(self, txn: Any, view: Any, beside: VectorField, hidden: Hidden) -> tuple[BitMap, int]:
-        held = self._holders(txn, view, beside)
-        rids = view.live & BitMap(range(min(view.slots, PLAIN))) if held is None else held.rids
+        rids = rows_of(view, self._holders(txn, view, beside))
         mine = self._holders(txn, view, hidden.field)
         return (BitMap() if mine is None else rids - mine.rids), len(rids)
 

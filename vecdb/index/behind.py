@@ -64,8 +64,7 @@ class Behind:
 
     def lacking(self, declared: VectorField, beside: VectorField) -> BitMap:
         """The live rows with a vector in `beside` and none in a hidden field, as of the commit before."""
-        held = self.follower.holders(self.txn, self.base, beside)
-        rids = self.base.live & BitMap(range(self.base.slots)) if held is None else held.rids
+        rids = seats.rows_of(self.base, self.follower.holders(self.txn, self.base, beside))
         mine = self.state.vectors[declared.number]
         return rids - seats.held_in(mine.held) if mine.held is not None else rids
 

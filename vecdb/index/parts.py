@@ -263,9 +263,7 @@ class Counting:
 
     def __init__(self, declared: Schema, now: State) -> None:
         self._now = now
-        self._by_member: dict[int, list[VectorField]] = {}
-        for each in declared.by_number.values():
-            self._by_member.setdefault(each.member, []).append(each)
+        self._by_member = declared.by_member
 
     def row(self, rid: int, row: Row) -> None:
         """Count one row's."""

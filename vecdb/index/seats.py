@@ -91,6 +91,11 @@ def holders(view: View, declared: VectorField, evaluate: Any) -> Held | None:
     return found
 
 
+def rows_of(view: View, held: Held | None) -> BitMap:
+    """The live rows with a vector in a field, whose `holders` are given."""
+    return view.live & BitMap(range(min(view.slots, PLAIN))) if held is None else held.rids
+
+
 @lru_cache(maxsize=8)  # the same in every commit that does not touch it
 def held_in(held: bytes) -> BitMap:
     """The rows of `FieldState.held`; not to be changed."""

@@ -91,9 +91,7 @@ class Writing(Folding, TextFolding, Sweeping, Behind):
         self._layouts = {number: schema.layout(each) for number, each in by_number.items()}
         self._graphed = [each for each in by_number.values() if each.graphed]
         self._stated = seats.stated(schema)
-        self._by_member: dict[int, list[VectorField]] = {}
-        for each in by_number.values():
-            self._by_member.setdefault(each.member, []).append(each)
+        self._by_member = schema.by_member
         if before is not None and before.sparse != self._columns.sparse:
             self._index_anew()
 

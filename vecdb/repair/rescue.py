@@ -72,6 +72,7 @@ class Rescue:
         self.schema = declared.schema
         self.known = declared.known
         self.held = self._held_rows()
+        self.members: dict[int, list[VectorField]] = {}
         self.kept_numbers: frozenset[int] = frozenset()
         self.names = {each.number: name for name, each in self.schema.vectors.items()}
         self.stored = StoredVectors(found, self.cid, self.schema)
@@ -85,6 +86,7 @@ class Rescue:
     def run(self) -> int:
         """Save what can be saved, and return the new collection's number."""
         kept = self._maps()
+        self.members = self.schema.by_member
         fresh = renewed(self.schema, {name for name in self.schema.hidden if self._keeps(name)})
         cid = self.db._create(fresh, {}, kept)._cid
         fields = {self.schema.vectors[name].number: each for name, each in fresh.vectors.items()}
@@ -150,7 +152,7 @@ class Rescue:
         """A row's sound vectors by field; those that are lost are named (Z2)."""
         found = {}
         for number in dict.fromkeys(row.fields):
-            declared = [each for each in self.schema.having((number,)) if each.number in self.kept_numbers]
+            declared = [each for each in self.members.get(number, ()) if each.number in self.kept_numbers]
             if not declared and (not self.known or number >= self.schema.next_number):
                 self._lose_vector(id, number, "nothing tells what its field was declared to be")
             for each in declared:

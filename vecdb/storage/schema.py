@@ -14,7 +14,7 @@ each field's slots, and every process would keep the map.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from dataclasses import fields as members
 from functools import lru_cache
@@ -243,9 +243,13 @@ class Schema:
             return self
         return replace(self, vectors={name: each.as_given() for name, each in self.vectors.items()})
 
-    def having(self, numbers: Container[int]) -> list[VectorField]:
-        """The fields, hidden ones too, in which a row that names these numbers may have vectors."""
-        return [each for each in self.by_number.values() if each.member in numbers]
+    @property
+    def by_member(self) -> dict[int, list[VectorField]]:
+        """By the numbers that rows name: the fields, hidden ones too, in which such rows may have vectors."""
+        found: dict[int, list[VectorField]] = {}
+        for each in self.by_number.values():
+            found.setdefault(each.member, []).append(each)
+        return found
 
     def layout(self, declared: VectorField) -> Layout:
         """Where and how the vectors of one of its fields lie."""
